@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libmmnf: a tensor far larger than memory, indexed like memory.
+ *
+ *	struct mmnf_field *f;
+ *	uint64_t at[3] = { 500000, 500000, 0 };
+ *
+ *	mmnf_field_open(&f, "cortex.zarr", NULL);
+ *	const float *p = mmnf_activate(f, at);		p[0] .. p[255]
+ *	mmnf_field_close(f);
+ *
+ * A field is a Zarr v3 array on disk: one directory with zarr.json and one
+ * plain little-endian C-order file per segment; what was never written reads as
+ * the fill value and takes no space.
+ *
+ *	axis 0 ->  +-----------+-----------+- - - - - -+-----------+
+ *	           | segment 0 | segment 1 |  absent   | segment n |
+ *	           +-----------+-----------+- - - - - -+-----------+
+ *
+ * Return values: 0 (or a count) on success, -errno on failure; the text for
+ * humans is in mmnf_last_error().  All functions are thread-safe unless said
+ * otherwise; a handle must not be used after its close.  The header stands
+ * alone in C99 and C++11 with gcc or clang.
+ */
+#ifndef MMNF_H
+#define MMNF_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MMNF_API __attribute__((visibility("default")))
+
+#define MMNF_NDIM_MAX 8
+
+struct mmnf_field;
+
+enum mmnf_dtype {
+	MMNF_I8 = 1,
+	MMNF_U8,
+	MMNF_I16,
+	MMNF_U16,
+	MMNF_I32,
+	MMNF_U32,
+	MMNF_I64,
+	MMNF_U64,
+	MMNF_F16,
+	MMNF_BF16,
+	MMNF_F32,
+	MMNF_F64,
+};
+
+/*
+ * Which way the bytes come.  AUTO takes DEVICE where /dev/mmnf can be used and
+ * MMAP otherwise; mmnf_field_info() tells which and why.
+ */
+enum mmnf_engine {
+	MMNF_ENGINE_AUTO = 0,
+	MMNF_ENGINE_DEVICE, /* mapped through /dev/mmnf: the kernel predicts */
+	MMNF_ENGINE_MMAP, /* plain mapping: the library predicts */
+};
+
+/**
+ * mmnf_version() - version of the library, "MAJOR.MINOR.PATCH"
+ */
+MMNF_API const char *mmnf_version(void);
+
+/**
+ * mmnf_last_error() - what the last failed call of this thread said
+ *
+ * Return: "function: what: expectation"; "" if nothing failed.  Valid until
+ * the next failing call of the same thread.
+ */
+MMNF_API const char *mmnf_last_error(void);
+
+/**
+ * mmnf_dtype_bytes() - size of one element
+ * Return: 1, 2, 4 or 8; 0 for an unknown type.
+ */
+MMNF_API unsigned int mmnf_dtype_bytes(enum mmnf_dtype dtype);
+
+/**
+ * mmnf_dtype_name() - "f32", "u8", ...; NULL for an unknown type
+ */
+MMNF_API const char *mmnf_dtype_name(enum mmnf_dtype dtype);
+
+/**
+ * mmnf_dtype_parse() - the type of a name as given by mmnf_dtype_name()
+ * Return: the type, or -EINVAL.
+ */
+MMNF_API int mmnf_dtype_parse(const char *name);
+
+/*
+ * Options structs: set .size to sizeof, everything else zero is the default;
+ * MMNF_OPTS does both.  A tail unknown to this library must be zero
+ * (-EOPNOTSUPP), so programs built against a later header fail loudly only if
+ * they use what is not there.
+ */
+#define MMNF_OPTS(type, name) struct type name = { sizeof(struct type) }
+
+struct mmnf_create_opts {
+	size_t size;
+	uint64_t segment_bytes; /* most bytes per segment file; 0: 64 GiB, and
+				 * 64 MiB where fill is not zero, because such
+				 * a segment is written out in full */
+	const void *fill; /* one element; NULL: zero */
+};
+
+struct mmnf_open_opts {
+	size_t size;
+	uint32_t engine; /* enum mmnf_engine */
+	uint32_t writable; /* 1: mmnf_write() allowed */
+	uint32_t max_windows; /* segments mapped at once; 0: 1024, fewer where
+			       * the address space would not hold them */
+	uint32_t prefetch_off; /* 1: read nothing ahead by prediction */
+};
+
+/**
+ * mmnf_field_create() - make an empty field
+ * @path: directory to make; must not exist
+ * @dtype: element type
+ * @ndim: 1 .. MMNF_NDIM_MAX
+ * @shape: elements along each axis, each at least 1
+ * @opts: NULL for defaults
+ *
+ * Writes metadata only, however large the field is.
+ *
+ * Return: 0, -EEXIST, -EINVAL, -EOVERFLOW (more than 2^63 - 1 bytes), -ENOSPC,
+ * or what the filesystem said.  On failure nothing is left behind.
+ */
+MMNF_API int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
+			       unsigned int ndim, const uint64_t *shape,
+			       const struct mmnf_create_opts *opts);
+
+/**
+ * mmnf_field_open() - open a field
+ * @out: receives the field; NULL on failure
+ * @path: directory of an uncompressed Zarr v3 array in linear layout
+ * @opts: NULL for defaults (read-only, AUTO)
+ *
+ * Costs the same for a gigabyte and a petabyte.
+ *
+ * Return: 0, -ENOENT, -EINVAL (manifest is wrong; the text says where),
+ * -EOPNOTSUPP (a valid store of a kind that is not handled, an unknown option,
+ * or DEVICE asked for and not to be had), -ENOMEM.
+ */
+MMNF_API int mmnf_field_open(struct mmnf_field **out, const char *path,
+			     const struct mmnf_open_opts *opts);
+
+/**
+ * mmnf_field_close() - unmap and release; NULL is fine, never fails
+ */
+MMNF_API void mmnf_field_close(struct mmnf_field *field);
+
+struct mmnf_field_info {
+	size_t size; /* set by the caller */
+	uint32_t dtype, ndim, engine, element_bytes;
+	uint64_t shape[MMNF_NDIM_MAX];
+	uint64_t segment_shape[MMNF_NDIM_MAX];
+	uint64_t total_bytes; /* product of shape, in bytes */
+	uint64_t segment_bytes; /* of one segment file */
+	uint64_t nr_segments;
+	uint8_t fill[8]; /* one element, little-endian */
+	char engine_reason[128]; /* why this engine */
+};
+
+/**
+ * mmnf_field_info() - geometry and engine of an open field
+ * Return: 0, -EINVAL if .size is wrong.
+ */
+MMNF_API int mmnf_field_info(const struct mmnf_field *field,
+			     struct mmnf_field_info *info);
+
+/**
+ * struct mmnf_box - elements start + i * step, 0 <= i < count, along each axis
+ * @start: coordinates of the first element
+ * @count: elements along each axis; 0 makes the box empty
+ * @step: signed distance along each axis; 0 is read as 1
+ *
+ * numpy's f[a:b:s] is start = a, step = s, count = ceil((b - a) / s).
+ */
+struct mmnf_box {
+	uint64_t start[MMNF_NDIM_MAX];
+	uint64_t count[MMNF_NDIM_MAX];
+	int64_t step[MMNF_NDIM_MAX];
+};
+
+/**
+ * mmnf_get() - copy a box out
+ * @dst: receives the elements in C order, packed
+ * @dst_bytes: room there; must be at least the box
+ *
+ * Errors of the file below come back as -errno, never as a signal.
+ *
+ * Return: bytes copied, -ERANGE (box leaves the field), -ENOSPC (@dst is too
+ * small), -EIO and other errors of the storage.
+ */
+MMNF_API ssize_t mmnf_get(struct mmnf_field *field, const struct mmnf_box *box,
+			  void *dst, size_t dst_bytes);
+
+/**
+ * mmnf_batch_get() - copy many records out
+ * @index: @nr_index indices along axis 0; any order, repeats allowed
+ * @dst: receives field[index[i]] packed, i ascending
+ *
+ * Reads are started in file order for the whole list before the first copy.
+ *
+ * Return: bytes copied, or as mmnf_get().
+ */
+MMNF_API ssize_t mmnf_batch_get(struct mmnf_field *field,
+				const uint64_t *index, size_t nr_index,
+				void *dst, size_t dst_bytes);
+
+/**
+ * mmnf_write() - copy a box in
+ * @src: elements in C order, packed; @src_bytes must be exactly the box
+ *
+ * Segments appear when first written.  Written data is in the page cache: call
+ * mmnf_field_sync() to make it durable.  A failed write leaves a part of the
+ * box written, the rest as it was.
+ *
+ * Return: bytes written, -EBADF (opened read-only), -ERANGE, -EINVAL, -ENOSPC...
+ */
+MMNF_API ssize_t mmnf_write(struct mmnf_field *field,
+			    const struct mmnf_box *box, const void *src,
+			    size_t src_bytes);
+
+/**
+ * mmnf_field_sync() - make all writes through this handle durable
+ * Return: 0 or -errno.
+ */
+MMNF_API int mmnf_field_sync(struct mmnf_field *field);
+
+/**
+ * mmnf_prefetch() - start reading a box, do not wait
+ * Return: bytes queued or already there, or -errno for a wrong box; errors of
+ * the storage are left to the access that needs the data.
+ */
+MMNF_API ssize_t mmnf_prefetch(struct mmnf_field *field,
+			       const struct mmnf_box *box);
+
+/**
+ * mmnf_evict() - drop clean, unmapped pages of a box from the page cache
+ * Return: bytes that were resident before and are not now, or -errno.
+ */
+MMNF_API ssize_t mmnf_evict(struct mmnf_field *field,
+			    const struct mmnf_box *box);
+
+/*
+ * States of the bytes of a box.  hot: resident and mapped by this process;
+ * warm: resident, not touched through this handle yet; cold: on storage only,
+ * or never written.
+ */
+struct mmnf_residency {
+	size_t size; /* set by the caller */
+	uint64_t hot_bytes, warm_bytes, cold_bytes;
+};
+
+/**
+ * mmnf_residency() - where a box is now, by whole pages
+ *
+ * Needs a file the caller owns or may write: for others Linux tells nothing.
+ *
+ * Return: 0 or -errno.
+ */
+MMNF_API int mmnf_residency(struct mmnf_field *field,
+			    const struct mmnf_box *box,
+			    struct mmnf_residency *out);
+
+struct mmnf_field_stats {
+	size_t size; /* set by the caller */
+	/* Both engines. */
+	uint64_t gets, get_bytes, windows_mapped, windows_unmapped;
+	/* Faults are counted where the kernel predicts (DEVICE), accesses
+	 * through the library where the library does (MMAP). */
+	uint64_t accesses, hits, late, misses;
+	uint64_t prefetched_pages, used_pages, wasted_pages, pending_pages;
+};
+
+/**
+ * mmnf_field_stats() - counters since open
+ * Return: 0 or -errno.
+ */
+MMNF_API int mmnf_field_stats(struct mmnf_field *field,
+			      struct mmnf_field_stats *stats);
+
+/*
+ * Pointer access.  The struct below is the read-only public head of every
+ * field: it is here so that mmnf_activate() is arithmetic and one table look-up.
+ *
+ *	segment = sum(coord[i] * segment_stride[i], i < split) + coord[split] / k
+ *	offset  = (coord[split] % k) * stride[split] + sum(coord[i] * stride[i])
+ */
+struct mmnf_window {
+	uint64_t tag; /* segment + 1; 0 while empty or changing */
+	const char *base; /* start of the segment's data in memory */
+};
+
+struct mmnf_view {
+	uint32_t ndim, split, window_mask, observe;
+	uint64_t split_extent; /* k: elements of axis `split` per segment */
+	uint64_t extent[MMNF_NDIM_MAX];
+	uint64_t segment_stride[MMNF_NDIM_MAX]; /* segments, axes < split */
+	uint64_t stride_bytes[MMNF_NDIM_MAX]; /* axes >= split */
+	struct mmnf_window *window;
+};
+
+MMNF_API const void *mmnf_activate_slow(struct mmnf_field *field,
+					uint64_t segment, uint64_t offset);
+
+/**
+ * mmnf_activate() - pointer to an element
+ * @field: an open field
+ * @coord: ndim coordinates
+ *
+ * The row of the last axis follows the element in memory.  Nothing is read
+ * here: touching the memory does it.  The pointer stays good until the field is
+ * closed or max_windows other segments have been activated since.  A read error
+ * or a file cut short raises SIGBUS at the touch; mmnf_get() does not.
+ *
+ * Return: the address, or NULL (mmnf_last_error() says why) if a coordinate is
+ * outside or the segment cannot be mapped.
+ */
+static inline const void *mmnf_activate(struct mmnf_field *field,
+					const uint64_t *coord)
+{
+	const struct mmnf_view *v = (const struct mmnf_view *)field;
+	uint64_t segment = 0, offset = 0, tag;
+	const struct mmnf_window *w;
+	const char *base;
+	uint32_t i;
+
+	for (i = 0; i < v->ndim; i++) {
+		if (coord[i] >= v->extent[i])
+			return mmnf_activate_slow(field, UINT64_MAX, i);
+		if (i < v->split) {
+			segment += coord[i] * v->segment_stride[i];
+		} else if (i == v->split) {
+			segment += coord[i] / v->split_extent;
+			offset += coord[i] % v->split_extent * v->stride_bytes[i];
+		} else {
+			offset += coord[i] * v->stride_bytes[i];
+		}
+	}
+	w = &v->window[segment & v->window_mask];
+	tag = __atomic_load_n(&w->tag, __ATOMIC_ACQUIRE);
+	base = __atomic_load_n(&w->base, __ATOMIC_ACQUIRE);
+	if (v->observe || tag != segment + 1 ||
+	    __atomic_load_n(&w->tag, __ATOMIC_ACQUIRE) != tag)
+		return mmnf_activate_slow(field, segment, offset);
+	return base + offset;
+}
+
+/**
+ * mmnf_import() - copy an array file into a field
+ * @field: opened writable, same element type
+ * @src: .npy (C or Fortran order) or uncompressed .nii; told by its content
+ * @at: where its element (0, 0, ...) goes; NULL: the origin.  An array of
+ *	fewer axes than the field is placed along the
+ *	field's last axes, the missing leading axes having length 1
+ * @progress: called now and then with bytes done and in all; NULL for none
+ *
+ * A NIfTI volume's axes are taken slowest first, as [z][y][x] of its file
+ * order, so that its fastest axis is the field's last.
+ *
+ * Return: bytes written, -EINVAL (header is wrong), -EOPNOTSUPP (big-endian,
+ * structured, compressed), -ERANGE (does not fit), -EBADF, errors of storage.
+ */
+MMNF_API ssize_t mmnf_import(struct mmnf_field *field, const char *src,
+			     const uint64_t *at,
+			     void (*progress)(void *arg, uint64_t done_bytes,
+					      uint64_t total_bytes),
+			     void *arg);
+
+struct mmnf_array_info {
+	size_t size; /* set by the caller */
+	uint32_t dtype, ndim;
+	uint64_t shape[MMNF_NDIM_MAX];
+	uint64_t data_offset_bytes;
+	int64_t stride_bytes[MMNF_NDIM_MAX];
+	char format[16]; /* "npy", "nifti" */
+};
+
+/**
+ * mmnf_array_info() - what mmnf_import() would read from a file
+ * Return: 0 or as mmnf_import().
+ */
+MMNF_API int mmnf_array_info(const char *src, struct mmnf_array_info *info);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MMNF_H */

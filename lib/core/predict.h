@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * The predictor: what was touched goes in, what to read next comes out.
+ *
+ * Pure computation over a table that the caller owns: no allocation, no lock,
+ * no clock, no I/O.  The caller serialises access to a table.
+ *
+ * A position is a byte offset in the field's file.  A stream is one walk: the
+ * accesses of one instruction in one thread.  While its deltas repeat, the
+ * stream keeps a run of positions planned ahead of the consumer:
+ *
+ *	      last                                    last + ahead * stride
+ *	        |<------------- ahead strides -------------->|
+ *	--o--o--O--x--x--x--x--x--x--x--x--x--x--x--x--x--x--X - - - - - -
+ *	 touched      planned: being read, or resident         not planned
+ *
+ * When ahead falls to half of depth, the run is filled up to depth again and
+ * the difference is the plan.  depth doubles when a planned position was
+ * touched before its read was done, and halves when a walk ends with planned
+ * positions untouched.
+ *
+ * Walks whose touches are closer than two grains (pages) are dense: they are
+ * followed by grain, whatever the exact byte deltas, and their depth doubles
+ * with each plan, as the kernel's own readahead window does.
+ */
+#ifndef MMNF_CORE_PREDICT_H
+#define MMNF_CORE_PREDICT_H
+
+#include "port.h"
+
+#define MMNF_NR_STREAMS 16
+#define MMNF_NR_LEVELS 4
+
+enum mmnf_outcome {
+	MMNF_HIT, /* resident and up to date */
+	MMNF_LATE, /* being read */
+	MMNF_MISS, /* absent */
+};
+
+/**
+ * struct mmnf_access - one touch
+ * @thread: who; any number that tells threads apart
+ * @ip: where in the program; 0 if unknown
+ * @pos: byte offset of the touch; of its record's start where records are known
+ * @covered: grains after @pos's that became accessible without a further
+ *	observation (fault-around); 0 if none
+ * @outcome: what was found there
+ */
+struct mmnf_access {
+	u64 thread;
+	u64 ip;
+	u64 pos;
+	u32 covered;
+	enum mmnf_outcome outcome;
+};
+
+/* One level of a plan: nr positions, stride apart. */
+struct mmnf_level {
+	s64 stride;
+	u64 nr;
+};
+
+/**
+ * struct mmnf_plan - positions to read
+ * @start: first position
+ * @nr_levels: 1 .. MMNF_NR_LEVELS
+ * @level: innermost first; position (i0, i1, ..) is
+ *	@start + i0 * level[0].stride + i1 * level[1].stride ...
+ * @span: bytes to read at each position
+ *
+ * Laws: every position lies in [bounds.start, bounds.end); the number of
+ * positions is at most limits.max_depth, or max_window_bytes / grain for a dense
+ * walk, and number * span at most limits.max_inflight_bytes (but at least one).
+ */
+struct mmnf_plan {
+	u64 start;
+	u32 nr_levels;
+	struct mmnf_level level[MMNF_NR_LEVELS];
+	u64 span;
+};
+
+/* A walk; all zero means free. */
+struct mmnf_stream {
+	u64 thread;
+	u64 ip;
+	u64 last; /* position touched most recently */
+	u64 seen; /* table's clock then, for LRU; 0: free */
+	u32 nr_levels; /* of level[]; 0 while nothing repeats */
+	struct mmnf_level level[MMNF_NR_LEVELS];
+	u32 confirmed; /* times the innermost delta repeated */
+	u32 depth;
+	u32 ahead; /* planned positions beyond last */
+	u32 late; /* since the last plan */
+	bool dense;
+};
+
+/**
+ * struct mmnf_limits - how far ahead a table may plan
+ * @min_depth: positions planned when a strided walk is first recognised, >= 1
+ * @max_depth: most positions ahead of a strided walk, >= @min_depth
+ * @max_window_bytes: most bytes ahead of a dense walk
+ * @max_inflight_bytes: most bytes ahead of any one walk
+ */
+struct mmnf_limits {
+	u32 min_depth;
+	u32 max_depth;
+	u64 max_window_bytes;
+	u64 max_inflight_bytes;
+};
+
+/**
+ * struct mmnf_table - the walks over one field
+ * @grain: unit of residency, bytes, a power of two (the page size)
+ * @start: first byte of the data
+ * @end: byte after the last of the data
+ * @span: bytes to read at each position of a strided walk, >= 1
+ * @clock: number of observations
+ * @nr_planned: positions handed out so far
+ * @nr_used: of these: passed by their walk
+ * @nr_wasted: of these: given up when the walk ended
+ *
+ * Law: nr_planned = nr_used + nr_wasted + sum of stream[].ahead.
+ */
+struct mmnf_table {
+	u64 grain;
+	u64 start;
+	u64 end;
+	u64 span;
+	struct mmnf_limits limits;
+	u64 clock;
+	u64 nr_planned;
+	u64 nr_used;
+	u64 nr_wasted;
+	struct mmnf_stream stream[MMNF_NR_STREAMS];
+};
+
+extern const struct mmnf_limits mmnf_limits_default;
+
+/**
+ * mmnf_table_init() - an empty table
+ * @grain: power of two
+ * @start, @end: the data, half-open; an empty range plans nothing
+ * @span: bytes per position, 0 is read as 1
+ */
+void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
+		     u64 span);
+
+/**
+ * mmnf_observe() - note an access
+ * @plan: receives what to read if the return value is true
+ *
+ * O(MMNF_NR_STREAMS).  The same accesses give the same plans.
+ */
+bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
+		  struct mmnf_plan *plan);
+
+/* Number of positions of a plan; no overflow by the laws above. */
+static inline u64 mmnf_plan_nr(const struct mmnf_plan *plan)
+{
+	u64 nr = 1;
+	u32 i;
+
+	for (i = 0; i < plan->nr_levels; i++)
+		nr *= plan->level[i].nr;
+	return nr;
+}
+
+/**
+ * mmnf_plan_pos() - the n-th position of a plan
+ * @n: 0 .. mmnf_plan_nr() - 1, innermost level fastest
+ */
+static inline u64 mmnf_plan_pos(const struct mmnf_plan *plan, u64 n)
+{
+	u64 pos = plan->start;
+	u32 i;
+
+	for (i = 0; i < plan->nr_levels; i++) {
+		u64 q = div64_u64(n, plan->level[i].nr);
+
+		pos += (u64)plan->level[i].stride * (n - q * plan->level[i].nr);
+		n = q;
+	}
+	return pos;
+}
+
+#endif
