@@ -52,16 +52,17 @@ void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
 
 /*
  * How many steps along its walk the stream would go to reach the access: 0 if
- * the access is not on the walk.  Steps beyond the next one are believed only
- * inside what was planned or covered: fault-around makes pages accessible
- * without an observation, so a walk over resident pages shows every n-th step.
+ * the access is not on the walk.  Steps beyond the next one are believed only up
+ * to the first position after what was planned or covered: fault-around makes
+ * pages accessible without an observation, so a walk over resident pages shows
+ * every n-th step, and the first one after them.
  */
 static u32 stream_steps(const struct mmnf_table *table,
 			const struct mmnf_stream *s,
 			const struct mmnf_access *access, u64 record)
 {
 	s64 stride = s->level[0].stride;
-	u64 reach = s->ahead, dist, step, steps;
+	u64 reach = (u64)s->ahead + 1, dist, step, steps;
 	s64 delta;
 
 	if (!s->nr_levels)
@@ -73,8 +74,6 @@ static u32 stream_steps(const struct mmnf_table *table,
 	} else {
 		delta = (s64)(record - s->record);
 	}
-	if (reach < 1)
-		reach = 1;
 	if (delta == stride)
 		return 1;
 	if (!delta || (delta < 0) != (stride < 0))
