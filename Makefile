@@ -101,10 +101,11 @@ build/mmnf: $(tool_obj) $(lib)
 modules:
 	@[ -d $(KDIR)/ ] || { echo "mmnf: no kernel headers in '$(KDIR)':" \
 		"make deps, or name KVER= or KDIR=" >&2; exit 1; }
-	@for f in Kbuild dkms.conf kmod/*.[ch] lib/core/*.[ch] \
+	@for f in ./Kbuild ./dkms.conf kmod/*.[ch] lib/core/*.[ch] \
 			include/uapi/linux/*.h; do \
-		[ -L $(KMOD_DIR)/$$f ] || { mkdir -p $(KMOD_DIR)/$${f%/*} && \
-		ln -sfn $(CURDIR)/$$f $(KMOD_DIR)/$$f; } || exit 1; \
+		[ -L $(KMOD_DIR)/$$f ] && continue; \
+		mkdir -p $(KMOD_DIR)/$${f%/*} && \
+		ln -sfn $(CURDIR)/$$f $(KMOD_DIR)/$$f || exit 1; \
 	done
 	@find $(KMOD_DIR) -xtype l -delete
 	$(MAKE) -C $(KDIR) M=$(abspath $(KMOD_DIR)) modules

@@ -12,12 +12,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages_build="gcc make pkg-config libjansson-dev linux-headers-amd64"
-packages_test="g++ qemu-system-x86 linux-image-amd64 busybox-static kmod
-	xz-utils zstd python3 python3-venv e2fsprogs xfsprogs linux-source-6.1"
-packages_lint="clang-format cppcheck shellcheck sparse groff mandoc perl
-	clang libclang-rt-14-dev linux-source-6.1"
-packages_quickstart="mricron-data gnuplot-nox"
+declare -A packages=(
+	[build]="gcc make pkg-config libjansson-dev linux-headers-amd64"
+	[test]="g++ qemu-system-x86 linux-image-amd64 busybox-static kmod
+		xz-utils zstd python3 python3-venv e2fsprogs xfsprogs
+		linux-source-6.1"
+	[lint]="clang-format cppcheck shellcheck sparse groff mandoc perl
+		clang libclang-rt-14-dev linux-source-6.1"
+	[quickstart]="mricron-data gnuplot-nox"
+	[kselftest]="linux-source-6.1 xz-utils"
+)
 
 apt=(apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0)
 updated=
@@ -100,35 +104,27 @@ linux_files() {
 }
 
 venv() {
-	local packages=("numpy>=1.26,<3" "zarr>=3,<4")
+	local wanted=("numpy>=1.26,<3" "zarr>=3,<4")
 
-	[ "$(cat build/venv/.packages 2>/dev/null)" = "${packages[*]}" ] &&
+	[ "$(cat build/venv/.packages 2>/dev/null)" = "${wanted[*]}" ] &&
 		return 0
 	mkdir -p build
 	rm -rf build/venv
 	/usr/bin/python3 -m venv build/venv
 	quietly build/venv/bin/python -m pip install -q \
-		--disable-pip-version-check "${packages[@]}"
-	echo "${packages[*]}" >build/venv/.packages
-	printf 'deps: installed %s in build/venv\n' "${packages[@]}"
+		--disable-pip-version-check "${wanted[@]}"
+	echo "${wanted[*]}" >build/venv/.packages
+	printf 'deps: installed %s in build/venv\n' "${wanted[@]}"
 }
 
 [ $# -gt 0 ] || set -- build test lint quickstart
 for group; do
-	case $group in
-	build | test | lint | quickstart)
-		list=packages_$group
-		# shellcheck disable=SC2086 # words on purpose
-		apt_install ${!list}
-		;;
-	kselftest)
-		apt_install linux-source-6.1 xz-utils
-		;;
-	*)
+	if [ -z "${packages[$group]-}" ]; then
 		echo "deps: unknown group '$group'" >&2
 		exit 2
-		;;
-	esac
+	fi
+	# shellcheck disable=SC2086 # words on purpose
+	apt_install ${packages[$group]}
 	case $group in
 	test) kernel_with_headers ;;
 	esac

@@ -1,5 +1,7 @@
 #!/bin/busybox sh
 # SPDX-License-Identifier: MIT
+# shellcheck shell=dash
+#
 # PID 1 of the test guest.  Stage one, in the initramfs: load the few modules it
 # needs, mount the host's root read-only with a tmpfs above it, and go there.
 # Stage two: run /run/vm/cmd, leave its status in /run/vm/rc, power off.  The
