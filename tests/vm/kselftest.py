@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""In the guest: run kselftest programs one after the other, each with mmnf.ko
+inserted before and removed after, and see that nothing of it is left.
+
+$MMNF_SHARE/plan.json says which; results go to N.json beside it, one by one, so
+that a guest that dies takes only the running program with it.
+"""
+import json
+import os
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from run import complaints  # noqa: E402
+
+SHARE = os.environ["MMNF_SHARE"]
+KO = os.environ["MMNF_KO"]
+LEFTOVERS = ["/sys/class/misc/mmnf", "/dev/mmnf", "/sys/module/mmnf"]
+
+
+def shell(*command):
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.STDOUT, check=False)
+
+
+class KernelLog:
+    """What the kernel says from now on."""
+
+    def __init__(self):
+        self.fd = os.open("/dev/kmsg", os.O_RDWR | os.O_NONBLOCK)
+        os.lseek(self.fd, 0, os.SEEK_END)
+
+    def mark(self, text):
+        os.write(self.fd, text.encode())
+
+    def new_lines(self):
+        lines = []
+        while True:
+            try:
+                record = os.read(self.fd, 8192).decode(errors="replace")
+            except BlockingIOError:
+                return lines
+            except BrokenPipeError:     # overwritten before it was read
+                continue
+            lines.append(record.split(";", 1)[-1].rstrip())
+
+
+def inserted():
+    return os.path.exists("/sys/module/mmnf")
+
+
+def remove():
+    """rmmod; what is wrong afterwards.  A worker may hold the module for a
+    moment, a leak holds it for good."""
+    if not inserted():
+        return []
+    for _ in range(20):
+        done = shell("rmmod", "mmnf")
+        if not done.returncode:
+            break
+        time.sleep(0.1)
+    else:
+        return [["rmmod failed", done.stdout.splitlines()]]
+    return [[f"{path} is left after rmmod", []]
+            for path in LEFTOVERS if os.path.exists(path)]
+
+
+def run(program, timeout, log):
+    result = {"output": "", "status": 1, "note": "", "after": []}
+    if not os.path.exists(program):
+        result["note"] = f"{program} is not built"
+        return result
+    if not inserted():
+        done = shell("insmod", KO)
+        if done.returncode:
+            result["note"] = f"insmod: {done.stdout.strip()}"
+            return result
+    with subprocess.Popen([program], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, errors="replace",
+                          start_new_session=True) as process:
+        try:
+            result["output"] = process.communicate(timeout=timeout)[0]
+        except subprocess.TimeoutExpired:
+            result["note"] = f"no end after {timeout:g} s"
+            os.killpg(process.pid, 9)
+            result["output"] = process.communicate()[0]
+    result["status"] = process.returncode
+    result["after"] += remove()
+    found = complaints("\n".join(log.new_lines()))
+    if found:
+        result["after"].append(["the kernel complained", found])
+    return result
+
+
+def write(name, text):
+    """Whole or not at all: the host may look after the guest died."""
+    path = os.path.join(SHARE, name)
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(path + ".new", path)
+
+
+def main():
+    with open(os.path.join(SHARE, "plan.json"), encoding="utf-8") as file:
+        plan = json.load(file)
+    log = KernelLog()
+    for number, (name, program) in enumerate(plan["tests"]):
+        log.mark(f"mmnf-test: {name}")
+        write(f"{number}.begun", "")
+        write(f"{number}.json", json.dumps(run(program, plan["timeout"], log)))
+
+
+if __name__ == "__main__":
+    main()
