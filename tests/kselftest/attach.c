@@ -224,8 +224,11 @@ TEST_F(attach, memfd_ok)
 TEST_F(attach, dax_file_eopnotsupp)
 {
 	char dir[300], path[320];
-	int fd;
+	int fd, try;
 
+	shell("modprobe -q nd_e820; modprobe -q nd_pmem");
+	for (try = 0; try < 20 && access("/dev/pmem0", F_OK); try++)
+		sleep_ms(10);
 	if (access("/dev/pmem0", F_OK))
 		SKIP(return, "kernel: no DAX device");
 	snprintf(dir, sizeof(dir), "%s/dax", ground);

@@ -2,7 +2,6 @@
 /* Mapping a field: rights, extent and the bytes that are seen. */
 #include "util.h"
 
-#include <linux/fs.h>
 #include <sys/syscall.h>
 
 #define BYTES (2 * MIB)

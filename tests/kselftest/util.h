@@ -17,6 +17,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <sched.h>
 #include <signal.h>
@@ -146,16 +147,19 @@ static __unused_fn u64 resident_pages(struct __test_metadata *_metadata, int fd,
 /* Makes a whole file cold; no page of it may be mapped. */
 static __unused_fn void drop_cache(struct __test_metadata *_metadata, int fd)
 {
+	u64 bytes, left = 0;
 	struct stat st;
-	u64 left = 0;
 	int try;
 
 	ASSERT_EQ(0, fstat(fd, &st));
+	bytes = st.st_size;
+	if (S_ISBLK(st.st_mode))
+		ASSERT_EQ(0, ioctl(fd, BLKGETSIZE64, &bytes));
 	ASSERT_EQ(0, fdatasync(fd));
 	/* A page whose read or unmapping is just ending survives one call. */
 	for (try = 0; try < 50; try++) {
 		ASSERT_EQ(0, posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
-		left = resident_pages(_metadata, fd, 0, st.st_size);
+		left = resident_pages(_metadata, fd, 0, bytes);
 		if (!left)
 			return;
 		sleep_ms(10);
