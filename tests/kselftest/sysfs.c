@@ -28,10 +28,10 @@ FIXTURE_SETUP(sysfs)
 		.fd = self->fd,
 		.ndim = 2,
 		.element_bytes = 4,
-		.data_offset_bytes = 99 * 1000 + 8,
+		.data_offset_bytes = 99 * 10000 + 8,
 		.record_bytes = 80,
 		.extent = { 100, 20 },
-		.stride_bytes = { -1000, 4 },
+		.stride_bytes = { -10000, 4 },
 	};
 	ASSERT_EQ(0, ioctl(self->dev, MMNF_IOC_ATTACH, &self->attach));
 	snprintf(self->dir, sizeof(self->dir), MMNF_SYSFS "/fields/%llu",
@@ -106,8 +106,8 @@ TEST_F(sysfs, geometry_as_attached)
 	EXPECT_STREQ("2", text_of(self->dir, "ndim"));
 	EXPECT_STREQ("4", text_of(self->dir, "element_bytes"));
 	EXPECT_STREQ("100 20", text_of(self->dir, "shape"));
-	EXPECT_STREQ("-1000 4", text_of(self->dir, "stride_bytes"));
-	EXPECT_STREQ("99008", text_of(self->dir, "data_offset_bytes"));
+	EXPECT_STREQ("-10000 4", text_of(self->dir, "stride_bytes"));
+	EXPECT_STREQ("990008", text_of(self->dir, "data_offset_bytes"));
 	EXPECT_STREQ("80", text_of(self->dir, "record_bytes"));
 	EXPECT_STREQ("1048576", text_of(self->dir, "size_bytes"));
 }
