@@ -13,6 +13,7 @@
 #include <linux/types.h>
 #else
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -23,6 +24,7 @@ typedef int64_t s64;
 
 #define U64_MAX UINT64_MAX
 #define S64_MAX INT64_MAX
+#define U32_MAX UINT32_MAX
 
 static inline u64 div64_u64(u64 dividend, u64 divisor)
 {

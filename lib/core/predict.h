@@ -19,9 +19,15 @@
  * touched before its read was done, and halves when a walk ends with planned
  * positions untouched.
  *
- * Walks whose touches are closer than two grains (pages) are dense: they are
- * followed by grain, whatever the exact byte deltas, and their depth doubles
- * with each plan, as the kernel's own readahead window does.
+ * A walk that goes from grain (page) to neighbouring grain is dense: it is
+ * followed by grain, whatever the exact byte deltas, and its depth doubles with
+ * each plan, as the kernel's own readahead window does.
+ *
+ * Strided walks are followed from record to record where records are known, so
+ * that a record across two pages is one step, and a touch in its middle too.
+ *
+ * Nothing is planned while everything touched is resident: a walk starts to
+ * plan with its first late or missed access.
  */
 #ifndef MMNF_CORE_PREDICT_H
 #define MMNF_CORE_PREDICT_H
@@ -41,7 +47,7 @@ enum mmnf_outcome {
  * struct mmnf_access - one touch
  * @thread: who; any number that tells threads apart
  * @ip: where in the program; 0 if unknown
- * @pos: byte offset of the touch; of its record's start where records are known
+ * @pos: byte offset of the touch
  * @covered: grains after @pos's that became accessible without a further
  *	observation (fault-around); 0 if none
  * @outcome: what was found there
@@ -68,9 +74,9 @@ struct mmnf_level {
  *	@start + i0 * level[0].stride + i1 * level[1].stride ...
  * @span: bytes to read at each position
  *
- * Laws: every position lies in [bounds.start, bounds.end); the number of
- * positions is at most limits.max_depth, or max_window_bytes / grain for a dense
- * walk, and number * span at most limits.max_inflight_bytes (but at least one).
+ * Laws: every position lies in [table.start, table.end); the number of
+ * positions is at most 1 + limits.max_depth, or 1 + max_window_bytes / grain for
+ * a dense walk, and number * span at most limits.max_inflight_bytes + span.
  */
 struct mmnf_plan {
 	u64 start;
@@ -83,15 +89,18 @@ struct mmnf_plan {
 struct mmnf_stream {
 	u64 thread;
 	u64 ip;
-	u64 last; /* position touched most recently */
+	u64 last; /* position touched most recently; grain start if dense */
+	u64 record; /* start of the record of that touch */
 	u64 seen; /* table's clock then, for LRU; 0: free */
 	u32 nr_levels; /* of level[]; 0 while nothing repeats */
 	struct mmnf_level level[MMNF_NR_LEVELS];
 	u32 confirmed; /* times the innermost delta repeated */
 	u32 depth;
 	u32 ahead; /* planned positions beyond last */
-	u32 late; /* since the last plan */
+	u32 late; /* late or missed since the last plan */
+	u32 covered; /* of the last access */
 	bool dense;
+	bool planned; /* since the walk was learned */
 };
 
 /**
@@ -111,11 +120,12 @@ struct mmnf_limits {
 /**
  * struct mmnf_table - the walks over one field
  * @grain: unit of residency, bytes, a power of two (the page size)
- * @start: first byte of the data
+ * @start: first byte of the data, rounded down to a grain
  * @end: byte after the last of the data
- * @span: bytes to read at each position of a strided walk, >= 1
+ * @origin: where the first record starts
+ * @span: bytes of a record, what is read at each position of a strided walk, >= 1
  * @clock: number of observations
- * @nr_planned: positions handed out so far
+ * @nr_planned: positions ahead of a walk handed out so far
  * @nr_used: of these: passed by their walk
  * @nr_wasted: of these: given up when the walk ended
  *
@@ -125,6 +135,7 @@ struct mmnf_table {
 	u64 grain;
 	u64 start;
 	u64 end;
+	u64 origin;
 	u64 span;
 	struct mmnf_limits limits;
 	u64 clock;
@@ -139,8 +150,9 @@ extern const struct mmnf_limits mmnf_limits_default;
 /**
  * mmnf_table_init() - an empty table
  * @grain: power of two
- * @start, @end: the data, half-open; an empty range plans nothing
- * @span: bytes per position, 0 is read as 1
+ * @start, @end: the data, half-open, @end at most S64_MAX; an empty range plans
+ *	nothing
+ * @span: bytes of a record; records tile from @start; 0 is read as 1
  */
 void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
 		     u64 span);
@@ -153,6 +165,13 @@ void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
  */
 bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		  struct mmnf_plan *plan);
+
+/**
+ * mmnf_record_plan() - the rest of the record that a miss fell into
+ * Return: false if the record does not reach beyond the touched grain.
+ */
+bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
+		      struct mmnf_plan *plan);
 
 /* Number of positions of a plan; no overflow by the laws above. */
 static inline u64 mmnf_plan_nr(const struct mmnf_plan *plan)

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+# The one Makefile.  User objects and, by a copy of links, kernel objects go to
+# build/; nothing is ever written beside a source.
+#
+#	make			module, library and tool
+#	make lib tools		without kernel headers
+#	make check		install what is missing, build, run every test
+#	make check T='unit/*'	some of them
+#
+# Sources are found by wildcard: a new file needs no line here, except a kernel
+# object, which Kbuild names.
+
+VERSION := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
+SOVERSION := 0
+
+# The kernel to build for and to test in: the running one where its headers are
+# installed, else the newest with headers.  K=6.1 picks the newest 6.1.
+with_headers = $(patsubst /lib/modules/%/build,%,\
+	$(wildcard /lib/modules/$(1)/build))
+newest = $(lastword $(shell printf '%s\n' $(1) | sort -V))
+running := $(shell uname -r)
+ifeq ($(KVER),)
+KVER := $(or $(if $(K),,$(call with_headers,$(running))),\
+	$(call newest,$(call with_headers,$(K)*)))
+endif
+KDIR ?= /lib/modules/$(KVER)/build
+KMOD_DIR ?= build/kmod/$(KVER)
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+CC ?= gcc
+CXX ?= g++
+WARN := -Wall -Wextra -Werror
+CPPFLAGS += -Iinclude -Iinclude/uapi -Ilib -DMMNF_VERSION='"$(VERSION)"' \
+	-D_GNU_SOURCE
+CFLAGS ?= -O2 -g
+BASE := -MMD -MP $(WARN)
+C11 := -std=gnu11 $(BASE)
+CXX11 := -std=c++11 $(BASE)
+SANITIZE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer
+comma := ,
+LIBS := -ljansson -lpthread
+SELFTESTS := build/linux/tools/testing/selftests
+
+lib_src := $(wildcard lib/*.c lib/store/*.c lib/core/*.c)
+lib_obj := $(lib_src:%.c=build/%.o)
+asan_obj := $(lib_src:%.c=build/asan/%.o)
+tool_obj := $(patsubst %.c,build/%.o,$(wildcard tools/*.c))
+lib := $(if $(lib_obj),build/libmmnf.so)
+tool := $(if $(tool_obj),build/mmnf)
+map := $(wildcard lib/mmnf.map)
+
+unit := $(patsubst %.c,build/%,$(wildcard tests/unit/*.c)) \
+	$(patsubst %.cc,build/%,$(wildcard tests/unit/*.cc))
+kselftest := $(patsubst %.c,build/%,$(wildcard tests/kselftest/*.c))
+bench := $(patsubst %.c,build/%,$(wildcard tests/bench/*.c))
+
+# Several of these are names of folders, too.
+.PHONY: all kmod lib tools programs check check-vm bench lint quickstart \
+	install uninstall dkms modules modules-clean clean deps \
+	run-tests run-bench run-quickstart
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: lib tools kmod
+
+lib: $(lib)
+
+tools: $(tool)
+
+kmod: $(if $(wildcard kmod/main.c),modules)
+
+programs: $(unit) $(kselftest) $(bench)
+
+# ---- library and tool
+
+build/%.o: %.c Makefile dkms.conf
+	@mkdir -p $(@D)
+	$(CC) $(C11) $(CFLAGS) -fPIC -fvisibility=hidden $(CPPFLAGS) -c -o $@ $<
+
+build/libmmnf.so.$(SOVERSION): $(lib_obj) $(map)
+	$(CC) $(CFLAGS) -shared -Wl,-soname,$(@F) -Wl,-z,defs $(LDFLAGS) \
+		$(addprefix -Wl$(comma)--version-script=,$(map)) \
+		-o $@ $(lib_obj) $(LIBS)
+
+build/libmmnf.so: build/libmmnf.so.$(SOVERSION)
+	ln -sf $(<F) $@
+
+# Found beside itself in build/ and in ../lib once installed, wherever that is.
+build/mmnf: $(tool_obj) $(lib)
+	$(CC) $(CFLAGS) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' \
+		-o $@ $(tool_obj) $(if $(lib),-Lbuild -lmmnf) $(LIBS)
+
+# ---- kernel module
+
+# kbuild leaves its objects beside the sources it sees, so it sees a folder of
+# links: one per kernel, and the tree stays clean.  Links follow edits, so that
+# a second build is incremental; those of removed sources go.
+modules:
+	@[ -d $(KDIR)/ ] || { echo "mmnf: no kernel headers in '$(KDIR)':" \
+		"make deps, or name KVER= or KDIR=" >&2; exit 1; }
+	@for f in ./Kbuild ./dkms.conf kmod/*.[ch] lib/core/*.[ch] \
+			include/uapi/linux/*.h; do \
+		[ -L $(KMOD_DIR)/$$f ] && continue; \
+		mkdir -p $(KMOD_DIR)/$${f%/*} && \
+		ln -sfn $(CURDIR)/$$f $(KMOD_DIR)/$$f || exit 1; \
+	done
+	@find $(KMOD_DIR) -xtype l -delete
+	$(MAKE) -C $(KDIR) M=$(abspath $(KMOD_DIR)) modules
+
+modules-clean:
+	rm -rf $(KMOD_DIR)
+
+# ---- test programs
+
+build/asan/%.o: %.c Makefile dkms.conf
+	@mkdir -p $(@D)
+	$(CC) $(C11) $(SANITIZE) $(CPPFLAGS) -c -o $@ $<
+
+# An archive: a test that includes a library source to see its statics does not
+# get that file a second time.
+build/asan/libmmnf.a: $(asan_obj)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+asan_lib := $(if $(asan_obj),build/asan/libmmnf.a)
+
+build/tests/unit/%: tests/unit/%.c $(asan_lib) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(C11) $(SANITIZE) $(CPPFLAGS) -Itests -MT $@ -MF $@.d -o $@ $< \
+		$(asan_lib) $(LIBS) -lm
+
+build/tests/unit/%: tests/unit/%.cc $(asan_lib) Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(CXX11) $(SANITIZE) $(CPPFLAGS) -Itests -MT $@ -MF $@.d -o $@ $< \
+		$(asan_lib) $(LIBS)
+
+# The harness header is the kernel's own; tests/deps.sh takes it from Debian's
+# linux-source.
+$(SELFTESTS)/kselftest_harness.h:
+	tests/deps.sh kselftest
+
+build/tests/kselftest/%: tests/kselftest/%.c Makefile \
+		| $(SELFTESTS)/kselftest_harness.h
+	@mkdir -p $(@D)
+	$(CC) $(C11) $(CFLAGS) -D_GNU_SOURCE -Iinclude/uapi -Iinclude -Itests \
+		-isystem $(SELFTESTS) -MT $@ -MF $@.d -o $@ $< -lpthread
+
+build/tests/bench/%: tests/bench/%.c $(lib) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(C11) $(CFLAGS) $(CPPFLAGS) -Itests -MT $@ -MF $@.d -o $@ $< \
+		-Wl,-rpath,'$$ORIGIN/../..' $(if $(lib),-Lbuild -lmmnf) \
+		-lpthread -lm
+
+# ---- what a newcomer runs
+
+# make again after deps.sh: which kernel there is may only be known then.
+deps:
+	tests/deps.sh
+
+check:
+	tests/deps.sh build test lint
+	$(MAKE) run-tests
+
+check-vm:
+	tests/deps.sh build test
+	$(MAKE) run-tests T="$(or $(T),kselftest/* vm/*)"
+
+lint:
+	tests/deps.sh build test lint
+	KVER=$(KVER) tests/run 'lint/*'
+
+bench:
+	tests/deps.sh build test
+	$(MAKE) run-bench
+
+quickstart:
+	tests/deps.sh build test quickstart
+	$(MAKE) run-quickstart
+
+run-tests: all programs
+	set -f; KVER=$(KVER) tests/run $(T)
+
+run-bench: all programs
+	set -f; KVER=$(KVER) build/venv/bin/python tests/bench/run.py $(T)
+
+run-quickstart: all
+	KVER=$(KVER) build/venv/bin/python tests/quickstart.py
+
+# ---- install
+
+bindir := $(DESTDIR)$(PREFIX)/bin
+libdir := $(DESTDIR)$(PREFIX)/lib
+incdir := $(DESTDIR)$(PREFIX)/include
+mandir := $(DESTDIR)$(PREFIX)/share/man
+udevdir := $(DESTDIR)/etc/udev/rules.d
+man := $(wildcard kmod/*.[1-9] lib/*.[1-9] tools/*.[1-9])
+mandest = $(mandir)/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
+# After a staged install the package's own scripts do this.
+ldconfig := $(if $(DESTDIR),,-ldconfig)
+
+install: lib tools
+	install -d $(bindir) $(libdir)/pkgconfig $(incdir)/linux $(udevdir)
+	install -m 755 build/libmmnf.so.$(SOVERSION) $(libdir)
+	ln -sf libmmnf.so.$(SOVERSION) $(libdir)/libmmnf.so
+	install -m 644 include/mmnf.h $(incdir)
+	install -m 644 include/uapi/linux/mmnf.h $(incdir)/linux
+	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' \
+		lib/mmnf.pc.in > $(libdir)/pkgconfig/mmnf.pc
+	install -m 755 build/mmnf $(bindir)
+	install -m 644 tools/99-mmnf.rules $(udevdir)
+	$(foreach m,$(man),install -D -m 644 $(m) $(call mandest,$(m)) &&) :
+	$(ldconfig)
+
+uninstall:
+	rm -f $(bindir)/mmnf $(libdir)/libmmnf.so $(incdir)/mmnf.h \
+		$(libdir)/libmmnf.so.$(SOVERSION) $(incdir)/linux/mmnf.h \
+		$(libdir)/pkgconfig/mmnf.pc $(udevdir)/99-mmnf.rules \
+		$(foreach m,$(man),$(call mandest,$(m)))
+	$(ldconfig)
+
+# DKMS gets what the module needs and no more: `dkms add .` would copy build/.
+dkms_src := /usr/src/mmnf-$(VERSION)
+dkms:
+	[ -z "$$(dkms status mmnf/$(VERSION))" ] || \
+		dkms remove mmnf/$(VERSION) --all
+	rm -rf $(dkms_src)
+	install -d $(dkms_src)
+	cp -r --parents Kbuild Makefile dkms.conf kmod lib/core include/uapi \
+		LICENSES $(dkms_src)
+	dkms add mmnf/$(VERSION)
+	dkms install mmnf/$(VERSION) -k $(KVER)
+
+clean:
+	rm -rf build/lib build/tools build/asan build/tests build/kmod \
+		build/lint build/mmnf build/libmmnf.*
+
+-include $(lib_obj:.o=.d) $(asan_obj:.o=.d) $(tool_obj:.o=.d)
+-include $(addsuffix .d,$(unit) $(kselftest) $(bench))

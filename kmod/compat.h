@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Every difference between the supported kernels, 6.1 to 7.3, and the only file
+ * that asks for a version.  Forced in before everything by Kbuild; the code is
+ * written for the newest kernel.
+ */
+#ifndef MMNF_COMPAT_H
+#define MMNF_COMPAT_H
+
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+#error "mmnf needs Linux 6.1 or later"
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 4, 0)
+#error "mmnf is not known to work on kernels after 7.3"
+#endif
+
+/* Drop when the minimum is 6.16: vfs_mmap() also knows .mmap_prepare. */
+static inline int mmnf_compat_mmap(struct file *file,
+				   struct vm_area_struct *vma)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+	return can_mmap_file(file) ? vfs_mmap(file, vma) : -ENODEV;
+#else
+	return file->f_op->mmap ? call_mmap(file, vma) : -ENODEV;
+#endif
+}
+
+/* Drop when the minimum is 6.3: vm_flags became write-protected. */
+static inline void mmnf_compat_vm_flags_mod(struct vm_area_struct *vma,
+					    unsigned long set,
+					    unsigned long clear)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	vm_flags_mod(vma, set, clear);
+#else
+	vma->vm_flags = (vma->vm_flags | set) & ~clear;
+#endif
+}
+
+/*
+ * Drop when the minimum is 7.0: until then page_cache_ra_unbounded() takes the
+ * invalidate lock itself, and taking it twice can deadlock behind a writer.
+ */
+static inline void mmnf_compat_ra(struct readahead_control *ractl,
+				  unsigned long nr_pages)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+	filemap_invalidate_lock_shared(ractl->mapping);
+	page_cache_ra_unbounded(ractl, nr_pages, 0);
+	filemap_invalidate_unlock_shared(ractl->mapping);
+#else
+	page_cache_ra_unbounded(ractl, nr_pages, 0);
+#endif
+}
+
+/*
+ * The folio at @index with a reference, or NULL.  Drop when the minimum is 6.6:
+ * an absent folio is NULL before and an error pointer since.
+ */
+static inline struct folio *mmnf_compat_get_folio(struct address_space *mapping,
+						  pgoff_t index)
+{
+	struct folio *folio = filemap_get_folio(mapping, index);
+
+	return IS_ERR_OR_NULL(folio) ? NULL : folio;
+}
+
+#endif

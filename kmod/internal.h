@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The module's structures, in the order in which a fault meets them.
+ *
+ *	struct file of /dev/mmnf	fd or mapping keep it alive
+ *	  `- mmnf_device_file		one per open
+ *	       `- mmnf_field		from ATTACH until the last fd and mapping go
+ *	            `- file		the attached file, opened again privately
+ *	vma->vm_ops
+ *	  `- mmnf_mapping		one per mmap, shared by its splits and forks;
+ *					holds the struct file of /dev/mmnf
+ *
+ * Locks: field->lock is the only one.  It is a leaf, taken in the fault path, the
+ * worker, ioctls and sysfs; nothing sleeps, allocates or touches user memory
+ * under it.
+ */
+#ifndef MMNF_INTERNAL_H
+#define MMNF_INTERNAL_H
+
+#include <linux/fs.h>
+#include <linux/kobject.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/refcount.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+
+#include <linux/mmnf.h>
+
+#include "core/pending.h"
+#include "core/predict.h"
+
+#define MMNF_MAX_RANGES 4096
+#define MMNF_MAX_DEPTH 4096
+#define MMNF_MAX_INFLIGHT_BYTES (1ULL << 30)
+#define MMNF_MAX_RECORD_BYTES (1ULL << 30)
+#define MMNF_QUEUE_PLANS 32
+
+struct mmnf_field;
+
+/**
+ * struct mmnf_mapping - one mmap of a field
+ * @ref: virtual memory areas and queued plans
+ * @nr_areas: virtual memory areas alone
+ * @field: the field; alive because @owner is
+ * @owner: the open file of /dev/mmnf
+ * @file: the file that is mapped (overlayfs may have put its real file here)
+ * @host: the operations of that file's filesystem
+ * @ops: a copy of them with ours in place
+ * @memcg: who pays for pages read ahead for this mapping
+ * @blkcg: whose I/O limits hold for them
+ */
+struct mmnf_mapping {
+	refcount_t ref;
+	atomic_t nr_areas;
+	struct mmnf_field *field;
+	struct file *owner;
+	struct file *file;
+	const struct vm_operations_struct *host;
+	struct vm_operations_struct ops;
+	struct mem_cgroup *memcg;
+	struct cgroup_subsys_state *blkcg;
+};
+
+struct mmnf_queued_plan {
+	struct mmnf_mapping *mapping;
+	struct mmnf_plan plan;
+};
+
+/**
+ * struct mmnf_field - an attached file
+ * @kobj: its sysfs directory; also its lifetime
+ * @id: number of that directory
+ * @file: private read-only open of the attached file
+ * @geometry: as given to ATTACH
+ * @size_bytes: of the file at ATTACH
+ * @can_read_ahead: the filesystem has a page cache reader
+ * @lock: everything below
+ * @mode: enum mmnf_mode
+ * @table: the predictor
+ * @pending: pages read ahead and not used yet
+ * @stats: counters; out_pending_pages is taken from @pending
+ * @queue: plans for the worker, a ring of @nr_queued from @queue_head
+ * @work: the worker; runs once at a time per field
+ * @data_start, @data_end: bytes last seen not to be a hole; worker only
+ */
+struct mmnf_field {
+	struct kobject kobj;
+	u64 id;
+	struct file *file;
+	struct mmnf_ioc_attach geometry;
+	u64 size_bytes;
+	bool can_read_ahead;
+
+	spinlock_t lock;
+	u32 mode;
+	struct mmnf_table table;
+	struct mmnf_pending pending;
+	struct mmnf_ioc_stats stats;
+	u32 queue_head, nr_queued;
+	struct mmnf_queued_plan queue[MMNF_QUEUE_PLANS];
+
+	struct work_struct work;
+	loff_t data_start, data_end;
+};
+
+/* dev.c: the device and its ioctls */
+extern struct miscdevice mmnf_dev_misc;
+
+/* field.c: a field's life, policy and counters */
+struct mmnf_field *mmnf_field_create(struct mmnf_ioc_attach *attach);
+void mmnf_field_destroy(struct mmnf_field *field);
+void mmnf_field_release(struct kobject *kobj);
+void mmnf_field_get_policy(struct mmnf_field *field,
+			   struct mmnf_ioc_policy *policy);
+int mmnf_field_set_policy(struct mmnf_field *field,
+			  const struct mmnf_ioc_policy *policy);
+void mmnf_field_get_stats(struct mmnf_field *field,
+			  struct mmnf_ioc_stats *stats);
+
+/* vm.c: mappings and their faults */
+int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
+		 struct vm_area_struct *vma);
+void mmnf_vm_put(struct mmnf_mapping *mapping);
+
+/* prefetch.c: plans and ranges become reads */
+int mmnf_prefetch_init(void);
+void mmnf_prefetch_exit(void);
+void mmnf_prefetch_work(struct work_struct *work);
+bool mmnf_prefetch_queue(struct mmnf_mapping *mapping,
+			 const struct mmnf_plan *plan);
+void mmnf_prefetch_kick(struct mmnf_field *field);
+int mmnf_prefetch_ranges(struct mmnf_field *field,
+			 struct mmnf_ioc_prefetch *prefetch);
+
+/* sysfs.c: a directory per field */
+int mmnf_sysfs_init(struct kobject *parent);
+void mmnf_sysfs_exit(void);
+int mmnf_sysfs_add(struct mmnf_field *field);
+
+#endif

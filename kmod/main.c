@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * mmnf: fields far larger than memory, mapped through /dev/mmnf.
+ *
+ * The parts in the order of a fault:
+ *
+ *	dev.c		/dev/mmnf: open, ioctl, mmap
+ *	field.c		an attached file: geometry, policy, counters
+ *	vm.c		a mapping: its faults are observed and passed to the host
+ *	prefetch.c	plans become page-cache reads
+ *	sysfs.c		what can be watched and set
+ *	../lib/core	the predictor and its accounts
+ */
+#include <linux/module.h>
+
+#include "internal.h"
+
+#define CREATE_TRACE_POINTS
+#include "trace.h"
+
+static int __init mmnf_init(void)
+{
+	int ret;
+
+	ret = mmnf_prefetch_init();
+	if (ret)
+		return ret;
+	ret = misc_register(&mmnf_dev_misc);
+	if (ret)
+		goto out_prefetch;
+	ret = mmnf_sysfs_init(&mmnf_dev_misc.this_device->kobj);
+	if (ret)
+		goto out_misc;
+	return 0;
+
+out_misc:
+	misc_deregister(&mmnf_dev_misc);
+out_prefetch:
+	mmnf_prefetch_exit();
+	return ret;
+}
+
+static void __exit mmnf_exit(void)
+{
+	mmnf_sysfs_exit();
+	misc_deregister(&mmnf_dev_misc);
+	mmnf_prefetch_exit();
+}
+
+module_init(mmnf_init);
+module_exit(mmnf_exit);
+
+MODULE_DESCRIPTION("Fields far larger than memory, read ahead by their walk");
+MODULE_VERSION(MMNF_VERSION);
+MODULE_LICENSE("GPL");

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Plans and ranges become page-cache reads of the attached file.
+ *
+ * Advisory: a read that cannot be started or fails is dropped; the access that
+ * needs the data reports the error.  Reads are started for absent pages only,
+ * never beyond the end of the file and never in a hole.  Pages are inserted by
+ * the kernel's own readahead, so truncate and hole punch see nothing unusual.
+ *
+ * The worker runs in process context, one plan after the other per field,
+ * charged to the memory and I/O groups of the mapping that caused the plan.
+ */
+#include <linux/backing-dev.h>
+#include <linux/blkdev.h>
+#include <linux/kthread.h>
+#include <linux/memcontrol.h>
+#include <linux/overflow.h>
+#include <linux/pagemap.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "internal.h"
+#include "trace.h"
+
+/* Pages handed to the readahead code at once; between, signals are looked at. */
+#define MMNF_CHUNK_PAGES 512
+
+static struct workqueue_struct *mmnf_prefetch_wq;
+
+int mmnf_prefetch_init(void)
+{
+	mmnf_prefetch_wq = alloc_workqueue("mmnf", WQ_UNBOUND | WQ_FREEZABLE, 0);
+	return mmnf_prefetch_wq ? 0 : -ENOMEM;
+}
+
+void mmnf_prefetch_exit(void)
+{
+	destroy_workqueue(mmnf_prefetch_wq);
+}
+
+/**
+ * struct mmnf_reader - where pages are being read into
+ * @field: the field
+ * @file: the file to read
+ * @predicted: account the pages as read ahead by the predictor
+ * @nr_queued: pages whose read was started
+ * @nr_resident: pages found present
+ * @nr_hole: pages skipped because the file has no data there
+ */
+struct mmnf_reader {
+	struct mmnf_field *field;
+	struct file *file;
+	bool predicted;
+	u64 nr_queued, nr_resident, nr_hole;
+};
+
+/* Only asks whether a page is there: no reference, no lock. */
+static bool page_present(struct address_space *mapping, pgoff_t index)
+{
+	void *entry = xa_load(&mapping->i_pages, index);
+
+	return entry && !xa_is_value(entry);
+}
+
+/*
+ * Account before the read starts: the consumer may touch a page the moment it
+ * appears.  What could not be started (no memory) is taken back.
+ */
+static void read_absent(struct mmnf_reader *reader, pgoff_t first,
+			unsigned long nr)
+{
+	struct address_space *mapping = reader->file->f_mapping;
+	struct mmnf_field *field = reader->field;
+	struct file_ra_state ra = { .ra_pages = nr };
+	DEFINE_READAHEAD(ractl, reader->file, &ra, mapping, first);
+	unsigned long started;
+
+	if (reader->predicted) {
+		spin_lock(&field->lock);
+		field->stats.out_prefetched_pages += nr;
+		field->stats.out_wasted_pages +=
+			mmnf_pending_add(&field->pending, first, nr);
+		spin_unlock(&field->lock);
+	}
+	mmnf_compat_ra(&ractl, nr);
+	started = min_t(unsigned long, readahead_index(&ractl) - first, nr);
+	if (reader->predicted && started < nr) {
+		spin_lock(&field->lock);
+		field->stats.out_prefetched_pages -=
+			mmnf_pending_take(&field->pending, first + started,
+					  nr - started);
+		spin_unlock(&field->lock);
+	}
+	reader->nr_queued += started;
+	trace_mmnf_prefetch(field->id, first, started, reader->predicted);
+}
+
+/* Start reading what is absent of [first, end). */
+static void read_pages_range(struct mmnf_reader *reader, pgoff_t first,
+			     pgoff_t end)
+{
+	struct address_space *mapping = reader->file->f_mapping;
+	pgoff_t from;
+
+	while (first < end) {
+		while (first < end && page_present(mapping, first)) {
+			reader->nr_resident++;
+			first++;
+		}
+		from = first;
+		while (first < end && first - from < MMNF_CHUNK_PAGES &&
+		       !page_present(mapping, first))
+			first++;
+		if (first > from)
+			read_absent(reader, from, first - from);
+		cond_resched();
+		if (fatal_signal_pending(current))
+			return;
+	}
+}
+
+/*
+ * The next stretch of data at or after @pos, from the file's own map.  A file
+ * with as many blocks as bytes has no holes and is not asked.
+ */
+static void find_data(struct mmnf_reader *reader, loff_t pos, loff_t size,
+		      loff_t *start, loff_t *end)
+{
+	struct inode *inode = file_inode(reader->file);
+	struct mmnf_field *field = reader->field;
+	loff_t data, hole;
+
+	*start = pos;
+	*end = size;
+	if (!S_ISREG(inode->i_mode) ||
+	    (u64)inode->i_blocks << SECTOR_SHIFT >= size)
+		return;
+	if (reader->predicted && pos >= field->data_start &&
+	    pos < field->data_end) {
+		*end = field->data_end;
+		return;
+	}
+	data = vfs_llseek(reader->file, pos, SEEK_DATA);
+	if (data == -ENXIO) {
+		*start = size;
+		return;
+	}
+	if (data < 0)
+		return;
+	hole = vfs_llseek(reader->file, data, SEEK_HOLE);
+	*start = max(data, pos);
+	*end = hole < 0 ? size : hole;
+	/* Only the worker keeps it: one at a time per field. */
+	if (reader->predicted) {
+		field->data_start = *start;
+		field->data_end = *end;
+	}
+}
+
+/* Start reading what is absent and not a hole of bytes [start, end). */
+static void read_bytes(struct mmnf_reader *reader, u64 start, u64 end)
+{
+	loff_t size = i_size_read(reader->file->f_mapping->host);
+	loff_t data_start, data_end;
+	pgoff_t first, last;
+
+	if (end > size)
+		end = size;
+	while (start < end && !fatal_signal_pending(current)) {
+		find_data(reader, start, size, &data_start, &data_end);
+		first = start >> PAGE_SHIFT;
+		if (data_start >= end) {
+			reader->nr_hole += DIV_ROUND_UP(end, PAGE_SIZE) - first;
+			return;
+		}
+		reader->nr_hole += (data_start >> PAGE_SHIFT) - first;
+		data_end = min_t(u64, data_end, end);
+		first = data_start >> PAGE_SHIFT;
+		last = (data_end - 1) >> PAGE_SHIFT;
+		read_pages_range(reader, first, last + 1);
+		start = ((u64)last + 1) << PAGE_SHIFT;
+	}
+}
+
+/*
+ * Positions of a plan as few ranges: neighbours in either direction are joined
+ * so that a walk backwards is read forwards.
+ */
+static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
+{
+	u64 start = 0, end = 0, nr = mmnf_plan_nr(plan), n;
+
+	for (n = 0; n < nr; n++) {
+		u64 pos = mmnf_plan_pos(plan, n);
+		u64 from = round_down(pos, PAGE_SIZE);
+		u64 to = round_up(pos + plan->span, PAGE_SIZE);
+
+		if (from <= end && to >= start && end) {
+			start = min(start, from);
+			end = max(end, to);
+			continue;
+		}
+		if (end)
+			read_bytes(reader, start, end);
+		start = from;
+		end = to;
+	}
+	if (end)
+		read_bytes(reader, start, end);
+}
+
+static void associate_blkcg(struct cgroup_subsys_state *css)
+{
+#ifdef CONFIG_BLK_CGROUP
+	kthread_associate_blkcg(css);
+#endif
+}
+
+static bool queue_pop(struct mmnf_field *field, struct mmnf_queued_plan *out)
+{
+	bool any;
+
+	spin_lock(&field->lock);
+	any = field->nr_queued;
+	if (any) {
+		*out = field->queue[field->queue_head];
+		field->queue_head = (field->queue_head + 1) % MMNF_QUEUE_PLANS;
+		field->nr_queued--;
+	}
+	spin_unlock(&field->lock);
+	return any;
+}
+
+void mmnf_prefetch_work(struct work_struct *work)
+{
+	struct mmnf_field *field = container_of(work, struct mmnf_field, work);
+	struct mmnf_queued_plan queued;
+	struct mem_cgroup *memcg;
+	struct blk_plug plug;
+
+	while (queue_pop(field, &queued)) {
+		struct mmnf_reader reader = {
+			.field = field,
+			.file = queued.mapping->file,
+			.predicted = true,
+		};
+
+		associate_blkcg(queued.mapping->blkcg);
+		memcg = set_active_memcg(queued.mapping->memcg);
+		blk_start_plug(&plug);
+		read_plan(&reader, &queued.plan);
+		blk_finish_plug(&plug);
+		set_active_memcg(memcg);
+		associate_blkcg(NULL);
+		/*
+		 * Maybe the last reference to the device's file; its release
+		 * waits for this work to end before it frees the field.
+		 */
+		mmnf_vm_put(queued.mapping);
+	}
+}
+
+/*
+ * Under field->lock, in a fault.  Return: true if the worker has to be kicked.
+ * A full queue drops the plan: the worker is behind, and a late plan is worth
+ * less than a new one.
+ */
+bool mmnf_prefetch_queue(struct mmnf_mapping *mapping,
+			 const struct mmnf_plan *plan)
+{
+	struct mmnf_field *field = mapping->field;
+	u32 tail;
+
+	lockdep_assert_held(&field->lock);
+	field->stats.out_plans++;
+	if (field->nr_queued == MMNF_QUEUE_PLANS) {
+		field->stats.out_dropped_plans++;
+		return false;
+	}
+	tail = (field->queue_head + field->nr_queued) % MMNF_QUEUE_PLANS;
+	field->queue[tail].mapping = mapping;
+	field->queue[tail].plan = *plan;
+	field->nr_queued++;
+	refcount_inc(&mapping->ref);
+	return true;
+}
+
+void mmnf_prefetch_kick(struct mmnf_field *field)
+{
+	queue_work(mmnf_prefetch_wq, &field->work);
+}
+
+/* Wait until the pages of bytes [start, end) are read; errors are not ours. */
+static int wait_bytes(struct file *file, u64 start, u64 end)
+{
+	struct address_space *mapping = file->f_mapping;
+	u64 size = i_size_read(mapping->host);
+	pgoff_t index;
+	int ret = 0;
+
+	if (end > size)
+		end = size;
+	for (index = start >> PAGE_SHIFT;
+	     ((u64)index << PAGE_SHIFT) < end && !ret; index++) {
+		struct folio *folio = mmnf_compat_get_folio(mapping, index);
+
+		if (folio) {
+			ret = folio_wait_locked_killable(folio);
+			folio_put(folio);
+		}
+		cond_resched();
+		if (fatal_signal_pending(current))
+			ret = -EINTR;
+	}
+	return ret ? -EINTR : 0;
+}
+
+int mmnf_prefetch_ranges(struct mmnf_field *field,
+			 struct mmnf_ioc_prefetch *prefetch)
+{
+	struct mmnf_reader reader = { .field = field, .file = field->file };
+	struct mmnf_range *range;
+	struct blk_plug plug;
+	u64 end;
+	int ret = 0;
+	u32 i;
+
+	if (prefetch->nr_ranges && !field->can_read_ahead)
+		return -EOPNOTSUPP;
+	range = vmemdup_user(u64_to_user_ptr(prefetch->ranges),
+			     array_size(prefetch->nr_ranges, sizeof(*range)));
+	if (IS_ERR(range))
+		return PTR_ERR(range);
+	for (i = 0; i < prefetch->nr_ranges; i++) {
+		if (check_add_overflow(range[i].start_bytes, range[i].len_bytes,
+				       &end)) {
+			ret = -EOVERFLOW;
+			goto out;
+		}
+	}
+
+	blk_start_plug(&plug);
+	for (i = 0; i < prefetch->nr_ranges; i++)
+		if (range[i].len_bytes)
+			read_bytes(&reader, range[i].start_bytes,
+				   range[i].start_bytes + range[i].len_bytes);
+	blk_finish_plug(&plug);
+
+	spin_lock(&field->lock);
+	field->stats.out_manual_pages += reader.nr_queued;
+	spin_unlock(&field->lock);
+	prefetch->out_queued_bytes = reader.nr_queued << PAGE_SHIFT;
+	prefetch->out_resident_bytes = reader.nr_resident << PAGE_SHIFT;
+	prefetch->out_hole_bytes = reader.nr_hole << PAGE_SHIFT;
+	if (fatal_signal_pending(current))
+		ret = -EINTR;
+	for (i = 0; !ret && (prefetch->flags & MMNF_PREFETCH_WAIT) &&
+		    i < prefetch->nr_ranges;
+	     i++)
+		ret = wait_bytes(field->file, range[i].start_bytes,
+				 range[i].start_bytes + range[i].len_bytes);
+out:
+	kvfree(range);
+	return ret;
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A mapping: the attached file's own mapping, with its faults observed.
+ *
+ *	fault --> map_pages: host maps what is resident ---- mapped: a hit
+ *	              `- not mapped -> fault: late or missed -> host reads
+ *
+ * The virtual memory area belongs to the attached file (vm_file, i_mmap), so
+ * truncate, hole punch, reclaim and writeback work as for any mapping of it.
+ * Only the operations differ: a private copy of the host's with open, close,
+ * fault and map_pages replaced.
+ *
+ * The fault path sleeps and allocates nothing of its own and changes no memory
+ * map state; it takes field->lock for a bounded time.  map_pages runs under RCU.
+ */
+#include <linux/backing-dev.h>
+#include <linux/blk-cgroup.h>
+#include <linux/cgroup.h>
+#include <linux/file.h>
+#include <linux/memcontrol.h>
+#include <linux/pagemap.h>
+#include <linux/ptrace.h>
+#include <linux/sched/task_stack.h>
+#include <linux/slab.h>
+
+#include "internal.h"
+#include "trace.h"
+
+static struct mmnf_mapping *mapping_of(struct vm_area_struct *vma)
+{
+	return container_of(vma->vm_ops, struct mmnf_mapping, ops);
+}
+
+/* The instruction whose access faulted; in the kernel, the system call's. */
+static unsigned long user_ip(void)
+{
+	if (current->flags & (PF_KTHREAD | PF_IO_WORKER))
+		return 0;
+	return instruction_pointer(task_pt_regs(current));
+}
+
+/*
+ * Account an access and let the predictor see it.  Pages first .. first + nr - 1
+ * are those that this fault made, or will make, accessible: counted as used
+ * with it, because no other fault will tell.
+ *
+ * A fault that the kernel runs a second time after waiting (FAULT_FLAG_TRIED) is
+ * the same access: only the pages around it are news.
+ */
+static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
+			    enum mmnf_outcome outcome, pgoff_t first,
+			    unsigned long nr)
+{
+	struct mmnf_field *field = mapping->field;
+	struct mmnf_access access = {
+		.thread = task_pid_nr(current),
+		.ip = user_ip(),
+		.pos = ((u64)vmf->pgoff << PAGE_SHIFT) +
+		       offset_in_page(vmf->real_address),
+		.covered = first + nr - 1 - vmf->pgoff,
+		.outcome = outcome,
+	};
+	bool kick = false, planned = false;
+	struct mmnf_plan plan;
+	u64 taken;
+
+	spin_lock(&field->lock);
+	taken = mmnf_pending_take(&field->pending, first, nr);
+	/* Read ahead, yet absent: reclaimed before it was used. */
+	if (outcome == MMNF_MISS)
+		field->stats.out_wasted_pages += taken;
+	else
+		field->stats.out_used_pages += taken;
+	if (!(vmf->flags & FAULT_FLAG_TRIED)) {
+		field->stats.out_faults++;
+		if (outcome == MMNF_HIT)
+			field->stats.out_hits++;
+		else if (outcome == MMNF_LATE)
+			field->stats.out_late++;
+		else
+			field->stats.out_misses++;
+
+		if (!field->can_read_ahead)
+			planned = false;
+		else if (field->mode == MMNF_MODE_AUTO)
+			planned = mmnf_observe(&field->table, &access, &plan);
+		else if (field->mode == MMNF_MODE_MANUAL &&
+			 outcome == MMNF_MISS)
+			planned = mmnf_record_plan(&field->table, access.pos,
+						   &plan);
+		if (planned)
+			kick = mmnf_prefetch_queue(mapping, &plan);
+	}
+	spin_unlock(&field->lock);
+
+	if (!(vmf->flags & FAULT_FLAG_TRIED))
+		trace_mmnf_fault(field->id, &access);
+	if (planned)
+		trace_mmnf_plan(field->id, &plan, kick);
+	if (kick)
+		mmnf_prefetch_kick(field);
+}
+
+static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
+				    pgoff_t end_pgoff)
+{
+	struct mmnf_mapping *mapping = mapping_of(vmf->vma);
+	vm_fault_t ret;
+
+	ret = mapping->host->map_pages(vmf, start_pgoff, end_pgoff);
+	if (ret & VM_FAULT_NOPAGE)
+		mmnf_vm_observe(mapping, vmf, MMNF_HIT, start_pgoff,
+				end_pgoff - start_pgoff + 1);
+	return ret;
+}
+
+static vm_fault_t mmnf_vm_fault(struct vm_fault *vmf)
+{
+	struct mmnf_mapping *mapping = mapping_of(vmf->vma);
+	enum mmnf_outcome outcome = MMNF_MISS;
+	struct folio *folio;
+
+	folio = mmnf_compat_get_folio(mapping->file->f_mapping, vmf->pgoff);
+	if (folio) {
+		outcome = folio_test_uptodate(folio) ? MMNF_HIT : MMNF_LATE;
+		folio_put(folio);
+	}
+	mmnf_vm_observe(mapping, vmf, outcome, vmf->pgoff, 1);
+	return mapping->host->fault(vmf);
+}
+
+void mmnf_vm_put(struct mmnf_mapping *mapping)
+{
+	struct file *owner = mapping->owner;
+
+	if (!refcount_dec_and_test(&mapping->ref))
+		return;
+	mem_cgroup_put(mapping->memcg);
+	if (mapping->blkcg)
+		css_put(mapping->blkcg);
+	fput(mapping->file);
+	kfree(mapping);
+	/* Last: this may be what keeps the field, and so the module, alive. */
+	fput(owner);
+}
+
+/* fork, split and move make another area of the same mapping */
+static void mmnf_vm_open(struct vm_area_struct *vma)
+{
+	struct mmnf_mapping *mapping = mapping_of(vma);
+
+	refcount_inc(&mapping->ref);
+	atomic_inc(&mapping->nr_areas);
+	if (mapping->host->open)
+		mapping->host->open(vma);
+}
+
+static void mmnf_vm_close(struct vm_area_struct *vma)
+{
+	struct mmnf_mapping *mapping = mapping_of(vma);
+	struct mmnf_field *field = mapping->field;
+
+	if (mapping->host->close)
+		mapping->host->close(vma);
+	if (atomic_dec_and_test(&mapping->nr_areas)) {
+		spin_lock(&field->lock);
+		field->stats.out_mappings--;
+		spin_unlock(&field->lock);
+	}
+	vma->vm_ops = mapping->host;
+	mmnf_vm_put(mapping);
+}
+
+static struct cgroup_subsys_state *blkcg_of_current(void)
+{
+#ifdef CONFIG_BLK_CGROUP
+	return task_get_css(current, io_cgrp_id);
+#else
+	return NULL;
+#endif
+}
+
+int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
+		 struct vm_area_struct *vma)
+{
+	struct mmnf_mapping *mapping;
+	unsigned long advice;
+	int ret;
+
+	if (vma->vm_flags & (VM_WRITE | VM_EXEC))
+		return -EACCES;
+	mapping = kzalloc(sizeof(*mapping), GFP_KERNEL_ACCOUNT);
+	if (!mapping)
+		return -ENOMEM;
+
+	vma_set_file(vma, field->file);
+	ret = mmnf_compat_mmap(field->file, vma);
+	if (!ret && (!vma->vm_ops || !vma->vm_ops->fault ||
+		     !vma->vm_ops->map_pages))
+		ret = -EOPNOTSUPP;
+	if (ret) {
+		kfree(mapping);
+		return ret;
+	}
+	refcount_set(&mapping->ref, 1);
+	atomic_set(&mapping->nr_areas, 1);
+	mapping->field = field;
+	mapping->owner = get_file(owner);
+	mapping->file = get_file(vma->vm_file);
+	mapping->memcg = get_mem_cgroup_from_mm(vma->vm_mm);
+	mapping->blkcg = blkcg_of_current();
+	mapping->host = vma->vm_ops;
+	mapping->ops = *vma->vm_ops;
+	mapping->ops.open = mmnf_vm_open;
+	mapping->ops.close = mmnf_vm_close;
+	mapping->ops.fault = mmnf_vm_fault;
+	mapping->ops.map_pages = mmnf_vm_map_pages;
+
+	/*
+	 * With the predictor on, a miss shall read its page and no blind
+	 * neighbourhood; OFF leaves the host as it is.  It cannot be changed
+	 * later: faults must not touch vm_flags.
+	 */
+	spin_lock(&field->lock);
+	advice = field->mode == MMNF_MODE_OFF ? 0 : VM_RAND_READ;
+	field->stats.out_mappings++;
+	spin_unlock(&field->lock);
+	mmnf_compat_vm_flags_mod(vma, advice, VM_MAYEXEC | VM_MAYWRITE);
+	vma->vm_ops = &mapping->ops;
+	return 0;
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * See pending.h.  Never allocates or sleeps; bounded by four look-ups per
+ * 64 pages.
+ */
+#include "pending.h"
+
+#define GROUP_PAGES 64
+#define NR_BUCKETS (MMNF_PENDING_ENTRIES / MMNF_PENDING_WAYS)
+
+static u64 count_bits(u64 v)
+{
+	u64 nr = 0;
+
+	for (; v; v &= v - 1)
+		nr++;
+	return nr;
+}
+
+/* Bits [bit, bit + nr) of a group. */
+static u64 group_mask(u64 bit, u64 nr)
+{
+	u64 mask = nr == GROUP_PAGES ? U64_MAX : ((u64)1 << nr) - 1;
+
+	return mask << bit;
+}
+
+static struct mmnf_pending_entry *bucket_of(struct mmnf_pending *pending,
+					    u64 group)
+{
+	/* Fibonacci hashing: the high bits of the product are well mixed. */
+	u64 hash = (group * 0x9E3779B97F4A7C15ULL) >> 32;
+
+	return &pending->entry[hash % NR_BUCKETS * MMNF_PENDING_WAYS];
+}
+
+static u64 group_add(struct mmnf_pending *pending, u64 group, u64 mask)
+{
+	struct mmnf_pending_entry *bucket = bucket_of(pending, group);
+	struct mmnf_pending_entry *slot = NULL;
+	u64 lost = 0;
+	u32 way;
+
+	for (way = 0; way < MMNF_PENDING_WAYS; way++) {
+		if (bucket[way].pages && bucket[way].group == group) {
+			lost = count_bits(bucket[way].pages & mask);
+			bucket[way].pages |= mask;
+			pending->nr += count_bits(mask) - lost;
+			return lost;
+		}
+		if (!bucket[way].pages)
+			slot = &bucket[way];
+	}
+	if (!slot) {
+		slot = &bucket[pending->turn++ % MMNF_PENDING_WAYS];
+		lost = count_bits(slot->pages);
+	}
+	slot->group = group;
+	slot->pages = mask;
+	pending->nr += count_bits(mask) - lost;
+	return lost;
+}
+
+static u64 group_take(struct mmnf_pending *pending, u64 group, u64 mask)
+{
+	struct mmnf_pending_entry *bucket = bucket_of(pending, group);
+	u64 taken;
+	u32 way;
+
+	for (way = 0; way < MMNF_PENDING_WAYS; way++) {
+		if (!bucket[way].pages || bucket[way].group != group)
+			continue;
+		taken = count_bits(bucket[way].pages & mask);
+		bucket[way].pages &= ~mask;
+		pending->nr -= taken;
+		return taken;
+	}
+	return 0;
+}
+
+static u64 for_groups(struct mmnf_pending *pending, u64 first, u64 nr,
+		      u64 (*fn)(struct mmnf_pending *, u64, u64))
+{
+	u64 sum = 0;
+
+	while (nr) {
+		u64 bit = first % GROUP_PAGES;
+		u64 n = GROUP_PAGES - bit;
+
+		if (n > nr)
+			n = nr;
+		sum += fn(pending, first / GROUP_PAGES, group_mask(bit, n));
+		first += n;
+		nr -= n;
+	}
+	return sum;
+}
+
+u64 mmnf_pending_add(struct mmnf_pending *pending, u64 first, u64 nr)
+{
+	return for_groups(pending, first, nr, group_add);
+}
+
+u64 mmnf_pending_take(struct mmnf_pending *pending, u64 first, u64 nr)
+{
+	return pending->nr ? for_groups(pending, first, nr, group_take) : 0;
+}

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * Streams: found, followed, learned, planned ahead of.  See predict.h.
+ *
+ * Never allocates, sleeps, reads a clock or does I/O; every loop is bounded by
+ * MMNF_NR_STREAMS.  All arithmetic stays below S64_MAX because positions lie in
+ * [start, end) and end does.
+ */
+#include "predict.h"
+
+const struct mmnf_limits mmnf_limits_default = {
+	.min_depth = 8,
+	.max_depth = 256,
+	.max_window_bytes = 1 << 20,
+	.max_inflight_bytes = 64 << 20,
+};
+
+/* A window of fewer grains is not worth a plan of its own. */
+#define MIN_WINDOW_GRAINS 4
+
+static u64 magnitude(s64 v)
+{
+	return v < 0 ? -(u64)v : (u64)v;
+}
+
+static u64 grain_of(const struct mmnf_table *table, u64 pos)
+{
+	return pos & ~(table->grain - 1);
+}
+
+static u64 record_of(const struct mmnf_table *table, u64 pos)
+{
+	u64 off;
+
+	if (table->span == 1 || pos < table->origin)
+		return pos;
+	off = pos - table->origin;
+	return pos - (off - div64_u64(off, table->span) * table->span);
+}
+
+void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
+		     u64 span)
+{
+	memset(table, 0, sizeof(*table));
+	table->grain = grain;
+	table->start = start & ~(grain - 1);
+	table->end = end;
+	table->origin = start;
+	table->span = span ? span : 1;
+	table->limits = mmnf_limits_default;
+}
+
+/*
+ * How many steps along its walk the stream would go to reach the access: 0 if
+ * the access is not on the walk.  Steps beyond the next one are believed only up
+ * to the first position after what was planned or covered: fault-around makes
+ * pages accessible without an observation, so a walk over resident pages shows
+ * every n-th step, and the first one after them.
+ */
+static u32 stream_steps(const struct mmnf_table *table,
+			const struct mmnf_stream *s,
+			const struct mmnf_access *access, u64 record)
+{
+	s64 stride = s->level[0].stride;
+	u64 reach = (u64)s->ahead + 1, dist, step, steps;
+	s64 delta;
+
+	if (!s->nr_levels)
+		return 0;
+	if (s->dense) {
+		delta = (s64)(grain_of(table, access->pos) - s->last);
+		if (stride > 0 && reach < (u64)s->covered + 1)
+			reach = (u64)s->covered + 1;
+	} else {
+		delta = (s64)(record - s->record);
+	}
+	if (delta == stride)
+		return 1;
+	if (!delta || (delta < 0) != (stride < 0))
+		return 0;
+	dist = magnitude(delta);
+	step = magnitude(stride);
+	if (dist < step)
+		return 0;
+	steps = div64_u64(dist, step);
+	return steps <= reach && steps * step == dist ? (u32)steps : 0;
+}
+
+static void stream_give_up(struct mmnf_table *table, struct mmnf_stream *s)
+{
+	table->nr_wasted += s->ahead;
+	if (s->ahead)
+		s->depth /= 2;
+	s->ahead = 0;
+	s->late = 0;
+}
+
+/*
+ * The stream an access belongs to: one whose walk it continues (the loop may be
+ * unrolled, so the instruction need not be the same), else that of the same
+ * instruction, else the one unused for longest, cleared.
+ */
+static struct mmnf_stream *stream_find(struct mmnf_table *table,
+				       const struct mmnf_access *access,
+				       u64 record, u32 *steps)
+{
+	struct mmnf_stream *same = NULL, *oldest = &table->stream[0];
+	struct mmnf_stream *follows = NULL;
+	u32 i, n;
+
+	for (i = 0; i < MMNF_NR_STREAMS; i++) {
+		struct mmnf_stream *s = &table->stream[i];
+
+		if (s->seen < oldest->seen)
+			oldest = s;
+		if (!s->seen || s->thread != access->thread)
+			continue;
+		n = stream_steps(table, s, access, record);
+		if (s->ip == access->ip) {
+			same = s;
+			*steps = n;
+			if (n)
+				return s;
+		} else if (n && s->ahead && !follows) {
+			follows = s;
+		}
+	}
+	if (follows) {
+		*steps = stream_steps(table, follows, access, record);
+		return follows;
+	}
+	*steps = 0;
+	if (same)
+		return same;
+	stream_give_up(table, oldest);
+	memset(oldest, 0, sizeof(*oldest));
+	return oldest;
+}
+
+/* The delta did not repeat: take it as the candidate for the next time. */
+static void stream_learn(struct mmnf_table *table, struct mmnf_stream *s,
+			 u64 pos, u64 record)
+{
+	s64 grains = (s64)(grain_of(table, pos) - grain_of(table, s->last));
+	bool dense = false;
+	s64 stride;
+
+	if (magnitude(grains) <= table->grain) {
+		dense = true;
+	} else if (grains > 0 &&
+		   (u64)grains <= ((u64)s->covered + 1) * table->grain) {
+		dense = true;
+	}
+	if (dense)
+		stride = grains < 0 ? -(s64)table->grain : (s64)table->grain;
+	else
+		stride = (s64)(record - s->record);
+
+	s->confirmed = s->level[0].stride == stride && s->dense == dense;
+	s->level[0].stride = stride;
+	s->dense = dense;
+	s->nr_levels = s->confirmed ? 1 : 0;
+	s->planned = false;
+	if (dense)
+		s->depth = MIN_WINDOW_GRAINS;
+	else if (s->depth < table->limits.min_depth)
+		s->depth = table->limits.min_depth;
+}
+
+/* Most positions the limits and the end of the data leave ahead of the walk. */
+static u64 stream_room(const struct mmnf_table *table,
+		       const struct mmnf_stream *s, u64 from)
+{
+	const struct mmnf_limits *limits = &table->limits;
+	u64 span = s->dense ? table->grain : table->span;
+	u64 most = s->dense ? div64_u64(limits->max_window_bytes, span) :
+			      limits->max_depth;
+	u64 budget = div64_u64(limits->max_inflight_bytes, span);
+	s64 stride = s->level[0].stride;
+	u64 left;
+
+	left = stride > 0 ? table->end - 1 - from : from - table->start;
+	left = div64_u64(left, magnitude(stride));
+	if (budget < 1)
+		budget = 1;
+	if (most > budget)
+		most = budget;
+	return most < left ? most : left;
+}
+
+static bool stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
+			struct mmnf_plan *plan)
+{
+	u64 from = s->dense ? s->last : s->record;
+	s64 stride = s->level[0].stride;
+	u64 room, target;
+
+	if (s->ahead > s->depth / 2)
+		return false;
+	if (s->planned && (s->dense || s->late))
+		s->depth = s->depth > U32_MAX / 2 ? U32_MAX : s->depth * 2;
+	room = stream_room(table, s, from);
+	/* A depth beyond what may be used would take long to come down. */
+	if (s->depth > table->limits.max_depth && !s->dense)
+		s->depth = table->limits.max_depth;
+	if (s->dense &&
+	    (u64)s->depth * table->grain > table->limits.max_window_bytes)
+		s->depth = (u32)div64_u64(table->limits.max_window_bytes,
+					  table->grain);
+	target = s->depth < room ? s->depth : room;
+	s->late = 0;
+	s->planned = true;
+	if (target <= s->ahead)
+		return false;
+
+	memset(plan, 0, sizeof(*plan));
+	plan->start = from + (u64)stride * ((u64)s->ahead + 1);
+	plan->nr_levels = 1;
+	plan->level[0].stride = stride;
+	plan->level[0].nr = target - s->ahead;
+	plan->span = s->dense ? table->grain : table->span;
+	table->nr_planned += target - s->ahead;
+	s->ahead = (u32)target;
+	return true;
+}
+
+bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
+		      struct mmnf_plan *plan)
+{
+	u64 record = record_of(table, pos);
+
+	if (pos < table->start || pos >= table->end ||
+	    grain_of(table, record + table->span - 1) ==
+		    grain_of(table, record))
+		return false;
+	memset(plan, 0, sizeof(*plan));
+	plan->start = record;
+	plan->nr_levels = 1;
+	plan->level[0].stride = (s64)table->span;
+	plan->level[0].nr = 1;
+	plan->span = table->span;
+	return true;
+}
+
+bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
+		  struct mmnf_plan *plan)
+{
+	bool absent = access->outcome == MMNF_MISS;
+	u64 pos = access->pos, record;
+	struct mmnf_stream *s;
+	u32 steps, used;
+
+	table->clock++;
+	if (pos < table->start || pos >= table->end)
+		return false;
+	record = record_of(table, pos);
+	s = stream_find(table, access, record, &steps);
+	if (!s->seen) {
+		s->thread = access->thread;
+		s->ip = access->ip;
+		s->record = record;
+		s->last = pos;
+		s->covered = access->covered;
+		s->seen = table->clock;
+		return absent && mmnf_record_plan(table, pos, plan);
+	}
+	s->seen = table->clock;
+	if (record == s->record ||
+	    (!steps && grain_of(table, pos) == grain_of(table, s->last))) {
+		s->late += access->outcome == MMNF_LATE;
+		return false;
+	}
+
+	if (steps) {
+		used = steps < s->ahead ? steps : s->ahead;
+		s->ahead -= used;
+		table->nr_used += used;
+	} else {
+		stream_give_up(table, s);
+		stream_learn(table, s, pos, record);
+	}
+	s->last = s->dense ? grain_of(table, pos) : pos;
+	s->record = record;
+	s->covered = access->covered;
+	if (access->outcome != MMNF_HIT)
+		s->late++;
+	/* On resident data, and before the walk is known, there is no plan. */
+	if (s->nr_levels && (s->ahead || s->late) &&
+	    stream_plan(table, s, plan)) {
+		if (absent && !s->dense && table->span > table->grain) {
+			/* The touched record itself belongs to the same read */
+			plan->start -= (u64)s->level[0].stride;
+			plan->level[0].nr++;
+		}
+		return true;
+	}
+	return absent && mmnf_record_plan(table, pos, plan);
+}
