@@ -325,7 +325,7 @@ static unsigned int nr_files;
 static const char *odd_file;
 
 static int look_at(const char *path, const struct stat *st, int type,
-		   struct FTW *at)
+		   struct FTW *at __attribute__((unused)))
 {
 	char text[4097], link[4096];
 	ssize_t len;

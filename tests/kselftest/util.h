@@ -358,7 +358,7 @@ static __unused_fn int wait_child(pid_t pid)
  */
 static __unused_fn int make_loop(const char *image, char *path, size_t size)
 {
-	int control, number, fd, try;
+	int control, number, backing, fd, try;
 
 	shell("modprobe -q loop");
 	for (try = 0; try < 20; try++) {
@@ -372,14 +372,15 @@ static __unused_fn int make_loop(const char *image, char *path, size_t size)
 		number = ioctl(control, LOOP_CTL_GET_FREE);
 		close(control);
 		snprintf(path, size, "/dev/loop%d", number);
-		config.fd = open(image, O_RDWR | O_CLOEXEC);
+		backing = open(image, O_RDWR | O_CLOEXEC);
 		fd = open(path, O_RDWR | O_CLOEXEC);
-		if (number >= 0 && fd >= 0 && config.fd >= 0 &&
+		config.fd = backing;
+		if (number >= 0 && fd >= 0 && backing >= 0 &&
 		    !ioctl(fd, LOOP_CONFIGURE, &config)) {
-			close(config.fd);
+			close(backing);
 			return fd;
 		}
-		close(config.fd);
+		close(backing);
 		close(fd);
 		/* Somebody else was given the same number. */
 		sleep_ms(10);
