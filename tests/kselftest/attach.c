@@ -100,7 +100,7 @@ TEST_F(attach, fd_may_be_closed_afterwards)
 
 TEST_F(attach, position_of_the_fd_does_not_move)
 {
-	const struct mmnf_range range = { 0, BYTES };
+	const struct mmnf_range range = { 0, 2 * BYTES };
 	struct mmnf_ioc_prefetch prefetch = {
 		.size = sizeof(prefetch),
 		.flags = MMNF_PREFETCH_WAIT,
@@ -108,6 +108,8 @@ TEST_F(attach, position_of_the_fd_does_not_move)
 		.nr_ranges = 1,
 	};
 
+	/* With a hole at its end the file is asked where its data lies. */
+	ASSERT_EQ(0, ftruncate(self->fd, 2 * BYTES));
 	ASSERT_EQ(4321, lseek(self->fd, 4321, SEEK_SET));
 	ASSERT_EQ(0, attach(self->dev, &self->good));
 	ASSERT_EQ(0, ioctl(self->dev, MMNF_IOC_PREFETCH, &prefetch));

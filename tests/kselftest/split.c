@@ -327,13 +327,17 @@ TEST_F(split, proc_mem_read)
 /* A debugger may not write either: there is no private copy to write to. */
 TEST_F(split, proc_mem_write_fails)
 {
+	char *p = map_field(_metadata, self->dev, 0, PAGE, MAP_PRIVATE);
 	int fd = open("/proc/self/mem", O_RDWR);
 	u64 word = 0;
 
 	ASSERT_LE(0, fd);
 	EXPECT_NE(8, pwrite(fd, &word, 8, (unsigned long)self->p));
 	EXPECT_EQ(word_at(0), load(self->p));
+	EXPECT_NE(8, pwrite(fd, &word, 8, (unsigned long)p));
+	EXPECT_EQ(word_at(0), load(p));
 	close(fd);
+	munmap(p, PAGE);
 }
 
 TEST_F(split, two_processes_open_it_each)
