@@ -27,11 +27,14 @@
 /* Pages handed to the readahead code at once; between, signals are looked at. */
 #define MMNF_CHUNK_PAGES 512
 
+/* The block layer sends a plug's requests off when it holds this many. */
+#define MMNF_PLUG_READS 32
+
 static struct workqueue_struct *mmnf_prefetch_wq;
 
 int mmnf_prefetch_init(void)
 {
-	mmnf_prefetch_wq = alloc_workqueue("mmnf", WQ_UNBOUND | WQ_FREEZABLE, 0);
+	mmnf_prefetch_wq = alloc_workqueue("mmnf", WQ_UNBOUND | WQ_HIGHPRI | WQ_FREEZABLE, 0);
 	return mmnf_prefetch_wq ? 0 : -ENOMEM;
 }
 
@@ -102,23 +105,26 @@ static void read_pages_range(struct mmnf_reader *reader, pgoff_t first,
 			     pgoff_t end)
 {
 	struct address_space *mapping = reader->file->f_mapping;
-	pgoff_t from;
+	pgoff_t from = first;
 
-	while (first < end) {
-		while (first < end && page_present(mapping, first)) {
-			reader->nr_resident++;
-			first++;
+	for (; first < end; first++) {
+		if (!page_present(mapping, first) &&
+		    first - from < MMNF_CHUNK_PAGES)
+			continue;
+		if (first > from) {
+			read_absent(reader, from, first - from);
+			cond_resched();
+			if (fatal_signal_pending(current))
+				return;
 		}
 		from = first;
-		while (first < end && first - from < MMNF_CHUNK_PAGES &&
-		       !page_present(mapping, first))
-			first++;
-		if (first > from)
-			read_absent(reader, from, first - from);
-		cond_resched();
-		if (fatal_signal_pending(current))
-			return;
+		if (page_present(mapping, first)) {
+			reader->nr_resident++;
+			from++;
+		}
 	}
+	if (first > from)
+		read_absent(reader, from, first - from);
 }
 
 /*
@@ -191,7 +197,11 @@ static void read_bytes(struct mmnf_reader *reader, u64 start, u64 end)
 static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
 {
 	u64 start = 0, end = 0, nr = mmnf_plan_nr(plan), n;
+	struct blk_plug plug;
 
+	blk_start_plug(&plug);
+	/* As many requests as one plug holds, allocated at once. */
+	plug.nr_ios = min_t(u64, nr, MMNF_PLUG_READS);
 	for (n = 0; n < nr; n++) {
 		u64 pos = mmnf_plan_pos(plan, n);
 		u64 from = round_down(pos, PAGE_SIZE);
@@ -209,6 +219,7 @@ static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
 	}
 	if (end)
 		read_bytes(reader, start, end);
+	blk_finish_plug(&plug);
 }
 
 static void associate_blkcg(struct cgroup_subsys_state *css)
@@ -238,7 +249,6 @@ void mmnf_prefetch_work(struct work_struct *work)
 	struct mmnf_field *field = container_of(work, struct mmnf_field, work);
 	struct mmnf_queued_plan queued;
 	struct mem_cgroup *memcg;
-	struct blk_plug plug;
 
 	while (queue_pop(field, &queued)) {
 		struct mmnf_reader reader = {
@@ -249,9 +259,7 @@ void mmnf_prefetch_work(struct work_struct *work)
 
 		associate_blkcg(queued.mapping->blkcg);
 		memcg = set_active_memcg(queued.mapping->memcg);
-		blk_start_plug(&plug);
 		read_plan(&reader, &queued.plan);
-		blk_finish_plug(&plug);
 		set_active_memcg(memcg);
 		associate_blkcg(NULL);
 		/*

@@ -9,7 +9,7 @@
 #include "predict.h"
 
 const struct mmnf_limits mmnf_limits_default = {
-	.min_depth = 8,
+	.min_depth = 64,
 	.max_depth = 256,
 	.max_window_bytes = 1 << 20,
 	.max_inflight_bytes = 64 << 20,
@@ -106,8 +106,15 @@ static struct mmnf_stream *stream_find(struct mmnf_table *table,
 {
 	struct mmnf_stream *same = NULL, *oldest = &table->stream[0];
 	struct mmnf_stream *follows = NULL;
+	struct mmnf_stream *recent = &table->stream[table->recent];
 	u32 i, n;
 
+	if (recent->seen && recent->thread == access->thread &&
+	    recent->ip == access->ip) {
+		*steps = stream_steps(table, recent, access, record);
+		if (*steps)
+			return recent;
+	}
 	for (i = 0; i < MMNF_NR_STREAMS; i++) {
 		struct mmnf_stream *s = &table->stream[i];
 
@@ -265,6 +272,7 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		return absent && mmnf_record_plan(table, pos, plan);
 	}
 	s->seen = table->clock;
+	table->recent = (u32)(s - table->stream);
 	if (record == s->record ||
 	    (!steps && grain_of(table, pos) == grain_of(table, s->last))) {
 		s->late += access->outcome == MMNF_LATE;

@@ -142,6 +142,7 @@ struct mmnf_table {
 	u64 nr_planned;
 	u64 nr_used;
 	u64 nr_wasted;
+	u32 recent; /* index of the stream used last: usually the next, too */
 	struct mmnf_stream stream[MMNF_NR_STREAMS];
 };
 
