@@ -9,7 +9,7 @@
 #include "predict.h"
 
 const struct mmnf_limits mmnf_limits_default = {
-	.min_depth = 64,
+	.min_depth = 8,
 	.max_depth = 256,
 	.max_window_bytes = 1 << 20,
 	.max_inflight_bytes = 64 << 20,
