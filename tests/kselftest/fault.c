@@ -224,8 +224,13 @@ TEST_F(walk, wide_stride_is_predicted)
 TEST_F(walk, sequential_is_predicted)
 {
 	struct mmnf_ioc_stats s;
+	u64 pos;
 
-	EXPECT_EQ(0, wrong_words(self->p, 0, BYTES));
+	/* A rest now and then: the worker's lead is tested, not its speed. */
+	for (pos = 0; pos < BYTES; pos += 16 * PAGE) {
+		EXPECT_EQ(0, walk(self->p, pos, PAGE, 16, 0));
+		sleep_ms(1);
+	}
 	s = get_stats(_metadata, self->dev);
 	log_stats("sequential", &s);
 	EXPECT_LE(s.out_misses, PAGES / 50);
