@@ -158,7 +158,8 @@ static void find_data(struct mmnf_reader *reader, loff_t pos, loff_t size,
 		return;
 	hole = vfs_llseek(reader->file, data, SEEK_HOLE);
 	*start = max(data, pos);
-	*end = hole < 0 ? size : hole;
+	/* Punched in between, or a file server that makes no sense: go on. */
+	*end = hole > *start ? hole : size;
 	/* Only the worker keeps it: one at a time per field. */
 	if (reader->predicted) {
 		field->data_start = *start;
