@@ -112,8 +112,9 @@ static void read_pages_range(struct mmnf_reader *reader, pgoff_t first,
 		if (!page_present(mapping, first) &&
 		    first - from < MMNF_CHUNK_PAGES)
 			continue;
-		if (first > from) {
+		if (first > from)
 			read_absent(reader, from, first - from);
+		if (first > from || first % MMNF_CHUNK_PAGES == 0) {
 			cond_resched();
 			if (fatal_signal_pending(current))
 				return;
