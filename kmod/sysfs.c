@@ -108,11 +108,9 @@ static struct kobj_attribute mode_attr = __ATTR_RW(mode);
 				     struct kobj_attribute *attr,            \
 				     const char *buf, size_t len)            \
 	{                                                                    \
-		struct mmnf_ioc_policy now = {}, policy = {};                \
+		struct mmnf_ioc_policy policy = { .mode = MMNF_MODE_KEEP };  \
 		int ret;                                                     \
 									     \
-		mmnf_field_get_policy(field_of(kobj), &now);                 \
-		policy.mode = now.mode;                                      \
 		ret = _kstrto(buf, 0, &policy._name);                        \
 		if (!ret && !policy._name)                                   \
 			ret = -EINVAL;                                       \
