@@ -112,8 +112,9 @@ static void read_pages_range(struct mmnf_reader *reader, pgoff_t first,
 		if (!page_present(mapping, first) &&
 		    first - from < MMNF_CHUNK_PAGES)
 			continue;
-		if (first > from) {
+		if (first > from)
 			read_absent(reader, from, first - from);
+		if (first > from || first % MMNF_CHUNK_PAGES == 0) {
 			cond_resched();
 			if (fatal_signal_pending(current))
 				return;
@@ -158,7 +159,8 @@ static void find_data(struct mmnf_reader *reader, loff_t pos, loff_t size,
 		return;
 	hole = vfs_llseek(reader->file, data, SEEK_HOLE);
 	*start = max(data, pos);
-	*end = hole < 0 ? size : hole;
+	/* Punched in between, or a file server that makes no sense: go on. */
+	*end = hole > *start ? hole : size;
 	/* Only the worker keeps it: one at a time per field. */
 	if (reader->predicted) {
 		field->data_start = *start;
