@@ -10,7 +10,7 @@
  *
  * ENGINE: default, madv_random (plain mappings), off, mmnf (through /dev/mmnf
  * without and with prediction), willneed (an oracle: plain mappings with
- * MADV_RANDOM, the program asks for what it will touch 64 accesses later).
+ * MADV_RANDOM, the program asks for each page 64 pages before it comes there).
  *
  * Before the walk the pages of every file are dropped from the page cache, and
  * that is checked.  Prints one JSON object; the exit status is 1 if a value is
@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,11 +86,13 @@ static void drop_cache(const struct file *f)
 		nr = (bytes + PAGE - 1) / PAGE;
 		present = malloc(nr);
 		map = mmap(NULL, bytes, PROT_NONE, MAP_SHARED, f->fd, data);
-		if (!present || map == MAP_FAILED || mincore(map, bytes, present))
+		if (!present || map == MAP_FAILED ||
+		    mincore(map, bytes, present))
 			err(1, "%s: mincore", f->path);
 		for (i = 0; i < nr; i++)
 			if (present[i] & 1)
-				errx(1, "%s: page %zu of the data at %jd stayed in the page cache",
+				errx(1,
+				     "%s: page %zu of the data at %jd stayed in the page cache",
 				     f->path, i, (intmax_t)data);
 		munmap(map, bytes);
 		free(present);
@@ -98,10 +101,10 @@ static void drop_cache(const struct file *f)
 
 static int attach(const struct file *f, uint64_t record_bytes, bool off)
 {
-	struct mmnf_ioc_attach a = { .size = sizeof(a), .fd = f->fd, .ndim = 1,
-				     .element_bytes = 4 };
-	struct mmnf_ioc_policy p = { .size = sizeof(p),
-				     .mode = MMNF_MODE_OFF };
+	struct mmnf_ioc_attach a = {
+		.size = sizeof(a), .fd = f->fd, .ndim = 1, .element_bytes = 4
+	};
+	struct mmnf_ioc_policy p = { .size = sizeof(p), .mode = MMNF_MODE_OFF };
 	int dev = open("/dev/mmnf", O_RDWR | O_CLOEXEC);
 
 	if (dev < 0)
@@ -169,7 +172,8 @@ static size_t read_lines(const char *path, struct touch *out)
 
 	if (!lines)
 		err(1, "%s", path);
-	while ((got = fscanf(lines, "%" SCNu64 " %" SCNd64 " %" SCNu64 " %4095[^\n]",
+	while ((got = fscanf(lines,
+			     "%" SCNu64 " %" SCNd64 " %" SCNu64 " %4095[^\n]",
 			     &start, &stride, &nr, name)) == 4) {
 		unsigned int f = (unsigned int)(file_of(name) - files);
 
@@ -205,32 +209,46 @@ static uint32_t *read_values(const char *path, size_t nr)
 	return values;
 }
 
-static uint64_t page_of(const char *const *at, size_t i)
+/* The pages of the walk, each where the walk comes to it, and one NULL more. */
+static char **pages_of(const char *const *at, size_t nr, size_t *nr_pages)
 {
-	return (uintptr_t)at[i] & ~(PAGE - 1);
+	char **pages = calloc(nr + 1, sizeof(*pages));
+	size_t i, n = 0;
+
+	if (!pages)
+		err(1, "pages");
+	for (i = 0; i < nr; i++) {
+		char *page = (char *)((uintptr_t)at[i] & ~(PAGE - 1));
+
+		if (!n || pages[n - 1] != page)
+			pages[n++] = page;
+	}
+	*nr_pages = n;
+	return pages;
 }
 
-/* A page that was just asked for is not asked for again. */
-static void ask(const char *const *at, size_t i)
+static void ask(char *page)
 {
-	if (i && page_of(at, i) == page_of(at, i - 1))
-		return;
-	if (madvise((void *)page_of(at, i), PAGE, MADV_WILLNEED))
+	if (madvise(page, PAGE, MADV_WILLNEED))
 		err(1, "MADV_WILLNEED");
 }
 
 /* The loop that is timed; the oracle pays for its own advice. */
 static uint64_t touch(const char *const *at, const uint32_t *values, size_t nr,
-		      bool oracle)
+		      char *const *pages, size_t nr_pages, bool oracle)
 {
+	size_t i, page = 0, asked = 0;
 	uint64_t wrong = 0;
-	size_t i;
 
-	for (i = 0; oracle && i < ORACLE_AHEAD && i < nr; i++)
-		ask(at, i);
+	while (oracle && asked < ORACLE_AHEAD && asked < nr_pages)
+		ask(pages[asked++]);
 	for (i = 0; i < nr; i++) {
-		if (oracle && i + ORACLE_AHEAD < nr)
-			ask(at, i + ORACLE_AHEAD);
+		if (at[i] - pages[page] < 0 ||
+		    at[i] - pages[page] >= (ptrdiff_t)PAGE) {
+			page++;
+			if (oracle && asked < nr_pages)
+				ask(pages[asked++]);
+		}
 		wrong += *(const volatile uint32_t *)at[i] != values[i];
 	}
 	return wrong;
@@ -265,9 +283,10 @@ int main(int argc, char **argv)
 	struct rusage before, after;
 	struct touch *touches;
 	uint32_t *values;
+	size_t nr, nr_pages, i;
 	const char **at;
 	unsigned int f;
-	size_t nr, i;
+	char **pages;
 
 	if (argc != 5)
 		errx(2, "usage: replay ENGINE RECORD_BYTES LINES VALUES");
@@ -288,16 +307,18 @@ int main(int argc, char **argv)
 		map_file(&files[f], e, strtoull(argv[2], NULL, 0));
 	for (i = 0; i < nr; i++)
 		at[i] = files[touches[i].file].map + touches[i].pos;
+	pages = pages_of(at, nr, &nr_pages);
 
 	getrusage(RUSAGE_SELF, &before);
 	began = now_ns();
-	wrong = touch(at, values, nr, e->oracle);
+	wrong = touch(at, values, nr, pages, nr_pages, e->oracle);
 	ns = now_ns() - began;
 	getrusage(RUSAGE_SELF, &after);
 
-	printf("{\"engine\":\"%s\",\"accesses\":%zu,\"ns\":%" PRIu64
+	printf("{\"engine\":\"%s\",\"values\":%zu,\"pages\":%zu,\"ns\":%" PRIu64
 	       ",\"wrong\":%" PRIu64 ",\"major_faults\":%ld",
-	       argv[1], nr, ns, wrong, after.ru_majflt - before.ru_majflt);
+	       argv[1], nr, nr_pages, ns, wrong,
+	       after.ru_majflt - before.ru_majflt);
 	if (e->device) {
 		struct mmnf_ioc_stats s = add_stats();
 
