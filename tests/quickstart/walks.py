@@ -77,7 +77,7 @@ def replay(program, walk, engine, scratch):
     return json.loads(done.stdout)
 
 
-def faults_of_law(result):
+def broken_laws(result):
     """What the counters promise, as broken sentences."""
     if "faults" not in result:
         return []
@@ -114,10 +114,12 @@ def compare(program, walks, scratch):
                 # What was waiting when the walk ended was not used either.
                 row += (f"{r['prefetched']:12,}{r['used']:7,}{r['late']:7,}"
                         f"{r['wasted'] + r['pending']:8,}")
+            if r["stayed"]:
+                row += f"   not cold: {r['stayed']:,} pages stayed in memory"
             print(row, flush=True)
             if r["wrong"]:
                 wrong.append(f"{walk.title}: {title}: {r['wrong']} wrong values")
-            wrong += [f"{walk.title}: {title}: broken: {law}" for law in faults_of_law(r)]
+            wrong += [f"{walk.title}: {title}: broken: {law}" for law in broken_laws(r)]
     return wrong
 
 
