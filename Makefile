@@ -89,9 +89,11 @@ build/libmmnf.so: build/libmmnf.so.$(SOVERSION)
 	ln -sf $(<F) $@
 
 # Found beside itself in build/ and in ../lib once installed, wherever that is.
-build/mmnf: $(tool_obj) $(lib)
+# The predictor is not part of the library's interface: `mmnf predict` has its own.
+build/mmnf: $(tool_obj) build/lib/core/predict.o $(lib)
 	$(CC) $(CFLAGS) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' \
-		-o $@ $(tool_obj) $(if $(lib),-Lbuild -lmmnf) $(LIBS)
+		-o $@ $(tool_obj) build/lib/core/predict.o \
+		$(if $(lib),-Lbuild -lmmnf) $(LIBS) -lm
 
 # ---- kernel module
 

@@ -100,7 +100,13 @@ MMNF_API int mmnf_dtype_parse(const char *name);
  * (-EOPNOTSUPP), so programs built against a later header fail loudly only if
  * they use what is not there.
  */
-#define MMNF_OPTS(type, name) struct type name = { sizeof(struct type) }
+#ifdef __cplusplus
+#define MMNF_OPTS(type, name)        \
+	struct type name = type();   \
+	name.size = sizeof(struct type)
+#else
+#define MMNF_OPTS(type, name) struct type name = { .size = sizeof(struct type) }
+#endif
 
 struct mmnf_create_opts {
 	size_t size;

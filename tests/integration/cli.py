@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The tool: every sub-command, its exit status, its JSON, and bad input.
+
+Expected values come from numpy or from arithmetic.  KTAP.
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+try:
+    import numpy as np
+except ImportError:
+    print("1..0 # SKIP no numpy")
+    print("no numpy")
+    sys.exit(4)
+
+MMNF = os.environ["MMNF"]
+tests = []
+
+
+def test(fn):
+    tests.append(fn)
+    return fn
+
+
+def mmnf(*args, stdin=None):
+    return subprocess.run([MMNF, *args], input=stdin, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def ok(*args, **kw):
+    done = mmnf(*args, **kw)
+    assert done.returncode == 0, f"mmnf {' '.join(args)}: {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+def refused(status, text, *args):
+    done = mmnf(*args)
+    assert done.returncode == status, f"mmnf {' '.join(args)}: {done.returncode}, not {status}"
+    assert text in done.stderr, f"{text!r} is not in {done.stderr!r}"
+    assert done.stderr.startswith("mmnf: "), done.stderr
+    assert not done.stdout, done.stdout
+
+
+def array():
+    return (np.arange(5 * 6 * 7) * 3 - 100).astype("<f4").reshape(5, 6, 7)
+
+
+def field_with(name, at="100,200,3"):
+    np.save("a.npy", array())
+    ok("create", name, "--shape", "1000,1000,64", "--dtype", "f32",
+       "--segment-bytes", "16M")
+    ok("import", "a.npy", name, "--at", at)
+
+
+@test
+def petabyte_is_made_and_described():
+    ok("create", "v", "--shape", "1000000,1000000,256", "--dtype", "f32")
+    info = json.loads(ok("info", "v", "--json", "--disk"))
+    assert info["shape"] == [1000000, 1000000, 256]
+    assert info["total_bytes"] == 10**12 * 256 * 4
+    assert info["disk_bytes"] < 1 << 20
+    assert info["engine"] in ("device", "mmap") and info["engine_reason"]
+
+
+@test
+def import_get_and_out_agree_with_numpy():
+    field_with("f")
+    box = "98:106,200:206:2,::-1"
+    want = np.zeros((1000, 1000, 64), "<f4")
+    want[100:105, 200:206, 3:10] = array()
+    ok("get", "f", box, "--out", "c.npy")
+    got = np.load("c.npy")
+    assert got.dtype == np.dtype("<f4")
+    assert np.array_equal(got, want[98:106, 200:206:2, ::-1])
+    ok("get", "f", box, "--out", "c.raw")
+    assert np.array_equal(np.fromfile("c.raw", "<f4"), got.ravel())
+    printed = json.loads(ok("get", "f", "-896,202,5:8", "--json"))["values"]
+    assert printed == want[-896, 202, 5:8].tolist()
+
+
+@test
+def fortran_order_is_imported():
+    a = np.asfortranarray(array())
+    np.save("fortran.npy", a)
+    ok("create", "f", "--shape", "5,6,7", "--dtype", "f32")
+    ok("import", "fortran.npy", "f")
+    ok("get", "f", ":,:,:", "--out", "c.npy")
+    assert np.array_equal(np.load("c.npy"), a)
+
+
+@test
+def gather_keeps_the_order_given():
+    np.save("t.npy", np.arange(40 * 10, dtype="<i4").reshape(40, 10))
+    ok("create", "t", "--shape", "40,10", "--dtype", "i32")
+    ok("import", "t.npy", "t")
+    with open("list", "w") as out:
+        out.write("7, 3\n39 7\n")
+    ok("gather", "t", "@list", "--out", "g.npy")
+    assert np.array_equal(np.load("g.npy"), np.load("t.npy")[[7, 3, 39, 7]])
+    values = json.loads(ok("gather", "t", "2", "--json"))["values"]
+    assert values == list(range(20, 30))
+
+
+@test
+def scan_sums_whatever_the_order():
+    field_with("f")
+    for order in ("0,1,2", "2,0,1"):
+        for prefetch in ("on", "off"):
+            r = json.loads(ok("scan", "f", "--box", "100:105,200:206,3:10", "--order", order,
+                              "--engine", "mmap", "--prefetch", prefetch, "--json"))
+            bits = array().view("<u4").astype("u8").sum()
+            assert r["elements"] == 210 and r["sum"] == float(array().sum(dtype="f8"))
+            assert r["checksum"] == int(bits), r
+
+
+@test
+def prefetch_and_evict_move_the_box():
+    field_with("f", "0,0,0")
+    box = ["--box", "0:5,0:6,:"]
+    gone = json.loads(ok("evict", "f", *box, "--json"))
+    assert gone["warm_bytes"] == 0 and gone["hot_bytes"] == 0, gone
+    there = json.loads(ok("prefetch", "f", *box, "--json"))
+    assert there["bytes"] >= 5 * 6 * 64 * 4
+
+
+@test
+def fill_is_read_where_nothing_was_written():
+    ok("create", "f", "--shape", "10,10", "--dtype", "f64", "--fill", "nan")
+    assert json.loads(ok("get", "f", "3,3", "--json"))["values"] == ["nan"]
+    ok("create", "i", "--shape", "10,10", "--dtype", "i16", "--fill", "-7")
+    assert json.loads(ok("get", "i", "9,0:2", "--json"))["values"] == [-7, -7]
+
+
+@test
+def predict_follows_a_stride():
+    trace = "# thread ip offset\n" + "".join(f"1 0x400 {i * 69632}\n" for i in range(1000))
+    r = json.loads(ok("predict", "-", "--json", "--end", str(1000 * 69632), stdin=trace))
+    assert r["accesses"] == 1000
+    assert r["planned"] == r["used"] + r["wasted"] + r["pending"]
+    assert r["wasted"] == 0 and r["coverage"] >= 0.99, r
+
+
+@test
+def bad_input_is_named():
+    np.save("a.npy", array())
+    np.save("d.npy", array().astype("<f8"))
+    ok("create", "f", "--shape", "5,6,7", "--dtype", "f32")
+    refused(2, "bogus", "bogus")
+    refused(2, "--shape", "create", "g", "--dtype", "f32")
+    refused(2, "--shape 0x", "create", "g", "--dtype", "f32", "--shape", "0x")
+    refused(2, "--dtype", "create", "g", "--dtype", "f33", "--shape", "3")
+    refused(2, "--fill 300", "create", "g", "--dtype", "u8", "--shape", "3", "--fill", "300")
+    refused(1, "exists", "create", "f", "--dtype", "u8", "--shape", "3")
+    refused(1, "", "create", "g", "--dtype", "f64", "--shape", "4294967296,4294967296")
+    assert not os.path.exists("g")
+    refused(1, "nowhere", "info", "nowhere")
+    refused(2, "outside", "get", "f", "5,0,0")
+    refused(2, "more axes", "get", "f", "0,0,0,0")
+    refused(2, "step is zero", "get", "f", "::0,0,0")
+    refused(2, "--order", "scan", "f", "--order", "0,0,1")
+    refused(2, "--engine", "scan", "f", "--engine", "tape")
+    refused(2, "--at", "import", "a.npy", "f", "--at", "1,2")
+    refused(1, "", "import", "a.npy", "f", "--at", "1,0,0")
+    refused(1, "", "import", "d.npy", "f")
+    refused(1, "", "import", "nowhere.npy", "f")
+    refused(1, "", "gather", "f", "5")
+    with open("f/zarr.json", "w") as out:
+        out.write("{ no json")
+    refused(1, "zarr.json", "info", "f")
+
+
+def main():
+    failed = 0
+    print("TAP version 13")
+    print(f"1..{len(tests)}")
+    for number, fn in enumerate(tests, 1):
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            try:
+                fn()
+                print(f"ok {number} {fn.__name__}")
+            except AssertionError as e:
+                failed += 1
+                print(f"# {e}\nnot ok {number} {fn.__name__}")
+            os.chdir("/")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+/*
+ * mmnf info: what a field is.  With --disk also what it occupies, which looks at
+ * every file.
+ */
+#include <fts.h>
+#include <sys/stat.h>
+
+#include "tool.h"
+
+static int disk_bytes(const struct options *o, uint64_t *bytes,
+		      uint64_t *nr_files)
+{
+	char *paths[] = { o->args[0], NULL };
+	FTS *tree = fts_open(paths, FTS_PHYSICAL, NULL);
+	FTSENT *entry;
+
+	if (!tree)
+		return failure(o, "%s: cannot be listed", o->args[0]);
+	while ((entry = fts_read(tree))) {
+		if (entry->fts_info == FTS_DP)
+			continue;
+		if (entry->fts_info == FTS_F)
+			++*nr_files;
+		if (entry->fts_statp)
+			*bytes += (uint64_t)entry->fts_statp->st_blocks * 512;
+	}
+	fts_close(tree);
+	return 0;
+}
+
+int cmd_info(const struct options *o)
+{
+	uint64_t on_disk = 0, nr_files = 0;
+	struct mmnf_field_info info;
+	struct mmnf_field *field;
+	char text[16];
+	json_t *result;
+	int ret;
+
+	ret = open_field(o, false, &field, &info);
+	if (ret)
+		return ret;
+	human_bytes(info.total_bytes, text);
+	result = json_pack("{ss ss so sI ss so sI sI ss ss}", "field",
+			   o->args[0], "dtype", mmnf_dtype_name(info.dtype),
+			   "shape", json_numbers(info.shape, info.ndim),
+			   "total_bytes", (json_int_t)info.total_bytes, "total",
+			   text, "segment_shape",
+			   json_numbers(info.segment_shape, info.ndim),
+			   "segment_bytes", (json_int_t)info.segment_bytes,
+			   "nr_segments", (json_int_t)info.nr_segments, "engine",
+			   engine_name(info.engine), "engine_reason",
+			   info.engine_reason);
+	if (o->disk) {
+		ret = disk_bytes(o, &on_disk, &nr_files);
+		json_object_set_new(result, "disk_bytes",
+				    json_integer((json_int_t)on_disk));
+		json_object_set_new(result, "nr_files",
+				    json_integer((json_int_t)nr_files));
+	}
+	mmnf_field_close(field);
+	if (ret) {
+		json_decref(result);
+		return ret;
+	}
+	return print_result(o, result);
+}

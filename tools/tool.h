@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the sub-commands share: options, boxes, output.
+ *
+ * Exit status of every sub-command: EXIT_SUCCESS, EXIT_FAILURE (it was tried and
+ * failed) or EXIT_USAGE (it was asked wrongly).  Results go to stdout, as text
+ * or, with --json, as one JSON object; messages and progress go to stderr.
+ */
+#ifndef MMNF_TOOL_H
+#define MMNF_TOOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <jansson.h>
+
+#include <mmnf.h>
+
+#define EXIT_USAGE 2
+
+/* Options that more than one sub-command has; a command names those it takes. */
+struct options {
+	const char *command;
+	bool json;
+	const char *shape, *dtype, *fill, *segment_bytes; /* create */
+	const char *at; /* import */
+	const char *box, *order, *out; /* get, gather, scan, prefetch, evict */
+	const char *engine, *prefetch; /* where a field is opened */
+	const char *grain, *span, *end, *max_depth; /* predict */
+	bool disk; /* info */
+	int nr_args;
+	char **args;
+};
+
+int cmd_create(const struct options *o);
+int cmd_import(const struct options *o);
+int cmd_info(const struct options *o);
+int cmd_get(const struct options *o);
+int cmd_gather(const struct options *o);
+int cmd_scan(const struct options *o);
+int cmd_prefetch(const struct options *o);
+int cmd_evict(const struct options *o);
+int cmd_stat(const struct options *o);
+int cmd_predict(const struct options *o);
+
+/* "mmnf: COMMAND: ..." on stderr; returns what the command should exit with. */
+int usage_error(const struct options *o, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+int failure(const struct options *o, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+/* The same with mmnf_last_error(). */
+int library_failure(const struct options *o);
+
+/* Decimal, or 0x..; may end in K, M, G, T or P (powers of 1024). */
+bool parse_u64(const char *text, uint64_t *out);
+/* "1,2,3"; returns how many, -1 if it is no list or longer than most. */
+int parse_list(const char *text, uint64_t *out, unsigned int most);
+
+/**
+ * parse_box() - numpy's slices
+ * @text: axes separated by commas, each an index, start:stop or
+ *	start:stop:step; negative numbers count from the end; axes left out at
+ *	the end are whole; NULL is the whole field
+ *
+ * Returns NULL, or what is wrong.
+ */
+const char *parse_box(const char *text, const struct mmnf_field_info *info,
+		      struct mmnf_box *box);
+uint64_t box_elements(const struct mmnf_box *box, unsigned int ndim);
+
+/* Opens the field args[0] with the options given; 0 or an exit status. */
+int open_field(const struct options *o, bool writable,
+	       struct mmnf_field **field, struct mmnf_field_info *info);
+
+const char *engine_name(uint32_t engine);
+json_t *json_numbers(const uint64_t *numbers, unsigned int nr);
+json_t *stats_json(struct mmnf_field *field);
+/* "1.02 PB" */
+void human_bytes(uint64_t bytes, char text[16]);
+
+/* Prints an object: as JSON, or its members a line each.  Takes it over. */
+int print_result(const struct options *o, json_t *result);
+
+/* One element as text; returns its value as a double for sums. */
+double element_value(uint32_t dtype, const void *p);
+void element_text(uint32_t dtype, const void *p, char text[32]);
+
+/* A bar on stderr if that is a terminal; total 0 ends it. */
+void progress(void *what, uint64_t done_bytes, uint64_t total_bytes);
+
+/* .npy if the name ends so, raw bytes otherwise; "-" is stdout. */
+int write_array(const struct options *o, uint32_t dtype, unsigned int ndim,
+		const uint64_t *shape, const void *data, size_t bytes);
+
+#endif
