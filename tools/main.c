@@ -51,6 +51,24 @@ static void print_usage(FILE *to)
 		    "Exit status: 0 done, 1 failed, 2 asked wrongly.\n");
 }
 
+/*
+ * "-3,0" is an index, not an option: a blank hides it from getopt, which numbers
+ * may begin with anyway.
+ */
+static void hide_negative(int argc, char **argv)
+{
+	int i;
+
+	for (i = 1; i < argc; i++) {
+		char *text;
+
+		if (argv[i][0] != '-' || argv[i][1] < '0' || argv[i][1] > '9')
+			continue;
+		if (asprintf(&text, " %s", argv[i]) > 0)
+			argv[i] = text;
+	}
+}
+
 static int parse_options(struct options *o, int argc, char **argv)
 {
 	enum { JSON = 1, DISK, TEXT };
@@ -80,6 +98,7 @@ static int parse_options(struct options *o, int argc, char **argv)
 	};
 	int c;
 
+	hide_negative(argc, argv);
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (c == JSON)
 			o->json = true;
