@@ -195,8 +195,8 @@ int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 
 	vma_set_file(vma, field->file);
 	ret = mmnf_compat_mmap(field->file, vma);
-	if (!ret && (!vma->vm_ops || !vma->vm_ops->fault ||
-		     !vma->vm_ops->map_pages))
+	if (!ret &&
+	    (!vma->vm_ops || !vma->vm_ops->fault || !vma->vm_ops->map_pages))
 		ret = -EOPNOTSUPP;
 	if (ret) {
 		kfree(mapping);
