@@ -19,11 +19,11 @@
 #error "mmnf is not known to work on kernels after 7.3"
 #endif
 
-/* Drop when the minimum is 6.16: vfs_mmap() also knows .mmap_prepare. */
+/* Drop when the minimum is 6.17: vfs_mmap() also knows .mmap_prepare. */
 static inline int mmnf_compat_mmap(struct file *file,
 				   struct vm_area_struct *vma)
 {
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
 	return can_mmap_file(file) ? vfs_mmap(file, vma) : -ENODEV;
 #else
 	return file->f_op->mmap ? call_mmap(file, vma) : -ENODEV;

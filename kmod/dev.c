@@ -70,8 +70,10 @@ static int mmnf_dev_attach(struct mmnf_device_file *df, union mmnf_arg *arg)
 
 static int mmnf_dev_set_policy(struct mmnf_device_file *df, union mmnf_arg *arg)
 {
-	if (arg->policy.flags)
+	if (arg->policy.flags || arg->policy.mode > MMNF_MODE_MANUAL)
 		return -EOPNOTSUPP;
+	if (arg->policy.__reserved)
+		return -EINVAL;
 	return mmnf_field_set_policy(df->field, &arg->policy);
 }
 

@@ -192,10 +192,6 @@ int mmnf_field_set_policy(struct mmnf_field *field,
 	struct mmnf_limits limits;
 	int ret = -EINVAL;
 
-	if (policy->mode > MMNF_MODE_MANUAL)
-		return -EOPNOTSUPP;
-	if (policy->__reserved)
-		return -EINVAL;
 	spin_lock(&field->lock);
 	limits = field->table.limits;
 	if (policy->min_depth)
@@ -211,7 +207,8 @@ int mmnf_field_set_policy(struct mmnf_field *field,
 	    limits.max_window_bytes <= MMNF_MAX_INFLIGHT_BYTES &&
 	    limits.max_inflight_bytes <= MMNF_MAX_INFLIGHT_BYTES) {
 		field->table.limits = limits;
-		field->mode = policy->mode;
+		if (policy->mode != MMNF_MODE_KEEP)
+			field->mode = policy->mode;
 		ret = 0;
 	}
 	spin_unlock(&field->lock);

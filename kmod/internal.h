@@ -36,6 +36,9 @@
 #define MMNF_MAX_RECORD_BYTES (1ULL << 30)
 #define MMNF_QUEUE_PLANS 32
 
+/* In a policy inside the module: leave the mode as it is; no ABI value. */
+#define MMNF_MODE_KEEP U32_MAX
+
 struct mmnf_field;
 
 /**

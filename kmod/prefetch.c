@@ -16,6 +16,7 @@
 #include <linux/memcontrol.h>
 #include <linux/overflow.h>
 #include <linux/pagemap.h>
+#include <linux/pagevec.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -27,12 +28,15 @@
 /* Pages handed to the readahead code at once; between, signals are looked at. */
 #define MMNF_CHUNK_PAGES 512
 
+/* The block layer sends a plug's requests off when it holds this many. */
+#define MMNF_PLUG_READS 32
+
 static struct workqueue_struct *mmnf_prefetch_wq;
 
 int mmnf_prefetch_init(void)
 {
-	mmnf_prefetch_wq =
-		alloc_workqueue("mmnf", WQ_UNBOUND | WQ_FREEZABLE, 0);
+	mmnf_prefetch_wq = alloc_workqueue(
+		"mmnf", WQ_UNBOUND | WQ_HIGHPRI | WQ_FREEZABLE, 0);
 	return mmnf_prefetch_wq ? 0 : -ENOMEM;
 }
 
@@ -102,23 +106,27 @@ static void read_pages_range(struct mmnf_reader *reader, pgoff_t first,
 			     pgoff_t end)
 {
 	struct address_space *mapping = reader->file->f_mapping;
-	pgoff_t from;
+	pgoff_t from = first;
 
-	while (first < end) {
-		while (first < end && page_present(mapping, first)) {
-			reader->nr_resident++;
-			first++;
-		}
-		from = first;
-		while (first < end && first - from < MMNF_CHUNK_PAGES &&
-		       !page_present(mapping, first))
-			first++;
+	for (; first < end; first++) {
+		if (!page_present(mapping, first) &&
+		    first - from < MMNF_CHUNK_PAGES)
+			continue;
 		if (first > from)
 			read_absent(reader, from, first - from);
-		cond_resched();
-		if (fatal_signal_pending(current))
-			return;
+		if (first > from || first % MMNF_CHUNK_PAGES == 0) {
+			cond_resched();
+			if (fatal_signal_pending(current))
+				return;
+		}
+		from = first;
+		if (page_present(mapping, first)) {
+			reader->nr_resident++;
+			from++;
+		}
 	}
+	if (first > from)
+		read_absent(reader, from, first - from);
 }
 
 /*
@@ -151,7 +159,8 @@ static void find_data(struct mmnf_reader *reader, loff_t pos, loff_t size,
 		return;
 	hole = vfs_llseek(reader->file, data, SEEK_HOLE);
 	*start = max(data, pos);
-	*end = hole < 0 ? size : hole;
+	/* Punched in between, or a file server that makes no sense: go on. */
+	*end = hole > *start ? hole : size;
 	/* Only the worker keeps it: one at a time per field. */
 	if (reader->predicted) {
 		field->data_start = *start;
@@ -191,7 +200,11 @@ static void read_bytes(struct mmnf_reader *reader, u64 start, u64 end)
 static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
 {
 	u64 start = 0, end = 0, nr = mmnf_plan_nr(plan), n;
+	struct blk_plug plug;
 
+	blk_start_plug(&plug);
+	/* As many requests as one plug holds, allocated at once. */
+	plug.nr_ios = min_t(u64, nr, MMNF_PLUG_READS);
 	for (n = 0; n < nr; n++) {
 		u64 pos = mmnf_plan_pos(plan, n);
 		u64 from = round_down(pos, PAGE_SIZE);
@@ -209,6 +222,7 @@ static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
 	}
 	if (end)
 		read_bytes(reader, start, end);
+	blk_finish_plug(&plug);
 }
 
 static void associate_blkcg(struct cgroup_subsys_state *css)
@@ -238,7 +252,6 @@ void mmnf_prefetch_work(struct work_struct *work)
 	struct mmnf_field *field = container_of(work, struct mmnf_field, work);
 	struct mmnf_queued_plan queued;
 	struct mem_cgroup *memcg;
-	struct blk_plug plug;
 
 	while (queue_pop(field, &queued)) {
 		struct mmnf_reader reader = {
@@ -249,9 +262,7 @@ void mmnf_prefetch_work(struct work_struct *work)
 
 		associate_blkcg(queued.mapping->blkcg);
 		memcg = set_active_memcg(queued.mapping->memcg);
-		blk_start_plug(&plug);
 		read_plan(&reader, &queued.plan);
-		blk_finish_plug(&plug);
 		set_active_memcg(memcg);
 		associate_blkcg(NULL);
 		/*
@@ -292,27 +303,30 @@ void mmnf_prefetch_kick(struct mmnf_field *field)
 	queue_work(mmnf_prefetch_wq, &field->work);
 }
 
-/* Wait until the pages of bytes [start, end) are read; errors are not ours. */
+/*
+ * Wait until the pages of bytes [start, end) are read; errors are not ours.
+ * Goes from one resident folio to the next: a hole costs nothing.
+ */
 static int wait_bytes(struct file *file, u64 start, u64 end)
 {
 	struct address_space *mapping = file->f_mapping;
 	u64 size = i_size_read(mapping->host);
-	pgoff_t index;
+	struct folio_batch batch;
+	pgoff_t index, last;
+	unsigned int i;
 	int ret = 0;
 
-	if (end > size)
-		end = size;
-	for (index = start >> PAGE_SHIFT;
-	     ((u64)index << PAGE_SHIFT) < end && !ret; index++) {
-		struct folio *folio = mmnf_compat_get_folio(mapping, index);
-
-		if (folio) {
-			ret = folio_wait_locked_killable(folio);
-			folio_put(folio);
-		}
+	end = min(end, size);
+	if (start >= end)
+		return 0;
+	index = start >> PAGE_SHIFT;
+	last = (end - 1) >> PAGE_SHIFT;
+	folio_batch_init(&batch);
+	while (!ret && filemap_get_folios(mapping, &index, last, &batch)) {
+		for (i = 0; i < folio_batch_count(&batch) && !ret; i++)
+			ret = folio_wait_locked_killable(batch.folios[i]);
+		folio_batch_release(&batch);
 		cond_resched();
-		if (fatal_signal_pending(current))
-			ret = -EINTR;
 	}
 	return ret ? -EINTR : 0;
 }

@@ -111,11 +111,9 @@ static struct kobj_attribute mode_attr = __ATTR_RW(mode);
 				     struct kobj_attribute *attr,            \
 				     const char *buf, size_t len)            \
 	{                                                                    \
-		struct mmnf_ioc_policy now = {}, policy = {};                \
+		struct mmnf_ioc_policy policy = { .mode = MMNF_MODE_KEEP };  \
 		int ret;                                                     \
 									     \
-		mmnf_field_get_policy(field_of(kobj), &now);                 \
-		policy.mode = now.mode;                                      \
 		ret = _kstrto(buf, 0, &policy._name);                        \
 		if (!ret && !policy._name)                                   \
 			ret = -EINVAL;                                       \
@@ -212,8 +210,10 @@ static const struct kobj_type mmnf_field_ktype = {
 
 int mmnf_sysfs_init(struct kobject *parent)
 {
-	mmnf_sysfs_fields = kobject_create_and_add("fields", parent);
-	return mmnf_sysfs_fields ? 0 : -ENOMEM;
+	struct kobject *fields = kobject_create_and_add("fields", parent);
+
+	WRITE_ONCE(mmnf_sysfs_fields, fields);
+	return fields ? 0 : -ENOMEM;
 }
 
 void mmnf_sysfs_exit(void)
@@ -223,6 +223,9 @@ void mmnf_sysfs_exit(void)
 
 int mmnf_sysfs_add(struct mmnf_field *field)
 {
-	return kobject_init_and_add(&field->kobj, &mmnf_field_ktype,
-				    mmnf_sysfs_fields, "%llu", field->id);
+	kobject_init(&field->kobj, &mmnf_field_ktype);
+	/* The device can be opened a moment before the directory is there. */
+	if (!READ_ONCE(mmnf_sysfs_fields))
+		return -EAGAIN;
+	return kobject_add(&field->kobj, mmnf_sysfs_fields, "%llu", field->id);
 }

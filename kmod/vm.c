@@ -193,11 +193,19 @@ int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 	if (!mapping)
 		return -ENOMEM;
 
+	/*
+	 * As mmap does for a file that is open for reading only: the device may
+	 * be open for writing, and hosts take these flags at their word.
+	 */
+	mmnf_compat_vm_flags_mod(vma, 0, VM_SHARED | VM_MAYWRITE | VM_MAYEXEC);
 	vma_set_file(vma, field->file);
 	ret = mmnf_compat_mmap(field->file, vma);
 	if (!ret &&
-	    (!vma->vm_ops || !vma->vm_ops->fault || !vma->vm_ops->map_pages))
+	    (!vma->vm_ops || !vma->vm_ops->fault || !vma->vm_ops->map_pages)) {
+		if (vma->vm_ops && vma->vm_ops->close)
+			vma->vm_ops->close(vma);
 		ret = -EOPNOTSUPP;
+	}
 	if (ret) {
 		kfree(mapping);
 		return ret;
@@ -225,7 +233,7 @@ int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 	advice = field->mode == MMNF_MODE_OFF ? 0 : VM_RAND_READ;
 	field->stats.out_mappings++;
 	spin_unlock(&field->lock);
-	mmnf_compat_vm_flags_mod(vma, advice, VM_MAYEXEC | VM_MAYWRITE);
+	mmnf_compat_vm_flags_mod(vma, advice, 0);
 	vma->vm_ops = &mapping->ops;
 	return 0;
 }

@@ -38,6 +38,13 @@ static u64 record_of(const struct mmnf_table *table, u64 pos)
 	return pos - (off - div64_u64(off, table->span) * table->span);
 }
 
+/* Does the record reach beyond its first grain? */
+static bool record_spills(const struct mmnf_table *table, u64 record)
+{
+	return grain_of(table, record + table->span - 1) !=
+	       grain_of(table, record);
+}
+
 void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
 		     u64 span)
 {
@@ -48,6 +55,19 @@ void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
 	table->origin = start;
 	table->span = span ? span : 1;
 	table->limits = mmnf_limits_default;
+}
+
+/*
+ * A stride of one to two grains touches neighbours, and now and then skips one.
+ * What skips a grain by the very delta seen before is such a stride, not dense.
+ */
+static bool stream_skips(const struct mmnf_table *table,
+			 const struct mmnf_stream *s, s64 grains, s64 delta)
+{
+	return delta == s->delta && !s->covered &&
+	       magnitude(delta) > table->grain &&
+	       magnitude(delta) < 2 * table->grain &&
+	       magnitude(grains) == 2 * table->grain;
 }
 
 /*
@@ -69,6 +89,8 @@ static u32 stream_steps(const struct mmnf_table *table,
 		return 0;
 	if (s->dense) {
 		delta = (s64)(grain_of(table, access->pos) - s->last);
+		if (stream_skips(table, s, delta, (s64)(record - s->record)))
+			return 0;
 		if (stride > 0 && reach < (u64)s->covered + 1)
 			reach = (u64)s->covered + 1;
 	} else {
@@ -106,8 +128,15 @@ static struct mmnf_stream *stream_find(struct mmnf_table *table,
 {
 	struct mmnf_stream *same = NULL, *oldest = &table->stream[0];
 	struct mmnf_stream *follows = NULL;
+	struct mmnf_stream *recent = &table->stream[table->recent];
 	u32 i, n;
 
+	if (recent->seen && recent->thread == access->thread &&
+	    recent->ip == access->ip) {
+		*steps = stream_steps(table, recent, access, record);
+		if (*steps)
+			return recent;
+	}
 	for (i = 0; i < MMNF_NR_STREAMS; i++) {
 		struct mmnf_stream *s = &table->stream[i];
 
@@ -142,21 +171,24 @@ static void stream_learn(struct mmnf_table *table, struct mmnf_stream *s,
 			 u64 pos, u64 record)
 {
 	s64 grains = (s64)(grain_of(table, pos) - grain_of(table, s->last));
+	s64 delta = (s64)(record - s->record);
+	bool same = delta == s->delta;
 	bool dense = false;
 	s64 stride;
 
-	if (magnitude(grains) <= table->grain) {
-		dense = true;
-	} else if (grains > 0 &&
-		   (u64)grains <= ((u64)s->covered + 1) * table->grain) {
-		dense = true;
+	/* Of two equal deltas one skipped a grain: not dense, see above. */
+	if (!same || s->dense) {
+		dense = magnitude(grains) <= table->grain ||
+			(grains > 0 &&
+			 (u64)grains <= ((u64)s->covered + 1) * table->grain);
 	}
 	if (dense)
 		stride = grains < 0 ? -(s64)table->grain : (s64)table->grain;
 	else
-		stride = (s64)(record - s->record);
+		stride = delta;
 
-	s->confirmed = s->level[0].stride == stride && s->dense == dense;
+	/* Only a dense walk repeats without repeating its exact delta. */
+	s->confirmed = dense ? s->dense && s->level[0].stride == stride : same;
 	s->level[0].stride = stride;
 	s->dense = dense;
 	s->nr_levels = s->confirmed ? 1 : 0;
@@ -230,8 +262,7 @@ bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
 	u64 record = record_of(table, pos);
 
 	if (pos < table->start || pos >= table->end ||
-	    grain_of(table, record + table->span - 1) ==
-		    grain_of(table, record))
+	    !record_spills(table, record))
 		return false;
 	memset(plan, 0, sizeof(*plan));
 	plan->start = record;
@@ -265,6 +296,7 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		return absent && mmnf_record_plan(table, pos, plan);
 	}
 	s->seen = table->clock;
+	table->recent = (u32)(s - table->stream);
 	if (record == s->record ||
 	    (!steps && grain_of(table, pos) == grain_of(table, s->last))) {
 		s->late += access->outcome == MMNF_LATE;
@@ -280,6 +312,7 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		stream_learn(table, s, pos, record);
 	}
 	s->last = s->dense ? grain_of(table, pos) : pos;
+	s->delta = (s64)(record - s->record);
 	s->record = record;
 	s->covered = access->covered;
 	if (access->outcome != MMNF_HIT)
@@ -287,10 +320,14 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 	/* On resident data, and before the walk is known, there is no plan. */
 	if (s->nr_levels && (s->ahead || s->late) &&
 	    stream_plan(table, s, plan)) {
-		if (absent && !s->dense && table->span > table->grain) {
-			/* The touched record itself belongs to the same read */
-			plan->start -= (u64)s->level[0].stride;
-			plan->level[0].nr++;
+		if (absent && !s->dense && record_spills(table, record)) {
+			/*
+			 * The touched record itself belongs to the same read,
+			 * and so does what was planned before: it got lost, or
+			 * its turn has not come, which costs a look.
+			 */
+			plan->start = record;
+			plan->level[0].nr = (u64)s->ahead + 1;
 		}
 		return true;
 	}

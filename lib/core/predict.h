@@ -76,7 +76,8 @@ struct mmnf_level {
  *
  * Laws: every position lies in [table.start, table.end); the number of
  * positions is at most 1 + limits.max_depth, or 1 + max_window_bytes / grain for
- * a dense walk, and number * span at most limits.max_inflight_bytes + span.
+ * a dense walk; and all but the first take at most limits.max_inflight_bytes,
+ * or one span where a span is more than that.
  */
 struct mmnf_plan {
 	u64 start;
@@ -91,6 +92,7 @@ struct mmnf_stream {
 	u64 ip;
 	u64 last; /* position touched most recently; grain start if dense */
 	u64 record; /* start of the record of that touch */
+	s64 delta; /* from the record touched before to this one */
 	u64 seen; /* table's clock then, for LRU; 0: free */
 	u32 nr_levels; /* of level[]; 0 while nothing repeats */
 	struct mmnf_level level[MMNF_NR_LEVELS];
@@ -142,6 +144,7 @@ struct mmnf_table {
 	u64 nr_planned;
 	u64 nr_used;
 	u64 nr_wasted;
+	u32 recent; /* index of the stream used last: usually the next, too */
 	struct mmnf_stream stream[MMNF_NR_STREAMS];
 };
 
@@ -152,7 +155,8 @@ extern const struct mmnf_limits mmnf_limits_default;
  * @grain: power of two
  * @start, @end: the data, half-open, @end at most S64_MAX; an empty range plans
  *	nothing
- * @span: bytes of a record; records tile from @start; 0 is read as 1
+ * @span: bytes of a record, at most S64_MAX; records tile from @start; 0 is
+ *	read as 1
  */
 void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
 		     u64 span);

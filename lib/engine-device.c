@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Engine device: each window is a mapping of /dev/mmnf with the segment file
+ * attached, so that the kernel sees the faults and predicts.
+ *
+ * One open of the device per mapping; the counters of closed ones are kept in
+ * field->stats.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/mmnf.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "tier.h"
+
+#define DEVICE "/dev/mmnf"
+#define RANGES_AT_ONCE 64
+
+static int probe(char *reason, size_t len)
+{
+	struct mmnf_ioc_info info = { .size = sizeof(info) };
+	int fd = open(DEVICE, O_RDWR | O_CLOEXEC), err;
+	char words[64];
+
+	if (fd < 0) {
+		err = errno;
+		snprintf(reason, len, "no " DEVICE ": %s",
+			 strerror_r(err, words, sizeof(words)));
+		return -err;
+	}
+	err = ioctl(fd, MMNF_IOC_GET_INFO, &info) ? errno : 0;
+	close(fd);
+	if (err) {
+		snprintf(reason, len, DEVICE " does not answer: %s",
+			 strerror_r(err, words, sizeof(words)));
+		return -err;
+	}
+	snprintf(reason, len, DEVICE " answers");
+	return 0;
+}
+
+static int attach(struct mmnf_field *field, int device, int fd)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	struct mmnf_ioc_attach a = { .size = sizeof(a) };
+	struct mmnf_ioc_policy policy = { .size = sizeof(policy) };
+	u32 i;
+
+	a.fd = fd;
+	a.ndim = g->ndim;
+	a.element_bytes = g->element_bytes;
+	a.record_bytes = g->record_bytes;
+	for (i = 0; i < g->ndim; i++) {
+		a.extent[i] = g->chunk[i];
+		a.stride_bytes[i] = (s64)g->stride_bytes[i];
+	}
+	if (ioctl(device, MMNF_IOC_ATTACH, &a))
+		return -errno;
+	policy.mode = MMNF_MODE_MANUAL;
+	if (field->prefetch_off && ioctl(device, MMNF_IOC_SET_POLICY, &policy))
+		return -errno;
+	return 0;
+}
+
+static int map(struct mmnf_field *field, int fd, struct mmnf_mapping *m)
+{
+	u64 bytes = mmnf_field_geometry(field)->segment_bytes;
+	int place = m->base ? MAP_FIXED : 0, device, err;
+	void *p;
+
+	device = open(DEVICE, O_RDWR | O_CLOEXEC);
+	if (device < 0)
+		return mmnf_error_system(errno, DEVICE);
+	err = attach(field, device, fd);
+	if (err) {
+		close(device);
+		return mmnf_error_system(-err, DEVICE
+					 ": attaching segment %" PRIu64,
+					 m->segment);
+	}
+	p = mmap(m->base, bytes, PROT_READ, MAP_SHARED | place, device, 0);
+	if (p == MAP_FAILED) {
+		err = errno;
+		close(device);
+		return mmnf_error_system(err, DEVICE
+					 ": mapping segment %" PRIu64,
+					 m->segment);
+	}
+	m->base = p;
+	m->device = device;
+	return 0;
+}
+
+static void add_stats(int device, struct mmnf_field_stats *out)
+{
+	struct mmnf_ioc_stats s = { .size = sizeof(s) };
+
+	if (ioctl(device, MMNF_IOC_GET_STATS, &s))
+		return;
+	mmnf_count(&out->accesses, s.out_faults);
+	mmnf_count(&out->hits, s.out_hits);
+	mmnf_count(&out->late, s.out_late);
+	mmnf_count(&out->misses, s.out_misses);
+	mmnf_count(&out->prefetched_pages, s.out_prefetched_pages);
+	mmnf_count(&out->used_pages, s.out_used_pages);
+	mmnf_count(&out->wasted_pages, s.out_wasted_pages);
+	mmnf_count(&out->pending_pages, s.out_pending_pages);
+}
+
+static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
+{
+	struct mmnf_field_stats *kept = &field->stats;
+	u64 pending = kept->pending_pages;
+
+	munmap(m->base, round_up_u64(mmnf_field_geometry(field)->segment_bytes,
+				     mmnf_page_bytes()));
+	add_stats(m->device, kept);
+	/* What was waiting there will not be used through this mapping. */
+	kept->wasted_pages += kept->pending_pages - pending;
+	kept->pending_pages = pending;
+	close(m->device);
+}
+
+/* A device of our own for the call: the mapping's may be closed meanwhile. */
+static int device_of(struct mmnf_field *field, u64 segment)
+{
+	struct mmnf_mapping *m;
+	int fd = -1;
+
+	pthread_mutex_lock(&field->windows.lock);
+	m = mmnf_window_find(field, segment);
+	if (m)
+		fd = fcntl(m->device, F_DUPFD_CLOEXEC, 0);
+	pthread_mutex_unlock(&field->windows.lock);
+	return fd;
+}
+
+static void prefetch(struct mmnf_field *field, struct mmnf_segment *s,
+		     const struct mmnf_span *ranges, u32 nr)
+{
+	struct mmnf_range list[RANGES_AT_ONCE];
+	int device = device_of(field, s->number);
+	u32 done, i, n;
+
+	for (done = 0; done < nr; done += n) {
+		struct mmnf_ioc_prefetch p = { .size = sizeof(p) };
+
+		n = nr - done < RANGES_AT_ONCE ? nr - done : RANGES_AT_ONCE;
+		for (i = 0; i < n; i++) {
+			list[i].start_bytes = ranges[done + i].start;
+			list[i].len_bytes = ranges[done + i].bytes;
+		}
+		p.ranges = (uintptr_t)list;
+		p.nr_ranges = n;
+		if (device >= 0 && !ioctl(device, MMNF_IOC_PREFETCH, &p))
+			continue;
+		/* Not mapped: the page cache is the same. */
+		for (i = 0; i < n; i++)
+			mmnf_hint_willneed(s->fd, list[i].start_bytes,
+					   list[i].len_bytes);
+	}
+	if (device >= 0)
+		close(device);
+}
+
+static void stats(struct mmnf_field *field, struct mmnf_field_stats *out)
+{
+	struct mmnf_windows *w = &field->windows;
+	struct mmnf_mapping *m;
+	u32 i;
+
+	pthread_mutex_lock(&w->lock);
+	for (i = 0; i < w->nr_slots; i++)
+		for (m = w->chain[i]; m; m = m->next)
+			if (!m->absent)
+				add_stats(m->device, out);
+	pthread_mutex_unlock(&w->lock);
+}
+
+const struct mmnf_tier_ops mmnf_tier_device = {
+	.probe = probe,
+	.map = map,
+	.unmap = unmap,
+	.prefetch = prefetch,
+	.stats = stats,
+};

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Engine mmap: a plain mapping of the segment file.  Needs nothing but the
+ * file.  The kernel is told not to guess; walk.c does.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "tier.h"
+
+static int probe(char *reason, size_t len)
+{
+	snprintf(reason, len, "asked for");
+	return 0;
+}
+
+static int map(struct mmnf_field *field, int fd, struct mmnf_mapping *m)
+{
+	u64 bytes = mmnf_field_geometry(field)->segment_bytes;
+	int place = m->base ? MAP_FIXED : 0;
+	void *p;
+
+	p = mmap(m->base, bytes, PROT_READ, MAP_SHARED | place, fd, 0);
+	if (p == MAP_FAILED)
+		return mmnf_error_system(errno, "mapping segment %" PRIu64,
+					 m->segment);
+	madvise(p, bytes, MADV_RANDOM);
+	m->base = p;
+	return 0;
+}
+
+static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
+{
+	munmap(m->base, round_up_u64(mmnf_field_geometry(field)->segment_bytes,
+				     mmnf_page_bytes()));
+}
+
+static void prefetch(struct mmnf_field *field, struct mmnf_segment *s,
+		     const struct mmnf_span *ranges, u32 nr)
+{
+	u32 i;
+
+	(void)field;
+	for (i = 0; i < nr; i++)
+		mmnf_hint_willneed(s->fd, ranges[i].start, ranges[i].bytes);
+}
+
+static void stats(struct mmnf_field *field, struct mmnf_field_stats *out)
+{
+	if (field->walk)
+		mmnf_walk_stats(field, out);
+}
+
+const struct mmnf_tier_ops mmnf_tier_mmap = {
+	.probe = probe,
+	.map = map,
+	.unmap = unmap,
+	.prefetch = prefetch,
+	.stats = stats,
+};

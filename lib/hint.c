@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Prefetch, evict and residency of a box: hints and questions about the page
+ * cache, in whole pages.
+ *
+ * Nothing here changes what is read.  Absent segments are passed over in one
+ * step, so a box over a whole sparse petabyte costs one look per segment.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "internal.h"
+#include "tier.h"
+
+#define SPANS 256
+#define PROBE_PAGES 4096
+#define HINT_BYTES (128ULL << 10)
+
+/*
+ * The kernel cuts one call off at the larger of the device's readahead and its
+ * best request; 128 KiB is what every device takes.
+ */
+void mmnf_hint_willneed(int fd, u64 offset, u64 bytes)
+{
+	u64 done, n;
+
+	for (done = 0; done < bytes; done += n) {
+		n = min_u64(bytes - done, HINT_BYTES);
+		posix_fadvise(fd, (off_t)(offset + done), (off_t)n,
+			      POSIX_FADV_WILLNEED);
+	}
+}
+
+/* What is done with the spans of one segment. */
+typedef void spans_fn(struct mmnf_field *field, struct mmnf_segment *s,
+		      const struct mmnf_span *spans, u32 nr, u64 *bytes);
+
+static void start_reading(struct mmnf_field *field, struct mmnf_segment *s,
+			  const struct mmnf_span *spans, u32 nr, u64 *bytes)
+{
+	u32 i;
+
+	field->ops->prefetch(field, s, spans, nr);
+	for (i = 0; i < nr; i++)
+		*bytes += spans[i].bytes;
+}
+
+/* Adds a run as pages; false if there is no room. */
+static bool add_span(const struct mmnf_geometry *g, struct mmnf_span *spans,
+		     u32 *nr, const struct mmnf_run *run)
+{
+	u64 page = mmnf_page_bytes(), start = run->offset / page * page;
+	u64 end = min_u64(round_up_u64(run->offset + run->bytes, page),
+			  g->segment_bytes);
+	struct mmnf_span *last = *nr ? &spans[*nr - 1] : NULL;
+
+	if (last && start >= last->start &&
+	    start <= last->start + last->bytes) {
+		if (end > last->start + last->bytes)
+			last->bytes = end - last->start;
+		return true;
+	}
+	if (*nr == SPANS)
+		return false;
+	spans[*nr] = (struct mmnf_span){ start, end - start };
+	++*nr;
+	return true;
+}
+
+/* Hands the pages of a box out, segment by segment, until bytes reach most. */
+static int each_segment(struct mmnf_field *field, const struct mmnf_box *box,
+			u64 most, spans_fn *fn, u64 *bytes)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	struct mmnf_span spans[SPANS];
+	struct mmnf_segment *s = NULL;
+	struct mmnf_box normal;
+	struct mmnf_runs it;
+	struct mmnf_run run;
+	u32 nr = 0;
+	int err;
+
+	err = mmnf_geometry_box(g, box, &normal, bytes);
+	if (err)
+		return err;
+	if (!*bytes)
+		return 0;
+	*bytes = 0;
+	mmnf_runs_cover(g, &normal, mmnf_page_bytes());
+	mmnf_runs_init(&it, g, &normal, most);
+	while (*bytes < most && mmnf_runs_next(&it, &run)) {
+		if (s && s->number != run.segment) {
+			fn(field, s, spans, nr, bytes);
+			nr = 0;
+			mmnf_segment_put(field, s);
+			s = NULL;
+		}
+		if (!s && mmnf_segment_get(field, run.segment, false, &s)) {
+			s = NULL;
+			mmnf_runs_skip_segment(&it);
+			continue;
+		}
+		if (add_span(g, spans, &nr, &run))
+			continue;
+		fn(field, s, spans, nr, bytes);
+		nr = 0;
+		add_span(g, spans, &nr, &run);
+	}
+	if (s) {
+		fn(field, s, spans, nr, bytes);
+		mmnf_segment_put(field, s);
+	}
+	return 0;
+}
+
+MMNF_EXPORT ssize_t mmnf_prefetch(struct mmnf_field *field,
+				  const struct mmnf_box *box)
+{
+	/* More than half of memory would push out its own beginning. */
+	u64 most = (u64)sysconf(_SC_PHYS_PAGES) / 2 * mmnf_page_bytes();
+	u64 bytes;
+	int err;
+
+	mmnf_error_enter("mmnf_prefetch");
+	err = each_segment(field, box, most, start_reading, &bytes);
+	return err ? err : (ssize_t)bytes;
+}
+
+/* Which of PROBE_PAGES pages from a page of the file are resident. */
+static bool ask_mincore(int fd, u64 start, u64 bytes, unsigned char *state)
+{
+	void *p = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, (off_t)start);
+	bool ok;
+
+	if (p == MAP_FAILED)
+		return false;
+	ok = !mincore(p, bytes, state);
+	munmap(p, bytes);
+	return ok;
+}
+
+static u64 resident_pages(int fd, const struct mmnf_span *span)
+{
+	unsigned char state[PROBE_PAGES];
+	u64 page = mmnf_page_bytes(), done, n, i, sum = 0;
+
+	for (done = 0; done < span->bytes; done += n) {
+		n = min_u64(span->bytes - done, PROBE_PAGES * page);
+		if (!ask_mincore(fd, span->start + done, n, state))
+			continue;
+		for (i = 0; i < (n + page - 1) / page; i++)
+			sum += state[i] & 1;
+	}
+	return sum;
+}
+
+static void drop(struct mmnf_field *field, struct mmnf_segment *s,
+		 const struct mmnf_span *spans, u32 nr, u64 *bytes)
+{
+	u64 page = mmnf_page_bytes(), before, after;
+	struct mmnf_mapping *m;
+	u32 i;
+
+	for (i = 0; i < nr; i++) {
+		u64 len = round_up_u64(spans[i].bytes, page);
+
+		before = resident_pages(s->fd, &spans[i]);
+		/* Pages that this handle maps would not go. */
+		pthread_mutex_lock(&field->windows.lock);
+		m = mmnf_window_find(field, s->number);
+		if (m)
+			madvise(m->base + spans[i].start, len, MADV_DONTNEED);
+		pthread_mutex_unlock(&field->windows.lock);
+		posix_fadvise(s->fd, (off_t)spans[i].start, (off_t)len,
+			      POSIX_FADV_DONTNEED);
+		after = resident_pages(s->fd, &spans[i]);
+		if (after < before)
+			*bytes += (before - after) * page;
+	}
+}
+
+MMNF_EXPORT ssize_t mmnf_evict(struct mmnf_field *field,
+			       const struct mmnf_box *box)
+{
+	u64 bytes;
+	int err;
+
+	mmnf_error_enter("mmnf_evict");
+	err = each_segment(field, box, S64_MAX, drop, &bytes);
+	return err ? err : (ssize_t)bytes;
+}
+
+/* The states of PROBE_PAGES neighbouring pages of one segment. */
+struct probe {
+	u64 segment, first;
+	int pagemap;
+	unsigned char resident[PROBE_PAGES];
+	u64 mapped[PROBE_PAGES];
+};
+
+#define PAGEMAP_PRESENT (1ULL << 63)
+
+static void probe_load(struct mmnf_field *field, struct probe *p,
+		       const struct mmnf_segment *s, u64 number)
+{
+	u64 page = mmnf_page_bytes(), start, bytes;
+	struct mmnf_mapping *m;
+	char *base;
+
+	p->segment = s->number;
+	p->first = number / PROBE_PAGES * PROBE_PAGES;
+	start = p->first * page;
+	bytes = min_u64(mmnf_field_geometry(field)->segment_bytes - start,
+			PROBE_PAGES * page);
+	memset(p->mapped, 0, sizeof(p->mapped));
+	if (!ask_mincore(s->fd, start, bytes, p->resident))
+		memset(p->resident, 0, sizeof(p->resident));
+	pthread_mutex_lock(&field->windows.lock);
+	m = mmnf_window_find(field, s->number);
+	base = m ? m->base + start : NULL;
+	pthread_mutex_unlock(&field->windows.lock);
+	if (base && pread(p->pagemap, p->mapped,
+			  (bytes + page - 1) / page * sizeof(u64),
+			  (off_t)((uintptr_t)base / page * sizeof(u64))) < 0)
+		memset(p->mapped, 0, sizeof(p->mapped));
+}
+
+static void classify(struct mmnf_field *field, struct probe *p,
+		     const struct mmnf_segment *s, const struct mmnf_run *run,
+		     struct mmnf_residency *out)
+{
+	u64 page = mmnf_page_bytes(), end = run->offset + run->bytes, at, n, i;
+
+	for (at = run->offset; at < end; at += n) {
+		u64 number = at / page;
+
+		n = min_u64(end, (number + 1) * page) - at;
+		if (p->segment != s->number || number < p->first ||
+		    number >= p->first + PROBE_PAGES)
+			probe_load(field, p, s, number);
+		i = number - p->first;
+		if (!(p->resident[i] & 1))
+			continue;
+		if (p->mapped[i] & PAGEMAP_PRESENT)
+			out->hot_bytes += n;
+		else
+			out->warm_bytes += n;
+	}
+}
+
+static void classify_box(struct mmnf_field *field, struct probe *p,
+			 const struct mmnf_box *normal,
+			 struct mmnf_residency *out)
+{
+	struct mmnf_segment *s = NULL;
+	struct mmnf_runs it;
+	struct mmnf_run run;
+
+	mmnf_runs_init(&it, mmnf_field_geometry(field), normal, S64_MAX);
+	while (mmnf_runs_next(&it, &run)) {
+		if (s && s->number != run.segment) {
+			mmnf_segment_put(field, s);
+			s = NULL;
+		}
+		if (!s && mmnf_segment_get(field, run.segment, false, &s)) {
+			s = NULL;
+			mmnf_runs_skip_segment(&it);
+			continue;
+		}
+		classify(field, p, s, &run, out);
+	}
+	if (s)
+		mmnf_segment_put(field, s);
+}
+
+MMNF_EXPORT int mmnf_residency(struct mmnf_field *field,
+			       const struct mmnf_box *box,
+			       struct mmnf_residency *out)
+{
+	struct mmnf_residency sum = { .size = sizeof(sum) };
+	struct mmnf_box normal;
+	struct probe *p;
+	u64 bytes;
+	int err;
+
+	mmnf_error_enter("mmnf_residency");
+	if (out->size != sizeof(*out))
+		return mmnf_error(EINVAL, "size is %zu: expected %zu",
+				  out->size, sizeof(*out));
+	err = mmnf_geometry_box(mmnf_field_geometry(field), box, &normal,
+				&bytes);
+	if (err)
+		return err;
+	p = malloc(sizeof(*p));
+	if (!p)
+		return mmnf_error(ENOMEM, "no memory");
+	p->segment = UINT64_MAX;
+	p->first = 0;
+	/* Without /proc nothing is known to be mapped: warm, then. */
+	p->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (bytes)
+		classify_box(field, p, &normal, &sum);
+	if (p->pagemap >= 0)
+		close(p->pagemap);
+	free(p);
+	sum.cold_bytes = bytes - sum.hot_bytes - sum.warm_bytes;
+	*out = sum;
+	return 0;
+}

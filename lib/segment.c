@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Segment files: opened when needed, a bounded number kept open, made when
+ * first written.
+ *
+ * A file appears under its name only at its full length and, where the fill
+ * value is not zero, filled: a reader never meets a short one.  A file of any
+ * other length is an error for whoever asks for it, so that a cut file is never
+ * read as fill.
+ *
+ * segments.lock guards the cache and everything in it but the files' contents.
+ * A file with users is not closed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define FILL_CHUNK (1 << 20)
+
+static int fill_file(struct mmnf_field *field, int fd)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 len = min_u64(FILL_CHUNK, g->segment_bytes), done = 0;
+	char *buf = malloc(len);
+	int err = 0;
+
+	if (!buf)
+		return -ENOMEM;
+	mmnf_geometry_fill(g, buf, len);
+	while (!err && done < g->segment_bytes) {
+		ssize_t n = pwrite(fd, buf, min_u64(len, g->segment_bytes - done),
+				   (off_t)done);
+
+		/* len is a multiple of the element, so is any full write */
+		if (n < 0 && errno != EINTR)
+			err = -errno;
+		else if (n > 0)
+			done += (u64)n / g->element_bytes * g->element_bytes;
+	}
+	free(buf);
+	return err;
+}
+
+/* Makes the folders above a key. */
+static int make_dirs(int dir, char *key)
+{
+	char *slash;
+
+	for (slash = strchr(key, '/'); slash; slash = strchr(slash + 1, '/')) {
+		int err;
+
+		*slash = 0;
+		err = mkdirat(dir, key, 0777) && errno != EEXIST ? -errno : 0;
+		*slash = '/';
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int create_file(struct mmnf_field *field, char *key)
+{
+	u64 bytes = mmnf_field_geometry(field)->segment_bytes;
+	static u32 serial;
+	char temp[MMNF_KEY_MAX + 48];
+	int fd, err;
+
+	err = make_dirs(field->dir, key);
+	if (err)
+		return mmnf_error_system(-err, "segment %s", key);
+	snprintf(temp, sizeof(temp), "%s.%d.%u.new", key, (int)getpid(),
+		 __atomic_fetch_add(&serial, 1, __ATOMIC_RELAXED));
+	fd = openat(field->dir, temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
+		    0666);
+	if (fd < 0)
+		return mmnf_error_system(errno, "segment %s", key);
+	err = ftruncate(fd, (off_t)bytes) ? -errno : 0;
+	if (!err && !mmnf_field_geometry(field)->fill_is_zero)
+		err = fill_file(field, fd);
+	/* Unlike a rename, a link does not replace what another has made. */
+	if (!err && linkat(field->dir, temp, field->dir, key, 0) &&
+	    errno != EEXIST)
+		err = -errno;
+	unlinkat(field->dir, temp, 0);
+	close(fd);
+	return err ? mmnf_error_system(-err, "segment %s of %" PRIu64 " bytes",
+				       key, bytes) :
+		     0;
+}
+
+/* Returns the descriptor, -ENOENT without text, or -errno. */
+static int open_file(struct mmnf_field *field, const char *key)
+{
+	int flags = field->writable ? O_RDWR : O_RDONLY, fd, err;
+	u64 expected = mmnf_field_geometry(field)->segment_bytes;
+	struct stat st;
+
+	fd = openat(field->dir, key, flags | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+		return -ENOENT;
+	if (fd < 0)
+		return mmnf_error_system(errno, "segment %s", key);
+	if (fstat(fd, &st))
+		err = mmnf_error_system(errno, "segment %s", key);
+	else if (!S_ISREG(st.st_mode))
+		err = mmnf_error(EIO, "segment %s: expected a regular file",
+				 key);
+	else if ((u64)st.st_size != expected)
+		err = mmnf_error(EIO,
+				 "segment %s is %" PRIu64
+				 " bytes: expected %" PRIu64,
+				 key, (u64)st.st_size, expected);
+	else
+		err = 0;
+	if (err) {
+		close(fd);
+		return err;
+	}
+	/* Here the library predicts; the kernel's guesses would only add. */
+	if (field->walk || field->prefetch_off)
+		posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+	return fd;
+}
+
+/* Files and then the folders that name them. */
+static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
+{
+	char key[MMNF_KEY_MAX], *slash;
+	int fd, err;
+
+	if (!s->dirty)
+		return 0;
+	if (fdatasync(s->fd))
+		return -errno;
+	if (s->created) {
+		mmnf_zarr_key(&field->zarr, s->number, key);
+		while ((slash = strrchr(key, '/'))) {
+			*slash = 0;
+			fd = openat(field->dir, key,
+				    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+			if (fd < 0)
+				return -errno;
+			err = fsync(fd) ? -errno : 0;
+			close(fd);
+			if (err)
+				return err;
+		}
+		if (fsync(field->dir))
+			return -errno;
+	}
+	s->dirty = s->created = false;
+	return 0;
+}
+
+static void release(struct mmnf_field *field, struct mmnf_segment *s)
+{
+	int err = sync_one(field, s);
+
+	if (err)
+		field->segments.lost_error = err;
+	close(s->fd);
+	free(s);
+}
+
+/* Puts s where a file stands that nobody uses, if there is one. */
+static void keep(struct mmnf_field *field, struct mmnf_segment *s)
+{
+	struct mmnf_segments *all = &field->segments;
+	struct mmnf_segment **oldest = NULL;
+	u32 i;
+
+	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++) {
+		struct mmnf_segment **slot = &all->open[i];
+
+		if (!*slot) {
+			oldest = slot;
+			break;
+		}
+		if (!(*slot)->refs &&
+		    (!oldest || (*slot)->stamp < (*oldest)->stamp))
+			oldest = slot;
+	}
+	if (!oldest)
+		return;
+	if (*oldest)
+		release(field, *oldest);
+	*oldest = s;
+	s->cached = true;
+}
+
+int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
+		     struct mmnf_segment **out)
+{
+	struct mmnf_segments *all = &field->segments;
+	struct mmnf_segment *s = NULL;
+	char key[MMNF_KEY_MAX];
+	bool created = false;
+	int fd, err;
+	u32 i;
+
+	pthread_mutex_lock(&all->lock);
+	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++)
+		if (all->open[i] && all->open[i]->number == number)
+			s = all->open[i];
+	if (!s) {
+		mmnf_zarr_key(&field->zarr, number, key);
+		fd = open_file(field, key);
+		if (fd == -ENOENT && create) {
+			created = true;
+			err = create_file(field, key);
+			fd = err ? err : open_file(field, key);
+			if (fd == -ENOENT)
+				fd = mmnf_error(EIO,
+						"segment %s is gone as soon as made",
+						key);
+		}
+		if (fd >= 0)
+			s = calloc(1, sizeof(*s));
+		if (fd >= 0 && !s) {
+			close(fd);
+			fd = mmnf_error(ENOMEM, "segment %s: no memory", key);
+		}
+		if (!s) {
+			pthread_mutex_unlock(&all->lock);
+			return fd;
+		}
+		s->number = number;
+		s->fd = fd;
+		s->created = s->dirty = created;
+		keep(field, s);
+	}
+	s->refs++;
+	s->stamp = ++all->clock;
+	s->dirty |= create;
+	pthread_mutex_unlock(&all->lock);
+	*out = s;
+	if (!created)
+		return 0;
+	err = mmnf_window_refresh(field, number);
+	if (err)
+		mmnf_segment_put(field, s);
+	return err;
+}
+
+void mmnf_segment_put(struct mmnf_field *field, struct mmnf_segment *s)
+{
+	pthread_mutex_lock(&field->segments.lock);
+	if (!--s->refs && !s->cached)
+		release(field, s);
+	pthread_mutex_unlock(&field->segments.lock);
+}
+
+int mmnf_segment_sync(struct mmnf_field *field)
+{
+	struct mmnf_segments *all = &field->segments;
+	int err, first;
+	u32 i;
+
+	pthread_mutex_lock(&all->lock);
+	first = all->lost_error;
+	all->lost_error = 0;
+	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++) {
+		err = all->open[i] ? sync_one(field, all->open[i]) : 0;
+		if (err && !first)
+			first = err;
+	}
+	pthread_mutex_unlock(&all->lock);
+	return first ? mmnf_error_system(-first, "sync") : 0;
+}
+
+void mmnf_segment_close_all(struct mmnf_field *field)
+{
+	u32 i;
+
+	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++) {
+		struct mmnf_segment *s = field->segments.open[i];
+
+		if (!s)
+			continue;
+		close(s->fd);
+		free(s);
+	}
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The predictor of the mmap engine: accesses through the library go into
+ * lib/core, its plans are read with fadvise.
+ *
+ * One table for the field: a position is segment * segment_bytes + offset, so a
+ * walk goes on across segments.  An access to the page of the same caller's
+ * previous access is counted and otherwise passed over.  A page that was read
+ * ahead and is not resident when touched is late; any other absent page is a
+ * miss.
+ *
+ * walk.lock guards table and pending; plans are carried out without it, so
+ * that nobody waits for another's reading ahead.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+int mmnf_walk_init(struct mmnf_field *field)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 page = mmnf_page_bytes();
+	static u64 last_id;
+	struct mmnf_walk *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	pthread_mutex_init(&w->lock, NULL);
+	w->id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
+	w->pages_per_segment = round_up_u64(g->segment_bytes, page) / page;
+	mmnf_table_init(&w->table, page, 0, g->nr_segments * g->segment_bytes,
+			g->record_bytes);
+	field->walk = w;
+	return 0;
+}
+
+bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,
+		     const void *ip)
+{
+	static __thread struct {
+		u64 id, page;
+		const void *ip;
+	} recent[8];
+	struct mmnf_walk *w = field->walk;
+	u64 page = segment * w->pages_per_segment + offset / mmnf_page_bytes();
+	u32 i = ((uintptr_t)ip >> 2 ^ (uintptr_t)ip >> 7 ^ w->id) & 7;
+
+	if (recent[i].id == w->id && recent[i].ip == ip &&
+	    recent[i].page == page) {
+		mmnf_count(&w->hits, 1);
+		return true;
+	}
+	recent[i].id = w->id;
+	recent[i].ip = ip;
+	recent[i].page = page;
+	return false;
+}
+
+static void note_pending(struct mmnf_walk *w, u64 segment, u64 start, u64 bytes)
+{
+	u64 page = mmnf_page_bytes();
+	u64 first = segment * w->pages_per_segment + start / page;
+	u64 nr = (start + bytes - 1) / page - start / page + 1;
+
+	pthread_mutex_lock(&w->lock);
+	w->nr_prefetched += nr;
+	w->nr_wasted += mmnf_pending_add(&w->pending, first, nr);
+	pthread_mutex_unlock(&w->lock);
+}
+
+static void read_range(struct mmnf_field *field, u64 segment, u64 start,
+		       u64 bytes)
+{
+	struct mmnf_segment *s;
+
+	if (!bytes || mmnf_segment_get(field, segment, false, &s))
+		return;
+	mmnf_hint_willneed(s->fd, start, bytes);
+	mmnf_segment_put(field, s);
+	note_pending(field->walk, segment, start, bytes);
+}
+
+/* Neighbouring positions are read in one piece. */
+static void carry_out(struct mmnf_field *field, const struct mmnf_plan *plan)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 i, nr = mmnf_plan_nr(plan), page = mmnf_page_bytes();
+	u64 segment = 0, start = 0, end = 0;
+
+	for (i = 0; i < nr; i++) {
+		u64 pos = mmnf_plan_pos(plan, i);
+		u64 in = pos / g->segment_bytes;
+		u64 from = pos % g->segment_bytes / page * page;
+		u64 to = min_u64(pos % g->segment_bytes + plan->span,
+				 g->segment_bytes);
+
+		to = round_up_u64(to, page);
+		if (end && in == segment && from <= end && to >= start) {
+			start = min_u64(start, from);
+			end = max_u64(end, to);
+			continue;
+		}
+		read_range(field, segment, start, end - start);
+		segment = in;
+		start = from;
+		end = to;
+	}
+	read_range(field, segment, start, end - start);
+}
+
+void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
+		     const void *ip, bool resident)
+{
+	static __thread pid_t thread;
+	struct mmnf_walk *w = field->walk;
+	struct mmnf_access access = { 0 };
+	struct mmnf_plan plan;
+	u64 page, expected;
+	bool planned;
+
+	if (!thread)
+		thread = gettid();
+	page = segment * w->pages_per_segment + offset / mmnf_page_bytes();
+	access.thread = (u64)thread;
+	access.ip = (uintptr_t)ip;
+	access.pos = segment * mmnf_field_geometry(field)->segment_bytes +
+		     offset;
+
+	pthread_mutex_lock(&w->lock);
+	expected = mmnf_pending_take(&w->pending, page, 1);
+	w->nr_used += expected;
+	access.outcome = resident ? MMNF_HIT : expected ? MMNF_LATE : MMNF_MISS;
+	mmnf_count(access.outcome == MMNF_HIT  ? &w->hits :
+		   access.outcome == MMNF_LATE ? &w->late :
+						 &w->misses,
+		   1);
+	planned = mmnf_observe(&w->table, &access, &plan);
+	pthread_mutex_unlock(&w->lock);
+	if (planned)
+		carry_out(field, &plan);
+}
+
+void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats)
+{
+	struct mmnf_walk *w = field->walk;
+
+	pthread_mutex_lock(&w->lock);
+	stats->hits = __atomic_load_n(&w->hits, __ATOMIC_RELAXED);
+	stats->late = w->late;
+	stats->misses = w->misses;
+	stats->accesses = stats->hits + stats->late + stats->misses;
+	stats->prefetched_pages = w->nr_prefetched;
+	stats->used_pages = w->nr_used;
+	stats->wasted_pages = w->nr_wasted;
+	stats->pending_pages = w->pending.nr;
+	pthread_mutex_unlock(&w->lock);
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Windows: the segments that are in memory, so that a petabyte is pointed into
+ * from 47 bits.
+ *
+ * view.window[] is a table for mmnf_activate() without a lock, one entry per
+ * slot; the mappings themselves hang in chain[] of the same slot.  An entry may
+ * be overwritten by a neighbour of its slot at any time, a mapping not.
+ *
+ * A pointer stays good until `good` other segments have been activated.  Since
+ * the fast path leaves no trace, time is cut into generations: one ends when
+ * `good` different segments were activated in it.  Then whatever was not
+ * activated in it is unmapped, and the table is cleared so that the first use
+ * in the next generation is seen here.  So at most 2 * good are mapped.
+ *
+ * windows.lock guards all but the reading of the table.  An entry is changed in
+ * the order tag = 0, base, tag, so a reader that meets the same tag before and
+ * after has the base that belongs to it.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "internal.h"
+#include "tier.h"
+
+#define GOOD_DEFAULT 512
+#define GOOD_MAX 16384
+#define SPACE_BYTES (1ULL << 46) /* of the 2^47 a process has */
+#define PATTERN_MIN (2ULL << 20)
+#define PATTERN_MAX (64ULL << 20)
+
+static u64 mapped_bytes(const struct mmnf_field *field)
+{
+	return round_up_u64(mmnf_field_geometry(field)->segment_bytes,
+			    mmnf_page_bytes());
+}
+
+int mmnf_window_init(struct mmnf_field *field, u32 max_windows)
+{
+	struct mmnf_windows *w = &field->windows;
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 good = max_windows ? min_u64(max_windows, GOOD_MAX) : GOOD_DEFAULT;
+	struct rlimit files;
+
+	pthread_mutex_init(&w->lock, NULL);
+	w->pattern = -1;
+	w->generation = 1;
+	good = min_u64(good, SPACE_BYTES / 2 / mapped_bytes(field));
+	/* An open device stands behind each mapping: leave half to others. */
+	if (field->engine == MMNF_ENGINE_DEVICE &&
+	    !getrlimit(RLIMIT_NOFILE, &files))
+		good = min_u64(good, max_u64(files.rlim_cur / 4, 1));
+	w->good = (u32)min_u64(good, g->nr_segments);
+	for (w->nr_slots = 1; w->nr_slots < 2 * w->good;)
+		w->nr_slots *= 2;
+	w->chain = calloc(w->nr_slots, sizeof(*w->chain));
+	field->view.window = calloc(w->nr_slots, sizeof(*field->view.window));
+	field->view.window_mask = w->nr_slots - 1;
+	return w->chain && field->view.window ? 0 : -ENOMEM;
+}
+
+static void publish(struct mmnf_field *field, const struct mmnf_mapping *m)
+{
+	struct mmnf_window *entry =
+		&field->view.window[m->segment & field->view.window_mask];
+
+	__atomic_store_n(&entry->tag, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&entry->base, m->base, __ATOMIC_RELEASE);
+	__atomic_store_n(&entry->tag, m->segment + 1, __ATOMIC_RELEASE);
+}
+
+static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
+{
+	if (m->absent)
+		munmap(m->base, mapped_bytes(field));
+	else
+		field->ops->unmap(field, m);
+	mmnf_count(&field->stats.windows_unmapped, 1);
+	field->windows.nr_mapped--;
+	free(m);
+}
+
+static void end_generation(struct mmnf_field *field,
+			   const struct mmnf_mapping *wanted)
+{
+	struct mmnf_windows *w = &field->windows;
+	u32 i;
+
+	for (i = 0; i < w->nr_slots; i++) {
+		struct mmnf_mapping **at = &w->chain[i], *m;
+
+		__atomic_store_n(&field->view.window[i].tag, 0,
+				 __ATOMIC_RELEASE);
+		while ((m = *at)) {
+			if (m->generation == w->generation || m == wanted) {
+				at = &m->next;
+				continue;
+			}
+			*at = m->next;
+			unmap(field, m);
+		}
+	}
+	w->generation++;
+	w->nr_active = 0;
+}
+
+/* Fill that is not zero is one small file, mapped again and again. */
+static int pattern_open(struct mmnf_field *field)
+{
+	struct mmnf_windows *w = &field->windows;
+	u64 bytes = PATTERN_MIN;
+	char *p;
+	int fd;
+
+	while (bytes < PATTERN_MAX && bytes * 32 < mapped_bytes(field))
+		bytes *= 2;
+	fd = memfd_create("mmnf-fill", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	p = ftruncate(fd, (off_t)bytes) ?
+		    MAP_FAILED :
+		    mmap(NULL, bytes, PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED) {
+		int err = -errno;
+
+		close(fd);
+		return err;
+	}
+	mmnf_geometry_fill(mmnf_field_geometry(field), p, bytes);
+	munmap(p, bytes);
+	w->pattern = fd;
+	w->pattern_bytes = bytes;
+	return 0;
+}
+
+static int map_absent(struct mmnf_field *field, struct mmnf_mapping *m)
+{
+	struct mmnf_windows *w = &field->windows;
+	u64 bytes = mapped_bytes(field), at;
+	int err;
+
+	if (m->base) /* its file has come and gone */
+		return 0;
+	m->absent = true;
+	m->base = mmap(NULL, bytes, PROT_READ,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (m->base == MAP_FAILED)
+		return -errno;
+	if (mmnf_field_geometry(field)->fill_is_zero)
+		return 0;
+	err = w->pattern < 0 ? pattern_open(field) : 0;
+	for (at = 0; !err && at < bytes; at += w->pattern_bytes)
+		if (mmap(m->base + at, min_u64(w->pattern_bytes, bytes - at),
+			 PROT_READ, MAP_SHARED | MAP_FIXED, w->pattern,
+			 0) == MAP_FAILED)
+			err = -errno;
+	if (err)
+		munmap(m->base, bytes);
+	return err;
+}
+
+static int map_segment(struct mmnf_field *field, struct mmnf_mapping *m)
+{
+	struct mmnf_segment *s;
+	int err;
+
+	err = mmnf_segment_get(field, m->segment, false, &s);
+	if (err == -ENOENT) {
+		err = map_absent(field, m);
+		return err ? mmnf_error_system(-err,
+					       "segment %" PRIu64
+					       ": mapping its fill",
+					       m->segment) :
+			     0;
+	}
+	if (err)
+		return err;
+	err = field->ops->map(field, s->fd, m);
+	if (!err)
+		m->absent = false;
+	mmnf_segment_put(field, s);
+	return err;
+}
+
+static struct mmnf_mapping *add(struct mmnf_field *field, u64 segment)
+{
+	struct mmnf_windows *w = &field->windows;
+	struct mmnf_mapping *m = calloc(1, sizeof(*m));
+	struct mmnf_mapping **at = &w->chain[segment & (w->nr_slots - 1)];
+
+	if (!m) {
+		mmnf_error(ENOMEM, "no memory");
+		return NULL;
+	}
+	m->segment = segment;
+	m->device = -1;
+	if (map_segment(field, m)) {
+		free(m);
+		return NULL;
+	}
+	m->next = *at;
+	*at = m;
+	w->nr_mapped++;
+	mmnf_count(&field->stats.windows_mapped, 1);
+	return m;
+}
+
+static struct mmnf_mapping *lookup(struct mmnf_field *field, u64 segment)
+{
+	struct mmnf_windows *w = &field->windows;
+	struct mmnf_mapping *m = w->chain[segment & (w->nr_slots - 1)];
+
+	while (m && m->segment != segment)
+		m = m->next;
+	return m;
+}
+
+struct mmnf_mapping *mmnf_window_find(struct mmnf_field *field, u64 segment)
+{
+	struct mmnf_mapping *m = lookup(field, segment);
+
+	return m && !m->absent ? m : NULL;
+}
+
+int mmnf_window_refresh(struct mmnf_field *field, u64 segment)
+{
+	struct mmnf_mapping *m;
+	int err = 0;
+
+	pthread_mutex_lock(&field->windows.lock);
+	m = lookup(field, segment);
+	if (m && m->absent)
+		err = map_segment(field, m);
+	pthread_mutex_unlock(&field->windows.lock);
+	return err;
+}
+
+static const char *activate(struct mmnf_field *field, u64 segment)
+{
+	struct mmnf_windows *w = &field->windows;
+	struct mmnf_mapping *m = lookup(field, segment);
+	bool mapped = m;
+
+	if (!m || m->generation != w->generation) {
+		if (w->nr_active == w->good)
+			end_generation(field, m);
+		if (!mapped)
+			m = add(field, segment);
+		if (!m)
+			return NULL;
+		m->generation = w->generation;
+		w->nr_active++;
+	}
+	publish(field, m);
+	return m->base;
+}
+
+MMNF_EXPORT const void *mmnf_activate_slow(struct mmnf_field *field,
+					   uint64_t segment, uint64_t offset)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	const void *ip = __builtin_return_address(0);
+	const char *base;
+	bool absent = false;
+
+	mmnf_error_enter("mmnf_activate");
+	if (segment == UINT64_MAX && offset < g->ndim) {
+		mmnf_error(ERANGE,
+			   "coordinate of axis %" PRIu64
+			   " is outside: expected 0..%" PRIu64,
+			   offset, g->shape[offset] - 1);
+		return NULL;
+	}
+	if (segment >= g->nr_segments || offset >= g->segment_bytes) {
+		mmnf_error(ERANGE, "segment %" PRIu64 " is outside", segment);
+		return NULL;
+	}
+	if (!field->windows.good) {
+		mmnf_error(EOPNOTSUPP,
+			   "a segment is %" PRIu64
+			   " bytes: expected at most 2^45 for pointers; mmnf_get() works",
+			   g->segment_bytes);
+		return NULL;
+	}
+	pthread_mutex_lock(&field->windows.lock);
+	base = activate(field, segment);
+	if (base)
+		absent = lookup(field, segment)->absent;
+	pthread_mutex_unlock(&field->windows.lock);
+	if (base && field->view.observe && !absent &&
+	    !mmnf_walk_again(field, segment, offset, ip)) {
+		u64 page = mmnf_page_bytes();
+		unsigned char state = 1;
+		const char *at = base + offset;
+
+		mincore((void *)(at - (uintptr_t)at % page), page, &state);
+		mmnf_walk_touch(field, segment, offset, ip, state & 1);
+	}
+	return base ? base + offset : NULL;
+}
+
+void mmnf_window_exit(struct mmnf_field *field)
+{
+	struct mmnf_windows *w = &field->windows;
+	u32 i;
+
+	for (i = 0; w->chain && i < w->nr_slots; i++) {
+		while (w->chain[i]) {
+			struct mmnf_mapping *m = w->chain[i];
+
+			w->chain[i] = m->next;
+			unmap(field, m);
+		}
+	}
+	if (w->pattern >= 0)
+		close(w->pattern);
+	free(w->chain);
+	free(field->view.window);
+}

@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What faults count, and what the predictor makes of the common walks. */
+#include "util.h"
+
+#include <pthread.h>
+
+#define BYTES (16 * MIB)
+#define PAGES (BYTES / PAGE)
+
+/*
+ * 17 pages: no two touches share the 16 aligned pages that one fault may map, so
+ * that every touch of a cold or a warm file is one fault.
+ */
+#define STRIDE (17 * PAGE)
+#define TOUCHES (PAGES / 17)
+
+/*
+ * Touches until a walk is known, and until the first reads are done; the walker
+ * rests between touches, so it is not the machine's speed that is tested.
+ */
+#define WARM_UP 12
+#define REST_MS 2
+
+FIXTURE(walk)
+{
+	int fd, dev;
+	char *p;
+};
+
+FIXTURE_SETUP(walk)
+{
+	self->fd = make_field(_metadata, "walk", BYTES);
+	drop_cache(_metadata, self->fd);
+	self->dev = attach_field(_metadata, self->fd, BYTES);
+	self->p = map_field(_metadata, self->dev, 0, BYTES, MAP_SHARED);
+}
+
+FIXTURE_TEARDOWN(walk)
+{
+	munmap(self->p, BYTES);
+	close(self->dev);
+	close(self->fd);
+	remove_field("walk");
+}
+
+/* The same file again, cold, mapped anew in a mode. */
+static void restart(struct __test_metadata *_metadata,
+		    FIXTURE_DATA(walk) *self, u32 mode, u64 record_bytes)
+{
+	struct mmnf_ioc_attach attach = vector_of(self->fd, BYTES);
+
+	munmap(self->p, BYTES);
+	close(self->dev);
+	drop_cache(_metadata, self->fd);
+	attach.record_bytes = record_bytes;
+	self->dev = open_device(_metadata);
+	ASSERT_EQ(0, ioctl(self->dev, MMNF_IOC_ATTACH, &attach));
+	set_mode(_metadata, self->dev, mode);
+	self->p = map_field(_metadata, self->dev, 0, BYTES, MAP_SHARED);
+}
+
+/* One touch in each of @nr different groups of 16 pages, in random order. */
+static u64 random_walk(const char *p, u64 nr)
+{
+	u64 state = 88172645463325252ULL, wrong = 0, i, j;
+	u32 order[PAGES / 16];
+
+	for (i = 0; i < PAGES / 16; i++)
+		order[i] = i;
+	for (i = 0; i < nr; i++) {
+		u64 pos;
+		u32 swap;
+
+		j = i + rng_next(&state) % (PAGES / 16 - i);
+		swap = order[i];
+		order[i] = order[j];
+		order[j] = swap;
+		pos = (order[i] * 16 + rng_next(&state) % 16) * PAGE +
+		      rng_next(&state) % 512 * 8;
+		wrong += load(p + pos) != word_at(pos);
+	}
+	return wrong;
+}
+
+TEST_F(walk, every_touch_is_one_fault_forwards)
+{
+	struct mmnf_ioc_stats s;
+
+	EXPECT_EQ(0, walk(self->p, 0, STRIDE, TOUCHES, 0));
+	s = get_stats(_metadata, self->dev);
+	EXPECT_EQ(TOUCHES, s.out_faults);
+	/* All of them mapped now: again costs nothing. */
+	EXPECT_EQ(0, walk(self->p, 0, STRIDE, TOUCHES, 0));
+	s = get_stats(_metadata, self->dev);
+	EXPECT_EQ(TOUCHES, s.out_faults);
+}
+
+TEST_F(walk, every_touch_is_one_fault_backwards)
+{
+	struct mmnf_ioc_stats s;
+
+	EXPECT_EQ(0, walk(self->p, (TOUCHES - 1) * STRIDE, -(s64)STRIDE,
+			  TOUCHES, 0));
+	s = get_stats(_metadata, self->dev);
+	EXPECT_EQ(TOUCHES, s.out_faults);
+}
+
+TEST_F(walk, every_touch_is_one_fault_in_random_order)
+{
+	struct mmnf_ioc_stats s;
+
+	EXPECT_EQ(0, random_walk(self->p, PAGES / 16));
+	s = get_stats(_metadata, self->dev);
+	EXPECT_EQ(PAGES / 16, s.out_faults);
+}
+
+TEST_F(walk, resident_file_hits_only)
+{
+	struct mmnf_ioc_stats s;
+	static char buf[MIB];
+	u64 off;
+
+	/* Read, not written: some pages carry the host's readahead marker. */
+	for (off = 0; off < BYTES; off += MIB)
+		ASSERT_EQ((ssize_t)MIB, pread(self->fd, buf, MIB, off));
+	ASSERT_EQ(PAGES, resident_pages(_metadata, self->fd, 0, BYTES));
+	EXPECT_EQ(0, walk(self->p, 0, STRIDE, TOUCHES, 0));
+	s = get_stats(_metadata, self->dev);
+	EXPECT_EQ(TOUCHES, s.out_faults);
+	EXPECT_EQ(TOUCHES, s.out_hits);
+	EXPECT_EQ(0, s.out_late);
+	EXPECT_EQ(0, s.out_misses);
+	EXPECT_EQ(0, s.out_prefetched_pages);
+}
+
+TEST_F(walk, sequential_resident_maps_around)
+{
+	struct mmnf_ioc_stats s;
+	static char buf[MIB];
+	u64 off;
+
+	for (off = 0; off < BYTES; off += MIB)
+		ASSERT_EQ((ssize_t)MIB, pread(self->fd, buf, MIB, off));
+	EXPECT_EQ(0, wrong_words(self->p, 0, BYTES));
+	s = get_stats(_metadata, self->dev);
+	EXPECT_EQ(s.out_faults, s.out_hits);
+	/* 16 pages a fault, but for the pages with a marker. */
+	EXPECT_LE(PAGES / 16, s.out_faults);
+	EXPECT_LE(s.out_faults, PAGES / 4);
+}
+
+TEST_F(walk, cold_manual_misses_only)
+{
+	struct mmnf_ioc_stats s;
+
+	restart(_metadata, self, MMNF_MODE_MANUAL, 0);
+	EXPECT_EQ(0, walk(self->p, 0, STRIDE, TOUCHES, 0));
+	s = get_stats(_metadata, self->dev);
+	EXPECT_EQ(TOUCHES, s.out_misses);
+	EXPECT_EQ(TOUCHES, s.out_faults);
+	EXPECT_EQ(0, s.out_prefetched_pages);
+	/* No blind read-around: what was touched is what was read. */
+	EXPECT_EQ(TOUCHES, resident_pages(_metadata, self->fd, 0, BYTES));
+}
+
+TEST_F(walk, off_is_the_host_alone)
+{
+	struct mmnf_ioc_stats s;
+
+	restart(_metadata, self, MMNF_MODE_OFF, 0);
+	EXPECT_EQ(0, walk(self->p, 0, STRIDE, TOUCHES, 0));
+	s = get_stats(_metadata, self->dev);
+	EXPECT_EQ(0, s.out_prefetched_pages);
+	EXPECT_EQ(0, s.out_plans);
+	/* The host reads around each miss. */
+	EXPECT_LT(2 * TOUCHES, resident_pages(_metadata, self->fd, 0, BYTES));
+}
+
+static void expect_predicted(struct __test_metadata *_metadata,
+			     const struct mmnf_ioc_stats *s, u64 walks,
+			     u64 touches)
+{
+	log_stats(_metadata->name, s);
+	EXPECT_EQ(touches, s->out_faults);
+	EXPECT_LE(s->out_misses, WARM_UP * walks);
+	EXPECT_LE(touches - WARM_UP * walks, s->out_used_pages);
+	/* The walk ends where the field ends, and plans stay inside. */
+	EXPECT_LE(s->out_wasted_pages + s->out_pending_pages, 4 * walks);
+	EXPECT_EQ(0, s->out_dropped_plans);
+}
+
+TEST_F(walk, strided_forwards_is_predicted)
+{
+	struct mmnf_ioc_stats s;
+
+	EXPECT_EQ(0, walk(self->p, 0, STRIDE, TOUCHES, REST_MS));
+	s = get_stats(_metadata, self->dev);
+	expect_predicted(_metadata, &s, 1, TOUCHES);
+	/* Not a page more than touched or planned was read. */
+	EXPECT_LE(resident_pages(_metadata, self->fd, 0, BYTES),
+		  TOUCHES + s.out_wasted_pages + s.out_pending_pages);
+}
+
+TEST_F(walk, strided_backwards_is_predicted)
+{
+	struct mmnf_ioc_stats s;
+
+	EXPECT_EQ(0, walk(self->p, (TOUCHES - 1) * STRIDE, -(s64)STRIDE,
+			  TOUCHES, REST_MS));
+	s = get_stats(_metadata, self->dev);
+	expect_predicted(_metadata, &s, 1, TOUCHES);
+}
+
+TEST_F(walk, wide_stride_is_predicted)
+{
+	struct mmnf_ioc_stats s;
+
+	/* 61 pages and some bytes: the page pattern is not even. */
+	EXPECT_EQ(0, walk(self->p, 0, 61 * PAGE + 1000, 67, REST_MS));
+	s = get_stats(_metadata, self->dev);
+	expect_predicted(_metadata, &s, 1, 67);
+}
+
+TEST_F(walk, sequential_is_predicted)
+{
+	struct mmnf_ioc_stats s;
+	u64 pos;
+
+	/* A rest now and then: the worker's lead is tested, not its speed. */
+	for (pos = 0; pos < BYTES; pos += 16 * PAGE) {
+		EXPECT_EQ(0, walk(self->p, pos, PAGE, 16, 0));
+		sleep_ms(1);
+	}
+	s = get_stats(_metadata, self->dev);
+	log_stats("sequential", &s);
+	EXPECT_LE(s.out_misses, PAGES / 50);
+	EXPECT_LE(PAGES * 9 / 10, s.out_used_pages);
+	EXPECT_LE(s.out_wasted_pages, PAGES / 50);
+}
+
+TEST_F(walk, sequential_backwards_is_predicted)
+{
+	struct mmnf_ioc_stats s;
+
+	u64 pos;
+
+	/* A rest now and then: the worker's lead is tested, not its speed. */
+	for (pos = BYTES; pos; pos -= 16 * PAGE) {
+		EXPECT_EQ(0, walk(self->p, pos - PAGE, -(s64)PAGE, 16, 0));
+		sleep_ms(1);
+	}
+	s = get_stats(_metadata, self->dev);
+	log_stats("sequential backwards", &s);
+	EXPECT_LE(s.out_misses, PAGES / 50);
+	EXPECT_LE(s.out_wasted_pages, PAGES / 50);
+}
+
+TEST_F(walk, random_reads_nothing_ahead)
+{
+	struct mmnf_ioc_stats s;
+
+	EXPECT_EQ(0, random_walk(self->p, PAGES / 16));
+	sleep_ms(50);
+	s = get_stats(_metadata, self->dev);
+	log_stats("random", &s);
+	EXPECT_LE(s.out_prefetched_pages, PAGES / 16 / 20);
+	EXPECT_LE(resident_pages(_metadata, self->fd, 0, BYTES),
+		  PAGES / 16 + PAGES / 16 / 20);
+}
+
+/* With records, a miss brings its whole record, and only that. */
+TEST_F(walk, miss_reads_its_record)
+{
+	const u64 record = 12 * PAGE, pos = 5 * record + 7 * PAGE;
+	u64 deadline = now_ms() + 2000;
+
+	restart(_metadata, self, MMNF_MODE_MANUAL, record);
+	EXPECT_EQ(word_at(pos), load(self->p + pos));
+	while (resident_pages(_metadata, self->fd, 5 * record, record) < 12 &&
+	       now_ms() < deadline)
+		sleep_ms(10);
+	EXPECT_EQ(12, resident_pages(_metadata, self->fd, 5 * record, record));
+	EXPECT_EQ(12, resident_pages(_metadata, self->fd, 0, BYTES));
+	get_stats(_metadata, self->dev);
+}
+
+struct walker {
+	const char *p;
+	u64 start, stride, nr, wrong;
+};
+
+static void *walk_in_thread(void *arg)
+{
+	struct walker *w = arg;
+
+	w->wrong = walk(w->p, w->start, w->stride, w->nr, REST_MS);
+	return NULL;
+}
+
+TEST_F(walk, two_threads_are_two_walks)
+{
+	struct walker w[2] = {
+		{ self->p, 0, 17 * PAGE, PAGES / 2 / 17, 0 },
+		{ self->p, BYTES / 2, 23 * PAGE, PAGES / 2 / 23, 0 },
+	};
+	struct mmnf_ioc_stats s;
+	pthread_t thread[2];
+	int i;
+
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, walk_in_thread,
+					    &w[i]));
+	for (i = 0; i < 2; i++) {
+		pthread_join(thread[i], NULL);
+		EXPECT_EQ(0, w[i].wrong);
+	}
+	s = get_stats(_metadata, self->dev);
+	log_stats("two threads", &s);
+	EXPECT_EQ(w[0].nr + w[1].nr, s.out_faults);
+	EXPECT_LE(s.out_misses, 2 * WARM_UP);
+	EXPECT_LE(w[0].nr + w[1].nr - 2 * WARM_UP, s.out_used_pages);
+}
+
+/* a[i] and b[j] in one loop: two instructions, so two walks. */
+TEST_F(walk, two_instructions_are_two_walks)
+{
+	const char *a = self->p, *b = self->p + BYTES / 2;
+	u64 wrong = 0, nr = PAGES / 2 / 23, i;
+	struct mmnf_ioc_stats s;
+
+	for (i = 0; i < nr; i++) {
+		u64 x = load(a + i * 17 * PAGE);
+		u64 y = load(b + i * 23 * PAGE);
+
+		wrong += x != word_at(i * 17 * PAGE);
+		wrong += y != word_at(BYTES / 2 + i * 23 * PAGE);
+		sleep_ms(REST_MS);
+	}
+	EXPECT_EQ(0, wrong);
+	s = get_stats(_metadata, self->dev);
+	log_stats("two instructions", &s);
+	EXPECT_EQ(2 * nr, s.out_faults);
+	EXPECT_LE(s.out_misses, 2 * WARM_UP);
+	EXPECT_LE(2 * nr - 2 * WARM_UP, s.out_used_pages);
+}
+
+/* A snapshot taken at any time obeys the laws; get_stats() looks. */
+TEST_F(walk, laws_hold_while_walking)
+{
+	struct walker w[2] = {
+		{ self->p, 0, 17 * PAGE, PAGES / 2 / 17, 0 },
+		{ self->p, BYTES / 2, 3 * PAGE, PAGES / 2 / 3, 0 },
+	};
+	pthread_t thread[2];
+	int i;
+
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, walk_in_thread,
+					    &w[i]));
+	for (i = 0; i < 100; i++) {
+		get_stats(_metadata, self->dev);
+		sleep_ms(5);
+	}
+	for (i = 0; i < 2; i++)
+		pthread_join(thread[i], NULL);
+	get_stats(_metadata, self->dev);
+}
+
+/* What was read ahead and dropped before use is waste, not use. */
+TEST_F(walk, dropped_before_use_is_wasted)
+{
+	struct mmnf_ioc_stats s;
+	u64 nr = 40;
+
+	EXPECT_EQ(0, walk(self->p, 0, STRIDE, nr, REST_MS));
+	sleep_ms(50);
+	s = get_stats(_metadata, self->dev);
+	ASSERT_LT(0, s.out_pending_pages);
+	/* The pages ahead are not mapped: they can go, those touched cannot. */
+	ASSERT_EQ(0, posix_fadvise(self->fd, nr * STRIDE, 0,
+				   POSIX_FADV_DONTNEED));
+	set_mode(_metadata, self->dev, MMNF_MODE_MANUAL);
+	EXPECT_EQ(0, walk(self->p, nr * STRIDE, STRIDE, s.out_pending_pages,
+			  0));
+	EXPECT_LE(s.out_wasted_pages + s.out_pending_pages,
+		  get_stats(_metadata, self->dev).out_wasted_pages);
+}
+
+MMNF_HARNESS_MAIN
