@@ -204,14 +204,15 @@ mandest = $(mandir)/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
 ldconfig := $(if $(DESTDIR),,-ldconfig)
 
 install: lib tools
-	install -d $(bindir) $(libdir)/pkgconfig $(incdir)/linux $(udevdir)
+	install -d $(bindir) $(libdir)/pkgconfig $(incdir)/linux \
+		$(udevdir)
 	install -m 755 build/libmmnf.so.$(SOVERSION) $(libdir)
 	ln -sf libmmnf.so.$(SOVERSION) $(libdir)/libmmnf.so
 	install -m 644 include/mmnf.h $(incdir)
 	install -m 644 include/uapi/linux/mmnf.h $(incdir)/linux
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' \
 		lib/mmnf.pc.in > $(libdir)/pkgconfig/mmnf.pc
-	install -m 755 build/mmnf $(bindir)
+	$(if $(tool),install -m 755 $(tool) $(bindir))
 	install -m 644 tools/99-mmnf.rules $(udevdir)
 	$(foreach m,$(man),install -D -m 644 $(m) $(call mandest,$(m)) &&) :
 	$(ldconfig)
@@ -224,16 +225,20 @@ uninstall:
 	$(ldconfig)
 
 # DKMS gets what the module needs and no more: `dkms add .` would copy build/.
-dkms_src := /usr/src/mmnf-$(VERSION)
+DKMS ?= dkms
+DKMS_SOURCES ?= /usr/src
+dkms_name := mmnf/$(VERSION)
+dkms_src := $(DKMS_SOURCES)/mmnf-$(VERSION)
+
 dkms:
-	[ -z "$$(dkms status mmnf/$(VERSION))" ] || \
-		dkms remove mmnf/$(VERSION) --all
+	[ -z "$$($(DKMS) status $(dkms_name))" ] || \
+		$(DKMS) remove $(dkms_name) --all
 	rm -rf $(dkms_src)
 	install -d $(dkms_src)
 	cp -r --parents Kbuild Makefile dkms.conf kmod lib/core include/uapi \
 		LICENSES $(dkms_src)
-	dkms add mmnf/$(VERSION)
-	dkms install mmnf/$(VERSION) -k $(KVER)
+	$(DKMS) add $(dkms_name)
+	$(DKMS) install $(dkms_name) -k $(KVER)
 
 clean:
 	rm -rf build/lib build/tools build/asan build/tests build/kmod \

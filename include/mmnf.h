@@ -217,9 +217,8 @@ MMNF_API ssize_t mmnf_get(struct mmnf_field *field, const struct mmnf_box *box,
  *
  * Return: bytes copied, or as mmnf_get().
  */
-MMNF_API ssize_t mmnf_batch_get(struct mmnf_field *field,
-				const uint64_t *index, size_t nr_index,
-				void *dst, size_t dst_bytes);
+MMNF_API ssize_t mmnf_batch_get(struct mmnf_field *field, const uint64_t *index,
+				size_t nr_index, void *dst, size_t dst_bytes);
 
 /**
  * mmnf_write() - copy a box in
@@ -347,7 +346,8 @@ static inline const void *mmnf_activate(struct mmnf_field *field,
 			segment += coord[i] * v->segment_stride[i];
 		} else if (i == v->split) {
 			segment += coord[i] / v->split_extent;
-			offset += coord[i] % v->split_extent * v->stride_bytes[i];
+			offset +=
+				coord[i] % v->split_extent * v->stride_bytes[i];
 		} else {
 			offset += coord[i] * v->stride_bytes[i];
 		}

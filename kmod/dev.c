@@ -37,7 +37,8 @@ static int mmnf_dev_get_info(struct mmnf_device_file *df, union mmnf_arg *arg)
 		return -EOPNOTSUPP;
 	if (info->__reserved)
 		return -EINVAL;
-	info->out_features = MMNF_FEATURE_PREDICT | MMNF_FEATURE_PREFETCH_RANGES;
+	info->out_features = MMNF_FEATURE_PREDICT |
+			     MMNF_FEATURE_PREFETCH_RANGES;
 	if (IS_ENABLED(CONFIG_MEMCG))
 		info->out_features |= MMNF_FEATURE_MEMCG;
 	info->out_page_bytes = PAGE_SIZE;
@@ -119,15 +120,14 @@ struct mmnf_op {
 	int (*fn)(struct mmnf_device_file *df, union mmnf_arg *arg);
 };
 
-#define MMNF_OP(_cmd, _fn, _member, _last, _attached)                       \
-	[_IOC_NR(_cmd) - _IOC_NR(MMNF_IOC_GET_INFO)] = {                    \
-		.cmd = _cmd,                                                \
-		.size = sizeof(((union mmnf_arg *)0)->_member),             \
-		.min_size =                                                 \
-			offsetofend(typeof(((union mmnf_arg *)0)->_member), \
-				    _last),                                 \
-		.attached = _attached,                                      \
-		.fn = _fn,                                                  \
+#define MMNF_OP(_cmd, _fn, _member, _last, _attached)                   \
+	[_IOC_NR(_cmd) - _IOC_NR(MMNF_IOC_GET_INFO)] = {                \
+		.cmd = _cmd,                                            \
+		.size = sizeof(((union mmnf_arg *)0)->_member),         \
+		.min_size = offsetofend(                                \
+			typeof(((union mmnf_arg *)0)->_member), _last), \
+		.attached = _attached,                                  \
+		.fn = _fn,                                              \
 	}
 
 static const struct mmnf_op mmnf_ops[] = {

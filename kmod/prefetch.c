@@ -35,7 +35,8 @@ static struct workqueue_struct *mmnf_prefetch_wq;
 
 int mmnf_prefetch_init(void)
 {
-	mmnf_prefetch_wq = alloc_workqueue("mmnf", WQ_UNBOUND | WQ_HIGHPRI | WQ_FREEZABLE, 0);
+	mmnf_prefetch_wq = alloc_workqueue(
+		"mmnf", WQ_UNBOUND | WQ_HIGHPRI | WQ_FREEZABLE, 0);
 	return mmnf_prefetch_wq ? 0 : -ENOMEM;
 }
 
@@ -92,9 +93,8 @@ static void read_absent(struct mmnf_reader *reader, pgoff_t first,
 	started = min_t(unsigned long, readahead_index(&ractl) - first, nr);
 	if (reader->predicted && started < nr) {
 		spin_lock(&field->lock);
-		field->stats.out_prefetched_pages -=
-			mmnf_pending_take(&field->pending, first + started,
-					  nr - started);
+		field->stats.out_prefetched_pages -= mmnf_pending_take(
+			&field->pending, first + started, nr - started);
 		spin_unlock(&field->lock);
 	}
 	reader->nr_queued += started;

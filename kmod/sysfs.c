@@ -18,6 +18,7 @@ static struct mmnf_field *field_of(struct kobject *kobj)
 	return container_of(kobj, struct mmnf_field, kobj);
 }
 
+/* clang-format off */
 #define MMNF_GEOMETRY(_name, _fmt, _value)                                 \
 	static ssize_t _name##_show(struct kobject *kobj,                  \
 				    struct kobj_attribute *attr, char *buf) \
@@ -27,6 +28,7 @@ static struct mmnf_field *field_of(struct kobject *kobj)
 		return sysfs_emit(buf, _fmt "\n", _value);                 \
 	}                                                                  \
 	static struct kobj_attribute _name##_attr = __ATTR_RO(_name)
+/* clang-format on */
 
 MMNF_GEOMETRY(ndim, "%u", field->geometry.ndim);
 MMNF_GEOMETRY(element_bytes, "%u", field->geometry.element_bytes);
@@ -94,6 +96,7 @@ static ssize_t mode_store(struct kobject *kobj, struct kobj_attribute *attr,
 
 static struct kobj_attribute mode_attr = __ATTR_RW(mode);
 
+/* clang-format off */
 /* A limit: zero means "leave" in the ioctl, here it is a wrong value. */
 #define MMNF_LIMIT(_name, _kstrto)                                           \
 	static ssize_t _name##_show(struct kobject *kobj,                    \
@@ -119,6 +122,7 @@ static struct kobj_attribute mode_attr = __ATTR_RW(mode);
 		return ret ? ret : len;                                      \
 	}                                                                    \
 	static struct kobj_attribute _name##_attr = __ATTR_RW(_name)
+/* clang-format on */
 
 MMNF_LIMIT(min_depth, kstrtou32);
 MMNF_LIMIT(max_depth, kstrtou32);
@@ -145,6 +149,7 @@ static const struct attribute_group mmnf_field_group = {
 	.attrs = mmnf_field_attrs,
 };
 
+/* clang-format off */
 #define MMNF_COUNTER(_name)                                                \
 	static ssize_t _name##_show(struct kobject *kobj,                  \
 				    struct kobj_attribute *attr, char *buf) \
@@ -155,6 +160,7 @@ static const struct attribute_group mmnf_field_group = {
 		return sysfs_emit(buf, "%llu\n", stats.out_##_name);       \
 	}                                                                  \
 	static struct kobj_attribute _name##_attr = __ATTR_RO(_name)
+/* clang-format on */
 
 MMNF_COUNTER(faults);
 MMNF_COUNTER(hits);

@@ -16,6 +16,8 @@ TRACE_DEFINE_ENUM(MMNF_HIT);
 TRACE_DEFINE_ENUM(MMNF_LATE);
 TRACE_DEFINE_ENUM(MMNF_MISS);
 
+/* clang-format off */
+
 TRACE_EVENT(mmnf_fault,
 	TP_PROTO(u64 field, const struct mmnf_access *access),
 	TP_ARGS(field, access),
@@ -85,6 +87,8 @@ TRACE_EVENT(mmnf_prefetch,
 		  __entry->field, __entry->first_page, __entry->nr_pages,
 		  __entry->predicted ? "predicted" : "asked")
 );
+
+/* clang-format on */
 
 #endif
 

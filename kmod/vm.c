@@ -200,8 +200,8 @@ int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 	mmnf_compat_vm_flags_mod(vma, 0, VM_SHARED | VM_MAYWRITE | VM_MAYEXEC);
 	vma_set_file(vma, field->file);
 	ret = mmnf_compat_mmap(field->file, vma);
-	if (!ret && (!vma->vm_ops || !vma->vm_ops->fault ||
-		     !vma->vm_ops->map_pages)) {
+	if (!ret &&
+	    (!vma->vm_ops || !vma->vm_ops->fault || !vma->vm_ops->map_pages)) {
 		if (vma->vm_ops && vma->vm_ops->close)
 			vma->vm_ops->close(vma);
 		ret = -EOPNOTSUPP;

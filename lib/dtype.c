@@ -50,9 +50,10 @@ MMNF_EXPORT int mmnf_dtype_parse(const char *name)
 	for (i = MMNF_I8; name && i < NR_TYPES; i++)
 		if (!strcmp(types[i].name, name))
 			return (int)i;
-	return mmnf_error(EINVAL,
-			  "dtype is '%s': expected i8 u8 i16 u16 i32 u32 i64 u64 f16 bf16 f32 or f64",
-			  name ? name : "(null)");
+	return mmnf_error(
+		EINVAL,
+		"dtype is '%s': expected i8 u8 i16 u16 i32 u32 i64 u64 f16 bf16 f32 or f64",
+		name ? name : "(null)");
 }
 
 const char *mmnf_dtype_zarr(enum mmnf_dtype dtype)

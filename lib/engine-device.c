@@ -78,17 +78,16 @@ static int map(struct mmnf_field *field, int fd, struct mmnf_mapping *m)
 	err = attach(field, device, fd);
 	if (err) {
 		close(device);
-		return mmnf_error_system(-err, DEVICE
-					 ": attaching segment %" PRIu64,
+		return mmnf_error_system(-err,
+					 DEVICE ": attaching segment %" PRIu64,
 					 m->segment);
 	}
 	p = mmap(m->base, bytes, PROT_READ, MAP_SHARED | place, device, 0);
 	if (p == MAP_FAILED) {
 		err = errno;
 		close(device);
-		return mmnf_error_system(err, DEVICE
-					 ": mapping segment %" PRIu64,
-					 m->segment);
+		return mmnf_error_system(
+			err, DEVICE ": mapping segment %" PRIu64, m->segment);
 	}
 	m->base = p;
 	m->device = device;

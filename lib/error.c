@@ -64,9 +64,10 @@ int mmnf_error_opts(const void *opts, size_t size, size_t known,
 				  size, known);
 	for (i = known; i < size; i++)
 		if (p[i])
-			return mmnf_error(EOPNOTSUPP,
-					  "%s: unknown member at byte %zu: this library knows %zu bytes",
-					  name, i, known);
+			return mmnf_error(
+				EOPNOTSUPP,
+				"%s: unknown member at byte %zu: this library knows %zu bytes",
+				name, i, known);
 	return 0;
 }
 

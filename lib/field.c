@@ -142,8 +142,9 @@ MMNF_EXPORT int mmnf_field_open(struct mmnf_field **out, const char *path,
 		memcpy(&o, opts, min_u64(opts->size, sizeof(o)));
 	}
 	if (o.writable > 1 || o.prefetch_off > 1)
-		return mmnf_error(EINVAL,
-				  "mmnf_open_opts: writable and prefetch_off: expected 0 or 1");
+		return mmnf_error(
+			EINVAL,
+			"mmnf_open_opts: writable and prefetch_off: expected 0 or 1");
 	field = calloc(1, sizeof(*field));
 	if (!field)
 		return mmnf_error(ENOMEM, "no memory");

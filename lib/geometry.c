@@ -17,7 +17,8 @@ static int check_shape(enum mmnf_dtype dtype, unsigned int ndim,
 	unsigned int i;
 
 	if (!bytes)
-		return mmnf_error(EINVAL, "dtype is %d: not a type that is known",
+		return mmnf_error(EINVAL,
+				  "dtype is %d: not a type that is known",
 				  (int)dtype);
 	if (ndim < 1 || ndim > MMNF_NDIM_MAX)
 		return mmnf_error(EINVAL, "ndim is %u: expected 1 to %d", ndim,
@@ -30,8 +31,9 @@ static int check_shape(enum mmnf_dtype dtype, unsigned int ndim,
 	for (i = 0; i < ndim; i++)
 		if (__builtin_mul_overflow(bytes, shape[i], &bytes) ||
 		    bytes > (u64)S64_MAX)
-			return mmnf_error(EOVERFLOW,
-					  "shape: expected at most 2^63 - 1 bytes in all");
+			return mmnf_error(
+				EOVERFLOW,
+				"shape: expected at most 2^63 - 1 bytes in all");
 	*total = bytes;
 	return 0;
 }
@@ -64,28 +66,29 @@ int mmnf_geometry_init(struct mmnf_geometry *g, enum mmnf_dtype dtype,
 	bytes = g->element_bytes;
 	for (i = ndim; i-- > 0;) {
 		if (!chunk[i])
-			return mmnf_error(EINVAL,
-					  "chunk_shape[%u] is 0: expected at least 1",
-					  i);
+			return mmnf_error(
+				EINVAL,
+				"chunk_shape[%u] is 0: expected at least 1", i);
 		g->shape[i] = shape[i];
 		g->chunk[i] = chunk[i];
 		g->grid[i] = shape[i] / chunk[i] + !!(shape[i] % chunk[i]);
 		g->stride_bytes[i] = bytes;
 		if (__builtin_mul_overflow(bytes, chunk[i], &bytes) ||
 		    bytes > (u64)S64_MAX)
-			return mmnf_error(EINVAL,
-					  "chunk_shape: expected at most 2^63 - 1 bytes in a chunk");
+			return mmnf_error(
+				EINVAL,
+				"chunk_shape: expected at most 2^63 - 1 bytes in a chunk");
 	}
 	g->segment_bytes = bytes;
 	g->split = find_split(ndim, chunk);
 	g->nr_segments = 1;
 	for (i = ndim; i-- > 0;) {
 		if (i > g->split && g->grid[i] != 1)
-			return mmnf_error(EOPNOTSUPP,
-					  "chunk_shape[%u] is %" PRIu64
-					  " of %" PRIu64
-					  ": expected chunks that are contiguous in the array: one axis is cut, before it 1, behind it the full extent",
-					  i, chunk[i], shape[i]);
+			return mmnf_error(
+				EOPNOTSUPP,
+				"chunk_shape[%u] is %" PRIu64 " of %" PRIu64
+				": expected chunks that are contiguous in the array: one axis is cut, before it 1, behind it the full extent",
+				i, chunk[i], shape[i]);
 		if (i > g->split)
 			continue;
 		g->segment_stride[i] = g->nr_segments;
@@ -94,8 +97,9 @@ int mmnf_geometry_init(struct mmnf_geometry *g, enum mmnf_dtype dtype,
 	}
 	if (__builtin_mul_overflow(g->nr_segments, g->segment_bytes, &padded) ||
 	    padded > (u64)S64_MAX)
-		return mmnf_error(EOVERFLOW,
-				  "shape: expected at most 2^63 - 1 bytes in whole segments");
+		return mmnf_error(
+			EOVERFLOW,
+			"shape: expected at most 2^63 - 1 bytes in whole segments");
 	bytes = g->stride_bytes[g->ndim - 1] * g->chunk[g->ndim - 1];
 	g->record_bytes = bytes <= 1 << 20 ? bytes : 0;
 	return 0;

@@ -65,7 +65,7 @@ static bool add_span(const struct mmnf_geometry *g, struct mmnf_span *spans,
 	}
 	if (*nr == SPANS)
 		return false;
-	spans[*nr] = (struct mmnf_span){ start, end - start };
+	spans[*nr] = (struct mmnf_span) { start, end - start };
 	++*nr;
 	return true;
 }

@@ -39,8 +39,8 @@ int mmnf_array_finish(struct mmnf_array *a, bool fortran, u64 file_bytes)
 		a->stride_bytes[axis] = (s64)bytes;
 		if (__builtin_mul_overflow(bytes, a->shape[axis], &bytes) ||
 		    bytes > (u64)S64_MAX)
-			return mmnf_error(EINVAL,
-					  "shape: expected less than 2^63 bytes");
+			return mmnf_error(
+				EINVAL, "shape: expected less than 2^63 bytes");
 	}
 	if (a->data_offset_bytes > file_bytes ||
 	    bytes > file_bytes - a->data_offset_bytes)
@@ -108,7 +108,8 @@ MMNF_EXPORT int mmnf_array_info(const char *src, struct mmnf_array_info *out)
 
 	mmnf_error_enter("mmnf_array_info");
 	if (!src || out->size != sizeof(*out))
-		return mmnf_error(EINVAL, "src or size: expected a path and %zu",
+		return mmnf_error(EINVAL,
+				  "src or size: expected a path and %zu",
 				  sizeof(*out));
 	fd = open_array(&a, &name, src);
 	if (fd < 0)
@@ -170,10 +171,11 @@ static int read_source(const struct copy *c, char *dst, u64 bytes, u64 offset)
 				  (off_t)(offset + done));
 
 		if (!n)
-			return mmnf_error(EIO,
-					  "source ends at byte %" PRIu64
-					  ": expected the data its header promises",
-					  offset + done);
+			return mmnf_error(
+				EIO,
+				"source ends at byte %" PRIu64
+				": expected the data its header promises",
+				offset + done);
 		if (n < 0 && errno != EINTR)
 			return mmnf_error_system(errno, "reading the source");
 		if (n > 0)
@@ -243,13 +245,15 @@ static int place(const struct mmnf_field *field, const struct mmnf_array *a,
 	u32 lead, i;
 
 	if (a->dtype != g->dtype)
-		return mmnf_error(EINVAL, "source is %s: expected %s as the field",
+		return mmnf_error(EINVAL,
+				  "source is %s: expected %s as the field",
 				  mmnf_dtype_name(a->dtype),
 				  mmnf_dtype_name(g->dtype));
 	if (a->ndim > g->ndim)
-		return mmnf_error(ERANGE,
-				  "source has %u axes: expected at most %u as the field",
-				  a->ndim, g->ndim);
+		return mmnf_error(
+			ERANGE,
+			"source has %u axes: expected at most %u as the field",
+			a->ndim, g->ndim);
 	lead = g->ndim - a->ndim;
 	memset(whole, 0, sizeof(*whole));
 	for (i = 0; i < g->ndim; i++) {
@@ -283,8 +287,8 @@ static int copy_blocks(struct mmnf_field *field, struct copy *c,
 
 		bytes = mmnf_dtype_bytes(c->a->dtype);
 		for (i = 0; i < c->a->ndim; i++) {
-			c->count[i] = min_u64(c->block[i],
-					      c->a->shape[i] - c->at[i]);
+			c->count[i] =
+				min_u64(c->block[i], c->a->shape[i] - c->at[i]);
 			bytes *= c->count[i];
 			box.start[lead + i] += c->at[i];
 			box.count[lead + i] = c->count[i];
@@ -324,8 +328,9 @@ MMNF_EXPORT ssize_t mmnf_import(struct mmnf_field *field, const char *src,
 
 	mmnf_error_enter("mmnf_import");
 	if (!field->writable)
-		return mmnf_error(EBADF,
-				  "field is open read-only: expected open with writable = 1");
+		return mmnf_error(
+			EBADF,
+			"field is open read-only: expected open with writable = 1");
 	c.fd = open_array(&a, &name, src);
 	if (c.fd < 0)
 		return c.fd;

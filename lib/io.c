@@ -46,8 +46,9 @@ static int cut_short(struct mmnf_field *field, const struct mmnf_segment *s)
 
 	fstat(s->fd, &st);
 	mmnf_zarr_key(&field->zarr, s->number, key);
-	return mmnf_error(EIO, "segment %s is %" PRIu64
-			  " bytes: expected %" PRIu64, key, (u64)st.st_size,
+	return mmnf_error(EIO,
+			  "segment %s is %" PRIu64 " bytes: expected %" PRIu64,
+			  key, (u64)st.st_size,
 			  mmnf_field_geometry(field)->segment_bytes);
 }
 
@@ -80,9 +81,8 @@ static bool read_resident(const struct mmnf_segment *s, char *dst, u64 bytes,
 {
 	struct iovec iov = { dst, bytes };
 
-	return bytes <= CALL_BYTES &&
-	       preadv2(s->fd, &iov, 1, (off_t)offset, RWF_NOWAIT) ==
-		       (ssize_t)bytes;
+	return bytes <= CALL_BYTES && preadv2(s->fd, &iov, 1, (off_t)offset,
+					      RWF_NOWAIT) == (ssize_t)bytes;
 }
 
 /* Opens a segment if *s is another one; NULL: absent. */
@@ -130,7 +130,7 @@ static void merge(struct round *r)
 			continue;
 		}
 		e = &r->extents[r->nr_extents++];
-		*e = (struct extent){ i, 1, run->offset, run->bytes, false };
+		*e = (struct extent) { i, 1, run->offset, run->bytes, false };
 	}
 }
 
@@ -294,7 +294,8 @@ MMNF_EXPORT ssize_t mmnf_get(struct mmnf_field *field,
 	if (err)
 		return err;
 	if (bytes > dst_bytes)
-		return mmnf_error(ENOSPC, "dst has %zu bytes: expected %" PRIu64,
+		return mmnf_error(ENOSPC,
+				  "dst has %zu bytes: expected %" PRIu64,
 				  dst_bytes, bytes);
 	mmnf_runs_init(&it, g, &normal, EXTENT_BYTES);
 	if (!mmnf_runs_next(&it, &run))
@@ -326,8 +327,8 @@ static int by_index(const void *a, const void *b)
 	return x->index < y->index ? -1 : x->index > y->index;
 }
 
-static struct wanted *sort_list(const struct mmnf_geometry *g,
-				const u64 *index, size_t nr)
+static struct wanted *sort_list(const struct mmnf_geometry *g, const u64 *index,
+				size_t nr)
 {
 	struct wanted *list = calloc(nr, sizeof(*list));
 	size_t i;
@@ -337,12 +338,13 @@ static struct wanted *sort_list(const struct mmnf_geometry *g,
 		return NULL;
 	}
 	for (i = 0; i < nr; i++) {
-		list[i] = (struct wanted){ index[i], i };
+		list[i] = (struct wanted) { index[i], i };
 		if (index[i] < g->shape[0])
 			continue;
-		mmnf_error(ERANGE, "index[%zu] is %" PRIu64
-			   ": expected inside 0..%" PRIu64, i, index[i],
-			   g->shape[0] - 1);
+		mmnf_error(ERANGE,
+			   "index[%zu] is %" PRIu64
+			   ": expected inside 0..%" PRIu64,
+			   i, index[i], g->shape[0] - 1);
 		free(list);
 		return NULL;
 	}
@@ -369,9 +371,10 @@ MMNF_EXPORT ssize_t mmnf_batch_get(struct mmnf_field *field,
 		return 0;
 	if (__builtin_mul_overflow(record, nr_index, &bytes) ||
 	    bytes > dst_bytes)
-		return mmnf_error(ENOSPC,
-				  "dst has %zu bytes: expected %zu records of %" PRIu64,
-				  dst_bytes, nr_index, record);
+		return mmnf_error(
+			ENOSPC,
+			"dst has %zu bytes: expected %zu records of %" PRIu64,
+			dst_bytes, nr_index, record);
 	list = sort_list(g, index, nr_index);
 	if (!list)
 		return nr_index > SIZE_MAX / sizeof(*list) ? -ENOMEM : -ERANGE;
@@ -443,14 +446,16 @@ MMNF_EXPORT ssize_t mmnf_write(struct mmnf_field *field,
 
 	mmnf_error_enter("mmnf_write");
 	if (!field->writable)
-		return mmnf_error(EBADF,
-				  "field is open read-only: expected open with writable = 1");
+		return mmnf_error(
+			EBADF,
+			"field is open read-only: expected open with writable = 1");
 	err = mmnf_geometry_box(mmnf_field_geometry(field), box, &normal,
 				&bytes);
 	if (err)
 		return err;
 	if (bytes != src_bytes)
-		return mmnf_error(EINVAL, "src has %zu bytes: expected %" PRIu64,
+		return mmnf_error(EINVAL,
+				  "src has %zu bytes: expected %" PRIu64,
 				  src_bytes, bytes);
 	if (!bytes)
 		return 0;

@@ -34,7 +34,8 @@ static int fill_file(struct mmnf_field *field, int fd)
 		return -ENOMEM;
 	mmnf_geometry_fill(g, buf, len);
 	while (!err && done < g->segment_bytes) {
-		ssize_t n = pwrite(fd, buf, min_u64(len, g->segment_bytes - done),
+		ssize_t n = pwrite(fd, buf,
+				   min_u64(len, g->segment_bytes - done),
 				   (off_t)done);
 
 		/* len is a multiple of the element, so is any full write */
@@ -216,9 +217,10 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 			err = create_file(field, key);
 			fd = err ? err : open_file(field, key);
 			if (fd == -ENOENT)
-				fd = mmnf_error(EIO,
-						"segment %s is gone as soon as made",
-						key);
+				fd = mmnf_error(
+					EIO,
+					"segment %s is gone as soon as made",
+					key);
 		}
 		if (fd >= 0)
 			s = calloc(1, sizeof(*s));

@@ -126,8 +126,8 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
 	page = segment * w->pages_per_segment + offset / mmnf_page_bytes();
 	access.thread = (u64)thread;
 	access.ip = (uintptr_t)ip;
-	access.pos = segment * mmnf_field_geometry(field)->segment_bytes +
-		     offset;
+	access.pos =
+		segment * mmnf_field_geometry(field)->segment_bytes + offset;
 
 	pthread_mutex_lock(&w->lock);
 	expected = mmnf_pending_take(&w->pending, page, 1);

@@ -280,10 +280,11 @@ MMNF_EXPORT const void *mmnf_activate_slow(struct mmnf_field *field,
 		return NULL;
 	}
 	if (!field->windows.good) {
-		mmnf_error(EOPNOTSUPP,
-			   "a segment is %" PRIu64
-			   " bytes: expected at most 2^45 for pointers; mmnf_get() works",
-			   g->segment_bytes);
+		mmnf_error(
+			EOPNOTSUPP,
+			"a segment is %" PRIu64
+			" bytes: expected at most 2^45 for pointers; mmnf_get() works",
+			g->segment_bytes);
 		return NULL;
 	}
 	pthread_mutex_lock(&field->windows.lock);

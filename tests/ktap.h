@@ -76,19 +76,19 @@ static inline void ktap_register(struct ktap_test *test)
 	ktap_last = &test->next;
 }
 
-#define TEST(test)                                                            \
-	static void test_##test(void);                                        \
-	static struct ktap_test ktap_##test = { #test, test_##test, NULL };   \
-	__attribute__((constructor)) static void ktap_register_##test(void)   \
-	{                                                                     \
-		ktap_register(&ktap_##test);                                  \
-	}                                                                     \
+#define TEST(test)                                                          \
+	static void test_##test(void);                                      \
+	static struct ktap_test ktap_##test = { #test, test_##test, NULL }; \
+	__attribute__((constructor)) static void ktap_register_##test(void) \
+	{                                                                   \
+		ktap_register(&ktap_##test);                                \
+	}                                                                   \
 	static void test_##test(void)
 
-#define TEST_MAIN                                                             \
-	int main(int argc, char **argv)                                       \
-	{                                                                     \
-		return ktap_main(argc, argv);                                 \
+#define TEST_MAIN                             \
+	int main(int argc, char **argv)       \
+	{                                     \
+		return ktap_main(argc, argv); \
 	}
 
 /* ---- a value of any type, as the checks see it */
@@ -145,7 +145,7 @@ static inline struct ktap_value ktap_value(long double x)
 }
 #else
 /* Of pointers, only the bare ones; a typed one is compared by EXPECT_TRUE. */
-#define ktap_value(x)                                                         \
+#define ktap_value(x) \
 	_Generic((x),                                                         \
 		 float: ktap_real,                                            \
 		 double: ktap_real,                                           \
@@ -165,8 +165,8 @@ static inline void ktap_format(char *out, size_t len, struct ktap_value v)
 		snprintf(out, len, "%.17Lg", v.real);
 		return;
 	}
-	magnitude = (unsigned long long)(v.integer < 0 ? -v.integer :
-							 v.integer);
+	magnitude =
+		(unsigned long long)(v.integer < 0 ? -v.integer : v.integer);
 	if (v.kind == KTAP_POINTER)
 		snprintf(out, len, "%#llx", magnitude);
 	else if (magnitude < 4096)
@@ -242,9 +242,9 @@ static inline int ktap_check_true(const char *file, int line, const char *text,
 	return holds;
 }
 
-static inline int ktap_check_str(const char *file, int line,
-				 const char *a_text, const char *a,
-				 const char *b_text, const char *b)
+static inline int ktap_check_str(const char *file, int line, const char *a_text,
+				 const char *a, const char *b_text,
+				 const char *b)
 {
 	if (a && b && !strcmp(a, b))
 		return 1;
@@ -255,14 +255,14 @@ static inline int ktap_check_str(const char *file, int line,
 }
 
 /* Without exit handlers: a leak report after a failed ASSERT would mislead. */
-#define KTAP_ASSERT(check)                                                    \
-	do {                                                                  \
-		if (!(check))                                                 \
-			_exit(KTAP_FAIL);                                     \
+#define KTAP_ASSERT(check)                \
+	do {                              \
+		if (!(check))             \
+			_exit(KTAP_FAIL); \
 	} while (0)
 
-#define KTAP_COMPARE(a, op, b)                                                \
-	ktap_check(__FILE__, __LINE__, #op, #a, ktap_value(a), #b,            \
+#define KTAP_COMPARE(a, op, b)                                     \
+	ktap_check(__FILE__, __LINE__, #op, #a, ktap_value(a), #b, \
 		   ktap_value(b))
 #define KTAP_STREQ(a, b) ktap_check_str(__FILE__, __LINE__, #a, a, #b, b)
 #define KTAP_TRUE(x) ktap_check_true(__FILE__, __LINE__, #x, !!(x))
@@ -286,12 +286,12 @@ static inline int ktap_check_str(const char *file, int line,
 #define ASSERT_STREQ(a, b) KTAP_ASSERT(KTAP_STREQ(a, b))
 
 /* Ends the test; the reason is a printf format. */
-#define SKIP(...)                                                             \
-	do {                                                                  \
-		snprintf(ktap_shared->skip, sizeof(ktap_shared->skip),        \
-			 __VA_ARGS__);                                        \
-		fflush(NULL);                                                 \
-		_exit(ktap_shared->failures ? KTAP_FAIL : KTAP_SKIP);         \
+#define SKIP(...)                                                      \
+	do {                                                           \
+		snprintf(ktap_shared->skip, sizeof(ktap_shared->skip), \
+			 __VA_ARGS__);                                 \
+		fflush(NULL);                                          \
+		_exit(ktap_shared->failures ? KTAP_FAIL : KTAP_SKIP);  \
 	} while (0)
 
 /* ---- running */

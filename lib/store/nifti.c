@@ -56,14 +56,15 @@ static int parse_type(struct mmnf_array *out, const u8 *head)
 		out->dtype = codes[i].dtype;
 		if (bitpix == (int)mmnf_dtype_bytes(out->dtype) * 8)
 			return 0;
-		return mmnf_error(EINVAL,
-				  "nifti: bitpix is %d: expected %u for datatype %d",
-				  bitpix, mmnf_dtype_bytes(out->dtype) * 8,
-				  code);
+		return mmnf_error(
+			EINVAL,
+			"nifti: bitpix is %d: expected %u for datatype %d",
+			bitpix, mmnf_dtype_bytes(out->dtype) * 8, code);
 	}
-	return mmnf_error(EOPNOTSUPP,
-			  "nifti: datatype is %d: expected 2 4 8 16 64 256 512 or 768",
-			  code);
+	return mmnf_error(
+		EOPNOTSUPP,
+		"nifti: datatype is %d: expected 2 4 8 16 64 256 512 or 768",
+		code);
 }
 
 static int parse_dims(struct mmnf_array *out, const u8 *head)
@@ -73,13 +74,14 @@ static int parse_dims(struct mmnf_array *out, const u8 *head)
 
 	memcpy(dim, head + OFF_DIM, sizeof(dim));
 	if (dim[0] < 1 || dim[0] > 7)
-		return mmnf_error(EINVAL, "nifti: dim[0] is %d: expected 1 to 7",
-				  dim[0]);
+		return mmnf_error(
+			EINVAL, "nifti: dim[0] is %d: expected 1 to 7", dim[0]);
 	for (i = 1; i <= dim[0]; i++)
 		if (dim[i] < 1)
-			return mmnf_error(EINVAL,
-					  "nifti: dim[%d] is %d: expected at least 1",
-					  i, dim[i]);
+			return mmnf_error(
+				EINVAL,
+				"nifti: dim[%d] is %d: expected at least 1", i,
+				dim[i]);
 	for (nr = dim[0]; nr > 1 && dim[nr] == 1; nr--)
 		;
 	out->ndim = (u32)nr;
@@ -98,12 +100,14 @@ static int parse_nifti(struct mmnf_array *out, const u8 *head, size_t len,
 		return mmnf_error(EOPNOTSUPP,
 				  "nifti: big-endian: expected little-endian");
 	if (len < HEADER_BYTES)
-		return mmnf_error(EINVAL,
-				  "nifti: file is %zu bytes: expected a header of 348",
-				  len);
+		return mmnf_error(
+			EINVAL,
+			"nifti: file is %zu bytes: expected a header of 348",
+			len);
 	if (!memcmp(head + OFF_MAGIC, "ni1", 4))
-		return mmnf_error(EOPNOTSUPP,
-				  "nifti: header alone (.hdr): expected a single file (.nii)");
+		return mmnf_error(
+			EOPNOTSUPP,
+			"nifti: header alone (.hdr): expected a single file (.nii)");
 	if (memcmp(head + OFF_MAGIC, "n+1", 4))
 		return mmnf_error(EINVAL,
 				  "nifti: magic: expected \"n+1\" at byte 344");
@@ -116,9 +120,10 @@ static int parse_nifti(struct mmnf_array *out, const u8 *head, size_t len,
 	/* Written so that a NaN fails; beyond 2^62 a cast is not defined. */
 	if (!(offset >= HEADER_BYTES && offset < 0x1p62f) ||
 	    offset != floorf(offset))
-		return mmnf_error(EINVAL,
-				  "nifti: vox_offset is %g: expected a whole number of bytes, at least 348",
-				  (double)offset);
+		return mmnf_error(
+			EINVAL,
+			"nifti: vox_offset is %g: expected a whole number of bytes, at least 348",
+			(double)offset);
 	out->data_offset_bytes = (u64)offset;
 	return mmnf_array_finish(out, false, file_bytes);
 }

@@ -90,12 +90,14 @@ static int parse_shape(struct mmnf_array *out, struct cursor *c)
 		return mmnf_error(EINVAL, "npy: shape: expected a tuple");
 	while (!take(c, ')')) {
 		if (out->ndim == MMNF_NDIM_MAX)
-			return mmnf_error(EOPNOTSUPP,
-					  "npy: shape: expected at most 8 axes");
+			return mmnf_error(
+				EOPNOTSUPP,
+				"npy: shape: expected at most 8 axes");
 		if (!take_number(c, &out->shape[out->ndim++]))
-			return mmnf_error(EINVAL,
-					  "npy: shape[%u]: expected an integer from 1 to 2^63 - 1",
-					  out->ndim - 1);
+			return mmnf_error(
+				EINVAL,
+				"npy: shape[%u]: expected an integer from 1 to 2^63 - 1",
+				out->ndim - 1);
 		if (!take(c, ',')) {
 			if (take(c, ')'))
 				break;
@@ -104,8 +106,8 @@ static int parse_shape(struct mmnf_array *out, struct cursor *c)
 		}
 	}
 	if (!out->ndim)
-		return mmnf_error(EINVAL,
-				  "npy: shape is (): expected at least one axis");
+		return mmnf_error(
+			EINVAL, "npy: shape is (): expected at least one axis");
 	return 0;
 }
 
@@ -124,25 +126,28 @@ static int parse_descr(struct mmnf_array *out, struct cursor *c)
 	u32 i;
 
 	if (!take_string(c, descr, sizeof(descr)))
-		return mmnf_error(EOPNOTSUPP,
-				  "npy: descr: expected a plain type, not a structure");
+		return mmnf_error(
+			EOPNOTSUPP,
+			"npy: descr: expected a plain type, not a structure");
 	for (i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
 		u32 bytes = mmnf_dtype_bytes(codes[i].dtype);
 
 		if (!descr[0] || strcmp(descr + 1, codes[i].code))
 			continue;
 		if (bytes > 1 && (*descr == '>' || *descr == '!'))
-			return mmnf_error(EOPNOTSUPP,
-					  "npy: descr is '%s': expected little-endian",
-					  descr);
+			return mmnf_error(
+				EOPNOTSUPP,
+				"npy: descr is '%s': expected little-endian",
+				descr);
 		if (!strchr(bytes > 1 ? "<=" : "|<>=", *descr))
 			break;
 		out->dtype = codes[i].dtype;
 		return 0;
 	}
-	return mmnf_error(EOPNOTSUPP,
-			  "npy: descr is '%s': expected an integer or floating-point type of 1 to 8 bytes",
-			  descr);
+	return mmnf_error(
+		EOPNOTSUPP,
+		"npy: descr is '%s': expected an integer or floating-point type of 1 to 8 bytes",
+		descr);
 }
 
 static int parse_dict(struct mmnf_array *out, struct cursor *c, bool *fortran)
@@ -167,12 +172,14 @@ static int parse_dict(struct mmnf_array *out, struct cursor *c, bool *fortran)
 			order = true;
 			*fortran = take_word(c, "True");
 			if (!*fortran && !take_word(c, "False"))
-				err = mmnf_error(EINVAL,
-						 "npy: fortran_order: expected True or False");
+				err = mmnf_error(
+					EINVAL,
+					"npy: fortran_order: expected True or False");
 		} else {
-			err = mmnf_error(EINVAL,
-					 "npy: header: key '%s': expected descr, fortran_order and shape, once each",
-					 key);
+			err = mmnf_error(
+				EINVAL,
+				"npy: header: key '%s': expected descr, fortran_order and shape, once each",
+				key);
 		}
 		if (!err && !take(c, ',')) {
 			if (take(c, '}'))
@@ -182,8 +189,9 @@ static int parse_dict(struct mmnf_array *out, struct cursor *c, bool *fortran)
 		}
 	}
 	if (!err && !(descr && order && shape))
-		err = mmnf_error(EINVAL,
-				 "npy: header: expected descr, fortran_order and shape");
+		err = mmnf_error(
+			EINVAL,
+			"npy: header: expected descr, fortran_order and shape");
 	return err;
 }
 
@@ -207,9 +215,10 @@ static int parse_npy(struct mmnf_array *out, const u8 *head, size_t len,
 	if (version > 1)
 		bytes |= (u64)head[10] << 16 | (u64)head[11] << 24;
 	if (bytes > len - start)
-		return mmnf_error(EINVAL,
-				  "npy: header length is %llu: expected at most %zu",
-				  (unsigned long long)bytes, len - start);
+		return mmnf_error(
+			EINVAL,
+			"npy: header length is %llu: expected at most %zu",
+			(unsigned long long)bytes, len - start);
 	c.at = (const char *)head + start;
 	c.end = c.at + bytes;
 	err = parse_dict(out, &c, &fortran);
@@ -217,8 +226,9 @@ static int parse_npy(struct mmnf_array *out, const u8 *head, size_t len,
 		return err;
 	skip_space(&c);
 	if (c.at != c.end)
-		return mmnf_error(EINVAL,
-				  "npy: header: expected nothing behind the dict");
+		return mmnf_error(
+			EINVAL,
+			"npy: header: expected nothing behind the dict");
 	out->data_offset_bytes = start + bytes;
 	return mmnf_array_finish(out, fortran, file_bytes);
 }

@@ -134,24 +134,34 @@ static int parse_keys(struct mmnf_zarr *out, const json_t *v)
 static int check_keys(const json_t *root)
 {
 	static const char *const known[] = {
-		"zarr_format", "node_type", "shape", "data_type", "chunk_grid",
-		"chunk_key_encoding", "fill_value", "codecs", "attributes",
-		"dimension_names", "storage_transformers",
+		"zarr_format",
+		"node_type",
+		"shape",
+		"data_type",
+		"chunk_grid",
+		"chunk_key_encoding",
+		"fill_value",
+		"codecs",
+		"attributes",
+		"dimension_names",
+		"storage_transformers",
 	};
 	const size_t nr = sizeof(known) / sizeof(known[0]);
 	const char *key;
 	json_t *v;
 	size_t i;
 
-	json_object_foreach((json_t *)root, key, v) {
+	json_object_foreach((json_t *)root, key, v)
+	{
 		for (i = 0; i < nr && strcmp(known[i], key); i++)
 			;
 		if (i < nr ||
 		    json_is_false(json_object_get(v, "must_understand")))
 			continue;
-		return mmnf_error(EOPNOTSUPP,
-				  "zarr.json: key \"%.64s\" is not known: expected keys of a Zarr v3 array",
-				  key);
+		return mmnf_error(
+			EOPNOTSUPP,
+			"zarr.json: key \"%.64s\" is not known: expected keys of a Zarr v3 array",
+			key);
 	}
 	v = json_object_get(root, "attributes");
 	if (v && !json_is_object(v))
@@ -187,8 +197,9 @@ static int parse_array(struct mmnf_zarr *out, const json_t *root)
 		return wrong(EINVAL, "data_type", v, "the name of a type");
 	dtype = mmnf_dtype_from_zarr(name);
 	if (dtype < 0)
-		return wrong(EOPNOTSUPP, "data_type", v,
-			     "an integer or floating-point type of 1 to 8 bytes");
+		return wrong(
+			EOPNOTSUPP, "data_type", v,
+			"an integer or floating-point type of 1 to 8 bytes");
 	err = parse_extents("shape", json_object_get(root, "shape"), shape,
 			    &ndim);
 	if (err)
@@ -211,8 +222,8 @@ static int parse_array(struct mmnf_zarr *out, const json_t *root)
 	err = parse_codecs(json_object_get(root, "codecs"),
 			   mmnf_dtype_bytes((enum mmnf_dtype)dtype));
 	if (!err)
-		err = parse_keys(out, json_object_get(root,
-						      "chunk_key_encoding"));
+		err = parse_keys(out,
+				 json_object_get(root, "chunk_key_encoding"));
 	if (!err)
 		err = mmnf_geometry_init(&out->geometry, (enum mmnf_dtype)dtype,
 					 ndim, shape, chunk);
@@ -237,14 +248,16 @@ int mmnf_zarr_parse(struct mmnf_zarr *out, const char *text, size_t len)
 	memset(out, 0, sizeof(*out));
 	root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
 	if (!root)
-		return mmnf_error(EINVAL,
-				  "zarr.json: line %d: %s: expected a JSON object",
-				  where.line, where.text);
+		return mmnf_error(
+			EINVAL,
+			"zarr.json: line %d: %s: expected a JSON object",
+			where.line, where.text);
 	if (json_is_object(root))
 		err = parse_array(out, root);
 	else
-		err = mmnf_error(EINVAL,
-				 "zarr.json: holds a list: expected a JSON object");
+		err = mmnf_error(
+			EINVAL,
+			"zarr.json: holds a list: expected a JSON object");
 	json_decref(root);
 	return err;
 }
@@ -263,9 +276,9 @@ int mmnf_zarr_read(struct mmnf_zarr *out, int dir, const char *path)
 	if (fstat(fd, &st) || !S_ISREG(st.st_mode) ||
 	    st.st_size > MANIFEST_MAX) {
 		close(fd);
-		return mmnf_error(EINVAL,
-				  "%s/zarr.json: expected a file of at most 1 MiB",
-				  path);
+		return mmnf_error(
+			EINVAL,
+			"%s/zarr.json: expected a file of at most 1 MiB", path);
 	}
 	text = malloc(MANIFEST_MAX);
 	n = text ? read(fd, text, MANIFEST_MAX) : -1;
@@ -296,25 +309,27 @@ char *mmnf_zarr_print(const struct mmnf_geometry *g)
 	char *text = NULL;
 
 	if (!fill) {
-		mmnf_error(EOPNOTSUPP,
-			   "fill is above 2^63 - 1: expected a number that JSON readers take");
+		mmnf_error(
+			EOPNOTSUPP,
+			"fill is above 2^63 - 1: expected a number that JSON readers take");
 		return NULL;
 	}
 	bytes = json_pack("{s:s}", "name", "bytes");
 	if (g->element_bytes > 1)
 		json_object_set_new(bytes, "configuration",
 				    json_pack("{s:s}", "endian", "little"));
-	root = json_pack("{s:i, s:s, s:o, s:s, s:{s:s, s:{s:o}}, s:{s:s, s:{s:s}}, s:o, s:[o], s:{s:{s:s}}}",
-			 "zarr_format", 3, "node_type", "array", "shape",
-			 extents(g->shape, g->ndim), "data_type",
-			 mmnf_dtype_zarr(g->dtype), "chunk_grid", "name",
-			 "regular", "configuration", "chunk_shape",
-			 extents(g->chunk, g->ndim), "chunk_key_encoding",
-			 "name", "default", "configuration", "separator", "/",
-			 "fill_value", fill, "codecs", bytes, "attributes",
-			 "mmnf", "version", MMNF_VERSION);
+	root = json_pack(
+		"{s:i, s:s, s:o, s:s, s:{s:s, s:{s:o}}, s:{s:s, s:{s:s}}, s:o, s:[o], s:{s:{s:s}}}",
+		"zarr_format", 3, "node_type", "array", "shape",
+		extents(g->shape, g->ndim), "data_type",
+		mmnf_dtype_zarr(g->dtype), "chunk_grid", "name", "regular",
+		"configuration", "chunk_shape", extents(g->chunk, g->ndim),
+		"chunk_key_encoding", "name", "default", "configuration",
+		"separator", "/", "fill_value", fill, "codecs", bytes,
+		"attributes", "mmnf", "version", MMNF_VERSION);
 	if (root)
-		text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+		text = json_dumps(root,
+				  JSON_INDENT(1) | JSON_REAL_PRECISION(17));
 	json_decref(root);
 	if (!text)
 		mmnf_error(ENOMEM, "zarr.json: no memory");

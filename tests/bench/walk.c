@@ -113,10 +113,10 @@ static void drop_cache(int fd, uint64_t bytes)
 
 static int attach(int fd, uint64_t bytes, bool off)
 {
-	struct mmnf_ioc_attach a = { .size = sizeof(a), .fd = fd, .ndim = 1,
-				     .element_bytes = 8 };
-	struct mmnf_ioc_policy p = { .size = sizeof(p),
-				     .mode = MMNF_MODE_OFF };
+	struct mmnf_ioc_attach a = {
+		.size = sizeof(a), .fd = fd, .ndim = 1, .element_bytes = 8
+	};
+	struct mmnf_ioc_policy p = { .size = sizeof(p), .mode = MMNF_MODE_OFF };
 	int dev = open("/dev/mmnf", O_RDWR | O_CLOEXEC);
 
 	if (dev < 0)
@@ -176,7 +176,8 @@ int main(int argc, char **argv)
 	char *map;
 
 	if (argc != 6)
-		errx(2, "usage: walk fill|ENGINE FILE START|random STRIDE|PAGES NR");
+		errx(2,
+		     "usage: walk fill|ENGINE FILE START|random STRIDE|PAGES NR");
 	w.random = !strcmp(argv[3], "random");
 	if (w.random) {
 		w.pages = number(argv[4]);
@@ -187,8 +188,9 @@ int main(int argc, char **argv)
 	w.nr = number(argv[5]);
 	if (w.random && !w.pages)
 		errx(2, "PAGES: expected at least 1");
-	fd = open(argv[2], (strcmp(argv[1], "fill") ? O_RDONLY : O_RDWR | O_CREAT) |
-				   O_CLOEXEC,
+	fd = open(argv[2],
+		  (strcmp(argv[1], "fill") ? O_RDONLY : O_RDWR | O_CREAT) |
+			  O_CLOEXEC,
 		  0644);
 	if (fd < 0)
 		err(1, "%s", argv[2]);
@@ -202,7 +204,8 @@ int main(int argc, char **argv)
 	if (e == sizeof(engines) / sizeof(*engines))
 		errx(2, "%s: no such engine", argv[1]);
 	bytes = lseek(fd, 0, SEEK_END);
-	if (!w.nr || walk_pos(&w, 0) >= bytes || walk_pos(&w, w.nr - 1) >= bytes)
+	if (!w.nr || walk_pos(&w, 0) >= bytes ||
+	    walk_pos(&w, w.nr - 1) >= bytes)
 		errx(2, "the walk leaves the file of %" PRIu64 " bytes", bytes);
 
 	drop_cache(fd, bytes);
@@ -223,7 +226,8 @@ int main(int argc, char **argv)
 		err(1, "stats");
 
 	printf("{\"engine\":\"%s\",\"accesses\":%" PRIu64 ",\"ns\":%" PRIu64
-	       ",\"wrong\":%" PRIu64 ",\"major_faults\":%ld,\"minor_faults\":%ld",
+	       ",\"wrong\":%" PRIu64
+	       ",\"major_faults\":%ld,\"minor_faults\":%ld",
 	       argv[1], w.nr, ns, wrong, after.ru_majflt - before.ru_majflt,
 	       after.ru_minflt - before.ru_minflt);
 	if (dev >= 0)

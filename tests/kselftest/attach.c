@@ -197,7 +197,7 @@ TEST_F(attach, character_device_ebadf)
 
 		ASSERT_LE(0, fd);
 		EXPECT_EQ(EBADF, attach_fd(self->dev, fd))
-			TH_LOG("%s", names[i]);
+		TH_LOG("%s", names[i]);
 		close(fd);
 	}
 	EXPECT_EQ(EBADF, attach_fd(self->dev, self->dev));
@@ -289,16 +289,27 @@ static const struct geometry geometries[] = {
 	{ "odd sizes", 0, 2, 3, 1, 7, { 11, 7 }, { 555, 5 } },
 	/* 1 + 13106 * 5 + 5 = 65536 */
 	{ "odd, up to the end", 0, 1, 5, 1, 0, { 13107 }, { 5 } },
-	{ "8 axes", 0, 8, 8, 0, 0, { 2, 2, 2, 2, 2, 2, 2, 2 },
+	{ "8 axes",
+	  0,
+	  8,
+	  8,
+	  0,
+	  0,
+	  { 2, 2, 2, 2, 2, 2, 2, 2 },
 	  { 1024, 512, 256, 128, 64, 32, 16, 8 } },
 	{ "stride 0", 0, 2, 8, 0, 0, { 1000, 10 }, { 0, 8 } },
 	{ "negative stride inside", 0, 1, 8, 65528, 0, { 8192 }, { -8 } },
-	{ "negative and positive", 0, 2, 8, 32768, 0, { 9, 4096 },
-	  { -4096, 8 } },
+	{ "negative and positive", 0, 2, 8, 32768, 0, { 9, 4096 }, { -4096, 8 } },
 	{ "record of a row", 0, 2, 8, 0, 4096, { 16, 512 }, { 4096, 8 } },
 
 	{ "ndim 0", EINVAL, 0, 8, 0, 0, { 1 }, { 8 } },
-	{ "ndim 9", EINVAL, 9, 8, 0, 0, { 1, 1, 1, 1, 1, 1, 1, 1 },
+	{ "ndim 9",
+	  EINVAL,
+	  9,
+	  8,
+	  0,
+	  0,
+	  { 1, 1, 1, 1, 1, 1, 1, 1 },
 	  { 8, 8, 8, 8, 8, 8, 8, 8 } },
 	{ "ndim ~0", EINVAL, ~0U, 8, 0, 0, { 1 }, { 8 } },
 	{ "extent 0", EINVAL, 1, 8, 0, 0, { 0 }, { 8 } },
@@ -307,21 +318,31 @@ static const struct geometry geometries[] = {
 
 	{ "one element too many", EINVAL, 1, 8, 0, 0, { 8193 }, { 8 } },
 	{ "one byte too far", EINVAL, 1, 8, 1, 0, { 8192 }, { 8 } },
-	{ "element reaches over the end", EINVAL, 1, 9, 0, 0, { 8192 },
-	  { 8 } },
+	{ "element reaches over the end", EINVAL, 1, 9, 0, 0, { 8192 }, { 8 } },
 	{ "offset at the end", EINVAL, 1, 1, 65536, 0, { 1 }, { 1 } },
-	{ "row stride too wide", EINVAL, 2, 8, 0, 0, { 17, 512 },
-	  { 4096, 8 } },
+	{ "row stride too wide", EINVAL, 2, 8, 0, 0, { 17, 512 }, { 4096, 8 } },
 	{ "leaves at the front", EINVAL, 1, 8, 65520, 0, { 8192 }, { -8 } },
 	{ "leaves at the front by a byte", EINVAL, 1, 1, 6, 0, { 8 }, { -1 } },
-	{ "leaves at both ends", EINVAL, 2, 8, 32768, 0, { 10, 8192 },
+	{ "leaves at both ends",
+	  EINVAL,
+	  2,
+	  8,
+	  32768,
+	  0,
+	  { 10, 8192 },
 	  { -4096, 8 } },
 
 	{ "extent * stride", EOVERFLOW, 1, 8, 0, 0, { 1ULL << 62 }, { 8 } },
 	{ "extent ~0", EOVERFLOW, 1, 8, 0, 0, { ~0ULL }, { 8 } },
 	{ "-extent * stride", EOVERFLOW, 1, 8, 0, 0, { 1ULL << 62 }, { -8 } },
 	/* Each axis alone fits; wrapped, the sum would be 6 and look harmless. */
-	{ "sum of axes", EOVERFLOW, 3, 8, 0, 0, { 2, 2, 9 },
+	{ "sum of axes",
+	  EOVERFLOW,
+	  3,
+	  8,
+	  0,
+	  0,
+	  { 2, 2, 9 },
 	  { S64_MAX_, S64_MAX_, 1 } },
 	{ "offset + element", EOVERFLOW, 1, 8, ~0ULL - 3, 0, { 1 }, { 8 } },
 };
@@ -345,7 +366,7 @@ TEST_F(attach, geometries)
 			arg.stride_bytes[k] = g->stride[k];
 		}
 		EXPECT_EQ(g->err, attach(dev, &arg))
-			TH_LOG("%s", g->what);
+		TH_LOG("%s", g->what);
 		close(dev);
 	}
 }
@@ -378,8 +399,8 @@ TEST_F(attach, concurrent_attach_one_wins)
 		int won = 0, busy = 0, dev = open_device(_metadata);
 
 		for (i = 0; i < 4; i++) {
-			racers[i] = (struct racer){ &start, dev, 0,
-						    &self->good };
+			racers[i] =
+				(struct racer) { &start, dev, 0, &self->good };
 			ASSERT_EQ(0, pthread_create(&threads[i], NULL, race,
 						    &racers[i]));
 		}

@@ -45,7 +45,7 @@ FIXTURE_TEARDOWN(walk)
 
 /* The same file again, cold, mapped anew in a mode. */
 static void restart(struct __test_metadata *_metadata,
-		    FIXTURE_DATA(walk) *self, u32 mode, u64 record_bytes)
+		    FIXTURE_DATA(walk) * self, u32 mode, u64 record_bytes)
 {
 	struct mmnf_ioc_attach attach = vector_of(self->fd, BYTES);
 
@@ -377,11 +377,11 @@ TEST_F(walk, dropped_before_use_is_wasted)
 	s = get_stats(_metadata, self->dev);
 	ASSERT_LT(0, s.out_pending_pages);
 	/* The pages ahead are not mapped: they can go, those touched cannot. */
-	ASSERT_EQ(0, posix_fadvise(self->fd, nr * STRIDE, 0,
-				   POSIX_FADV_DONTNEED));
+	ASSERT_EQ(0,
+		  posix_fadvise(self->fd, nr * STRIDE, 0, POSIX_FADV_DONTNEED));
 	set_mode(_metadata, self->dev, MMNF_MODE_MANUAL);
-	EXPECT_EQ(0, walk(self->p, nr * STRIDE, STRIDE, s.out_pending_pages,
-			  0));
+	EXPECT_EQ(0,
+		  walk(self->p, nr * STRIDE, STRIDE, s.out_pending_pages, 0));
 	EXPECT_LE(s.out_wasted_pages + s.out_pending_pages,
 		  get_stats(_metadata, self->dev).out_wasted_pages);
 }

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <sys/syscall.h>
 
-#define LAYOUT(type, member, offset)                          \
+#define LAYOUT(type, member, offset)                            \
 	_Static_assert(offsetof(struct type, member) == offset, \
 		       #type "." #member)
 
@@ -121,7 +121,7 @@ TEST_F(fresh, info_below_first_version_einval)
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		info.size = sizes[i];
 		EXPECT_EQ(EINVAL, call(self->dev, MMNF_IOC_GET_INFO, &info))
-			TH_LOG("size %u", sizes[i]);
+		TH_LOG("size %u", sizes[i]);
 	}
 }
 
@@ -145,7 +145,7 @@ TEST_F(fresh, info_shorter_writes_nothing_beyond)
 		for (i = size; i < sizeof(info); i++)
 			dirty += byte[i] != 0xa5;
 		EXPECT_EQ(0, dirty)
-			TH_LOG("size %u", size);
+		TH_LOG("size %u", size);
 	}
 }
 
@@ -187,10 +187,14 @@ TEST_F(fresh, unknown_command_enotty)
 {
 	struct mmnf_ioc_info info = { .size = sizeof(info) };
 	static const unsigned long commands[] = {
-		_IO(MMNF_IOC_TYPE, 0x00), _IO(MMNF_IOC_TYPE, 0x7f),
-		_IO(MMNF_IOC_TYPE, 0x85), _IO(MMNF_IOC_TYPE, 0x86),
-		_IO(MMNF_IOC_TYPE, 0x88), _IO(MMNF_IOC_TYPE, 0xff),
-		_IO(MMNF_IOC_TYPE + 1, 0x80), _IO(0, 0x80),
+		_IO(MMNF_IOC_TYPE, 0x00),
+		_IO(MMNF_IOC_TYPE, 0x7f),
+		_IO(MMNF_IOC_TYPE, 0x85),
+		_IO(MMNF_IOC_TYPE, 0x86),
+		_IO(MMNF_IOC_TYPE, 0x88),
+		_IO(MMNF_IOC_TYPE, 0xff),
+		_IO(MMNF_IOC_TYPE + 1, 0x80),
+		_IO(0, 0x80),
 		/* A direction or a size in the number makes it another one. */
 		_IOWR(MMNF_IOC_TYPE, 0x80, struct mmnf_ioc_info),
 		/* FIBMAP, which the VFS answers for regular files only */
@@ -200,7 +204,7 @@ TEST_F(fresh, unknown_command_enotty)
 
 	for (i = 0; i < ARRAY_SIZE(commands); i++)
 		EXPECT_EQ(ENOTTY, call(self->dev, commands[i], &info))
-			TH_LOG("command %#lx", commands[i]);
+	TH_LOG("command %#lx", commands[i]);
 }
 
 TEST_F(fresh, commands_before_attach_enxio)
@@ -256,7 +260,7 @@ TEST_F(attached, flags_eopnotsupp)
 TEST_F(attached, sizes_checked_by_every_command)
 {
 	static const unsigned long commands[] = {
-		MMNF_IOC_GET_INFO, MMNF_IOC_ATTACH, MMNF_IOC_SET_POLICY,
+		MMNF_IOC_GET_INFO,   MMNF_IOC_ATTACH,	MMNF_IOC_SET_POLICY,
 		MMNF_IOC_GET_POLICY, MMNF_IOC_PREFETCH, MMNF_IOC_GET_STATS,
 	};
 	static union {
@@ -268,16 +272,16 @@ TEST_F(attached, sizes_checked_by_every_command)
 	for (i = 0; i < ARRAY_SIZE(commands); i++) {
 		memset(&arg, 0, sizeof(arg));
 		EXPECT_EQ(EINVAL, call(self->dev, commands[i], &arg))
-			TH_LOG("command %#lx, size 0", commands[i]);
+		TH_LOG("command %#lx, size 0", commands[i]);
 		arg.size = 4;
 		EXPECT_EQ(EINVAL, call(self->dev, commands[i], &arg))
-			TH_LOG("command %#lx, size 4", commands[i]);
+		TH_LOG("command %#lx, size 4", commands[i]);
 		arg.size = sizeof(arg);
 		arg.byte[511] = 1;
 		EXPECT_EQ(E2BIG, call(self->dev, commands[i], &arg))
-			TH_LOG("command %#lx, tail", commands[i]);
+		TH_LOG("command %#lx, tail", commands[i]);
 		EXPECT_EQ(EFAULT, call(self->dev, commands[i], NULL))
-			TH_LOG("command %#lx, NULL", commands[i]);
+		TH_LOG("command %#lx, NULL", commands[i]);
 	}
 }
 
@@ -313,8 +317,8 @@ TEST_F(attached, policy_round_trip)
 
 TEST_F(attached, policy_zero_leaves_as_it_is)
 {
-	struct mmnf_ioc_policy before, set = { .size = sizeof(set),
-					       .mode = MMNF_MODE_OFF };
+	struct mmnf_ioc_policy before,
+		set = { .size = sizeof(set), .mode = MMNF_MODE_OFF };
 	struct mmnf_ioc_policy got;
 
 	before = get_policy(_metadata, self->dev);
@@ -359,10 +363,10 @@ TEST_F(attached, policy_wrong_values_change_nothing)
 		policy.size = sizeof(policy);
 		EXPECT_EQ(cases[i].err,
 			  call(self->dev, MMNF_IOC_SET_POLICY, &policy))
-			TH_LOG("%s", cases[i].what);
+		TH_LOG("%s", cases[i].what);
 		got = get_policy(_metadata, self->dev);
 		EXPECT_EQ(0, memcmp(&before, &got, sizeof(got)))
-			TH_LOG("%s", cases[i].what);
+		TH_LOG("%s", cases[i].what);
 	}
 }
 
@@ -386,7 +390,7 @@ TEST_F(attached, policy_limits_themselves_ok)
 static int prefetch(int dev, const void *ranges, u32 nr,
 		    struct mmnf_ioc_prefetch *out)
 {
-	*out = (struct mmnf_ioc_prefetch){
+	*out = (struct mmnf_ioc_prefetch) {
 		.size = sizeof(*out),
 		.flags = MMNF_PREFETCH_WAIT,
 		.ranges = (unsigned long)ranges,
@@ -397,11 +401,12 @@ static int prefetch(int dev, const void *ranges, u32 nr,
 
 TEST_F(attached, prefetch_wrong_values)
 {
-	struct mmnf_ioc_prefetch out = { .size = sizeof(out),
-					 .__reserved = 1 };
+	struct mmnf_ioc_prefetch out = { .size = sizeof(out), .__reserved = 1 };
 	struct mmnf_range range = { 0, PAGE };
 	const struct mmnf_range overflow[] = {
-		{ ~0ULL - 10, 100 }, { 1, ~0ULL }, { 1ULL << 63, 1ULL << 63 },
+		{ ~0ULL - 10, 100 },
+		{ 1, ~0ULL },
+		{ 1ULL << 63, 1ULL << 63 },
 	};
 	struct mmnf_range *many;
 	unsigned int i;
@@ -410,16 +415,15 @@ TEST_F(attached, prefetch_wrong_values)
 	EXPECT_EQ(EFAULT, prefetch(self->dev, NULL, 1, &out));
 	EXPECT_EQ(EFAULT, prefetch(self->dev, (void *)-4096L, 1, &out));
 	for (i = 0; i < ARRAY_SIZE(overflow); i++)
-		EXPECT_EQ(EOVERFLOW,
-			  prefetch(self->dev, &overflow[i], 1, &out))
-			TH_LOG("range %u", i);
+		EXPECT_EQ(EOVERFLOW, prefetch(self->dev, &overflow[i], 1, &out))
+	TH_LOG("range %u", i);
 	EXPECT_EQ(EINVAL, prefetch(self->dev, &range, ~0U, &out));
 	many = calloc(self->info.out_max_ranges + 1UL, sizeof(*many));
 	ASSERT_NE(NULL, many);
 	EXPECT_EQ(EINVAL, prefetch(self->dev, many,
 				   self->info.out_max_ranges + 1, &out));
-	EXPECT_EQ(0, prefetch(self->dev, many, self->info.out_max_ranges,
-			      &out));
+	EXPECT_EQ(0,
+		  prefetch(self->dev, many, self->info.out_max_ranges, &out));
 	free(many);
 }
 
@@ -470,7 +474,7 @@ TEST_F(attached, commands_from_a_32_bit_program)
 		struct mmnf_ioc_info info;
 		struct mmnf_ioc_prefetch prefetch;
 		struct mmnf_range range;
-	} *low;
+	} * low;
 	u32 at;
 	pid_t pid = fork();
 

@@ -79,10 +79,10 @@ TEST_F(rights, mprotect_gains_nothing)
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
 		char *p = map_field(_metadata, self->dev, 0, PAGE, flags[i]);
 
-		EXPECT_EQ(EACCES, err_of(mprotect(p, PAGE,
-						  PROT_READ | PROT_WRITE)));
-		EXPECT_EQ(EACCES, err_of(mprotect(p, PAGE,
-						  PROT_READ | PROT_EXEC)));
+		EXPECT_EQ(EACCES,
+			  err_of(mprotect(p, PAGE, PROT_READ | PROT_WRITE)));
+		EXPECT_EQ(EACCES,
+			  err_of(mprotect(p, PAGE, PROT_READ | PROT_EXEC)));
 		EXPECT_EQ(0, mprotect(p, PAGE, PROT_NONE));
 		EXPECT_EQ(0, mprotect(p, PAGE, PROT_READ));
 		EXPECT_EQ(0, wrong_words(p, 0, PAGE));
@@ -131,8 +131,7 @@ TEST_F(rights, beyond_end_of_file_sigbus_there_only)
 
 TEST_F(rights, whole_mapping_beyond_end_sigbus)
 {
-	char *p = map_field(_metadata, self->dev, 1024 * MIB, PAGE,
-			    MAP_SHARED);
+	char *p = map_field(_metadata, self->dev, 1024 * MIB, PAGE, MAP_SHARED);
 	u64 value;
 
 	EXPECT_FALSE(try_load(p, &value));
@@ -159,8 +158,7 @@ TEST_F(rights, refused_mapping_is_not_counted)
 	int i;
 
 	for (i = 0; i < 100; i++)
-		ASSERT_EQ(EACCES,
-			  map_errno(self->dev, PROT_WRITE, MAP_SHARED));
+		ASSERT_EQ(EACCES, map_errno(self->dev, PROT_WRITE, MAP_SHARED));
 	EXPECT_EQ(0, get_stats(_metadata, self->dev).out_mappings);
 }
 
@@ -204,23 +202,19 @@ FIXTURE_VARIANT(content)
 	enum backing backing;
 };
 
-FIXTURE_VARIANT_ADD(content, ext4)
-{
+FIXTURE_VARIANT_ADD(content, ext4) {
 	.backing = EXT4,
 };
 
-FIXTURE_VARIANT_ADD(content, xfs)
-{
+FIXTURE_VARIANT_ADD(content, xfs) {
 	.backing = XFS,
 };
 
-FIXTURE_VARIANT_ADD(content, tmpfs)
-{
+FIXTURE_VARIANT_ADD(content, tmpfs) {
 	.backing = TMPFS,
 };
 
-FIXTURE_VARIANT_ADD(content, block_device)
-{
+FIXTURE_VARIANT_ADD(content, block_device) {
 	.backing = BLOCK,
 };
 
@@ -238,8 +232,7 @@ static const char *xfs_file(char *path, size_t size)
 
 	beside_ground(dir, sizeof(dir), "xfs");
 	snprintf(path, size, "%s/content", dir);
-	if (access(dir, F_OK) &&
-	    mount_image(dir, "xfs", "mkfs.xfs -q -f", 320))
+	if (access(dir, F_OK) && mount_image(dir, "xfs", "mkfs.xfs -q -f", 320))
 		return "kernel: no XFS on a loop device";
 	return NULL;
 }
@@ -302,9 +295,9 @@ FIXTURE_TEARDOWN(content)
 	unlink(self->path);
 }
 
-#define SKIP_WITHOUT_BACKING() \
-	do { \
-		if (self->skip) \
+#define SKIP_WITHOUT_BACKING()                          \
+	do {                                            \
+		if (self->skip)                         \
 			SKIP(return, "%s", self->skip); \
 	} while (0)
 
@@ -336,11 +329,10 @@ TEST_F(content, every_mode_equals_formula)
 	SKIP_WITHOUT_BACKING();
 	for (mode = MMNF_MODE_OFF; mode <= MMNF_MODE_MANUAL; mode++) {
 		set_mode(_metadata, self->dev, mode);
-		p = map_field(_metadata, self->dev, 0, self->bytes,
-			      MAP_SHARED);
+		p = map_field(_metadata, self->dev, 0, self->bytes, MAP_SHARED);
 		/* Backwards by pages, then all of it. */
-		EXPECT_EQ(0, walk(p, BYTES - PAGE, -(s64)PAGE, BYTES / PAGE,
-				  0));
+		EXPECT_EQ(0,
+			  walk(p, BYTES - PAGE, -(s64)PAGE, BYTES / PAGE, 0));
 		EXPECT_EQ(0, wrong_words(p, 0, self->bytes));
 		munmap(p, self->bytes);
 		if (variant->backing != TMPFS)
@@ -378,7 +370,7 @@ TEST_F(content, mapping_at_an_offset)
 				    MAP_SHARED);
 
 		EXPECT_EQ(0, wrong_words(p, offs[i], len))
-			TH_LOG("offset %llu", offs[i]);
+		TH_LOG("offset %llu", offs[i]);
 		munmap(p, len);
 	}
 }

@@ -24,9 +24,9 @@ FIXTURE_TEARDOWN(prefetch)
 	remove_field("prefetch");
 }
 
-static struct mmnf_ioc_prefetch
-prefetch(struct __test_metadata *_metadata, int dev, u32 flags,
-	 const struct mmnf_range *range, u32 nr)
+static struct mmnf_ioc_prefetch prefetch(struct __test_metadata *_metadata,
+					 int dev, u32 flags,
+					 const struct mmnf_range *range, u32 nr)
 {
 	struct mmnf_ioc_prefetch arg = {
 		.size = sizeof(arg),
@@ -36,7 +36,7 @@ prefetch(struct __test_metadata *_metadata, int dev, u32 flags,
 	};
 
 	ASSERT_EQ(0, ioctl(dev, MMNF_IOC_PREFETCH, &arg))
-		TH_LOG("prefetch: %s", strerror(errno));
+	TH_LOG("prefetch: %s", strerror(errno));
 	return arg;
 }
 
@@ -100,7 +100,7 @@ TEST_F(prefetch, list_reads_what_is_listed_and_no_more)
 	u64 i;
 
 	for (i = 0; i < 64; i++)
-		range[i] = (struct mmnf_range){ (63 - i) * 17 * PAGE, PAGE };
+		range[i] = (struct mmnf_range) { (63 - i) * 17 * PAGE, PAGE };
 	out = prefetch(_metadata, self->dev, MMNF_PREFETCH_WAIT, range, 64);
 	EXPECT_EQ(64 * PAGE, out.out_queued_bytes);
 	EXPECT_EQ(64, resident_pages(_metadata, self->fd, 0, BYTES));
@@ -245,8 +245,8 @@ TEST_F(prefetch, works_in_every_mode)
 		struct mmnf_ioc_prefetch out;
 
 		set_mode(_metadata, self->dev, mode);
-		out = prefetch(_metadata, self->dev, MMNF_PREFETCH_WAIT,
-			       &range, 1);
+		out = prefetch(_metadata, self->dev, MMNF_PREFETCH_WAIT, &range,
+			       1);
 		EXPECT_EQ(MIB, out.out_queued_bytes);
 	}
 	EXPECT_EQ(3 * MIB / PAGE,

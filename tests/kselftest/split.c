@@ -207,8 +207,8 @@ TEST_F(split, madvise_dontneed_faults_again)
 
 TEST_F(split, madvise_advice_is_taken)
 {
-	static const int advice[] = { MADV_RANDOM, MADV_SEQUENTIAL,
-				      MADV_NORMAL, MADV_WILLNEED,
+	static const int advice[] = { MADV_RANDOM,   MADV_SEQUENTIAL,
+				      MADV_NORMAL,   MADV_WILLNEED,
 				      MADV_HUGEPAGE, MADV_NOHUGEPAGE,
 				      MADV_DONTDUMP, MADV_COLD };
 	unsigned int i;
@@ -217,7 +217,7 @@ TEST_F(split, madvise_advice_is_taken)
 		int err = err_of(madvise(self->p, MIB, advice[i]));
 
 		EXPECT_EQ(0, err)
-			TH_LOG("advice %d: %s", advice[i], strerror(err));
+		TH_LOG("advice %d: %s", advice[i], strerror(err));
 		EXPECT_EQ(0, wrong_words(self->p, 0, BYTES));
 		madvise(self->p, BYTES, MADV_DONTNEED);
 	}
@@ -349,8 +349,8 @@ TEST_F(split, two_processes_open_it_each)
 		pid[i] = fork();
 		if (!pid[i]) {
 			int dev = attach_field(_metadata, self->fd, BYTES);
-			char *p = map_field(_metadata, dev, 0, BYTES,
-					    MAP_SHARED);
+			char *p =
+				map_field(_metadata, dev, 0, BYTES, MAP_SHARED);
 
 			_exit(wrong_words(p, 0, BYTES) != 0);
 		}

@@ -23,7 +23,7 @@ FIXTURE_SETUP(sysfs)
 	self->fd = make_field(_metadata, SECRET, BYTES);
 	self->dev = open_device(_metadata);
 	/* 100 x 20 elements, the first axis running backwards */
-	self->attach = (struct mmnf_ioc_attach){
+	self->attach = (struct mmnf_ioc_attach) {
 		.size = sizeof(self->attach),
 		.fd = self->fd,
 		.ndim = 2,
@@ -217,8 +217,8 @@ TEST_F(sysfs, rubbish_einval_and_no_change)
 					      "max_window_bytes",
 					      "max_inflight_bytes" };
 	static const char *const rubbish[] = {
-		"x", "-1", "1 2", "0x", "1.5", "99999999999999999999999", "0",
-		" ",
+		"x", "-1", "1 2", "0x", "1.5", "99999999999999999999999",
+		"0", " ",
 	};
 	struct mmnf_ioc_policy before = get_policy(_metadata, self->dev);
 	struct mmnf_ioc_policy after;
@@ -230,8 +230,7 @@ TEST_F(sysfs, rubbish_einval_and_no_change)
 
 			/* A number that fits no integer may say so. */
 			EXPECT_TRUE(err == EINVAL || err == ERANGE)
-				TH_LOG("%s <- '%s': %d", limits[i], rubbish[k],
-				       err);
+			TH_LOG("%s <- '%s': %d", limits[i], rubbish[k], err);
 		}
 	}
 	EXPECT_EQ(EINVAL, store(self->dir, "mode", "sometimes"));
@@ -245,9 +244,9 @@ TEST_F(sysfs, rubbish_einval_and_no_change)
 
 TEST_F(sysfs, facts_are_read_only_even_for_root)
 {
-	static const char *const names[] = { "ndim", "shape", "stride_bytes",
-					     "size_bytes", "stats/faults",
-					     "stats/mappings" };
+	static const char *const names[] = { "ndim",	     "shape",
+					     "stride_bytes", "size_bytes",
+					     "stats/faults", "stats/mappings" };
 	struct stat st;
 	char path[400];
 	unsigned int i;
@@ -255,7 +254,7 @@ TEST_F(sysfs, facts_are_read_only_even_for_root)
 	for (i = 0; i < ARRAY_SIZE(names); i++) {
 		snprintf(path, sizeof(path), "%s/%s", self->dir, names[i]);
 		ASSERT_EQ(0, stat(path, &st))
-			TH_LOG("%s", names[i]);
+		TH_LOG("%s", names[i]);
 		EXPECT_EQ(0444, st.st_mode & 07777);
 		EXPECT_NE(0, store(self->dir, names[i], "1"));
 	}
@@ -360,7 +359,7 @@ TEST_F(sysfs, one_line_per_file_and_no_path)
 	ASSERT_EQ(0, nftw(self->dir, look_at, 16, FTW_PHYS));
 	EXPECT_LE(24, nr_files);
 	EXPECT_EQ(NULL, odd_file)
-		TH_LOG("%s", odd_file);
+	TH_LOG("%s", odd_file);
 	munmap(p, BYTES);
 }
 

@@ -59,9 +59,9 @@ FIXTURE_TEARDOWN(trace)
 	rmdir(self->dir);
 }
 
-#define SKIP_WITHOUT_TRACING() \
-	do { \
-		if (self->skip) \
+#define SKIP_WITHOUT_TRACING()                          \
+	do {                                            \
+		if (self->skip)                         \
 			SKIP(return, "%s", self->skip); \
 	} while (0)
 
@@ -106,7 +106,7 @@ TEST_F(trace, events_exist)
 		snprintf(path, sizeof(path), TRACING "/events/mmnf/%s/format",
 			 names[i]);
 		EXPECT_EQ(0, access(path, F_OK))
-			TH_LOG("%s", path);
+		TH_LOG("%s", path);
 	}
 }
 
@@ -114,8 +114,8 @@ TEST_F(trace, silent_until_enabled)
 {
 	SKIP_WITHOUT_TRACING();
 	EXPECT_EQ(0, walk(self->p, 0, 17 * PAGE, 20, 0));
-	EXPECT_EQ(0, lines(self->dir, "mmnf_fault", self->attach.out_id, NULL,
-			   0));
+	EXPECT_EQ(0,
+		  lines(self->dir, "mmnf_fault", self->attach.out_id, NULL, 0));
 }
 
 TEST_F(trace, one_fault_line_per_counted_fault)
@@ -128,8 +128,8 @@ TEST_F(trace, one_fault_line_per_counted_fault)
 	EXPECT_EQ(0, wrong_words(self->p + 4 * MIB, 4 * MIB, 4 * MIB));
 	ASSERT_EQ(0, put(self->dir, "events/mmnf/mmnf_fault/enable", "0"));
 	s = get_stats(_metadata, self->dev);
-	EXPECT_EQ(s.out_faults, lines(self->dir, "mmnf_fault",
-				      self->attach.out_id, NULL, 0));
+	EXPECT_EQ(s.out_faults,
+		  lines(self->dir, "mmnf_fault", self->attach.out_id, NULL, 0));
 }
 
 TEST_F(trace, fault_tells_who_where_and_what)
@@ -143,16 +143,16 @@ TEST_F(trace, fault_tells_who_where_and_what)
 	EXPECT_EQ(word_at(pos), load(self->p + pos));
 	EXPECT_EQ(1, lines(self->dir, "mmnf_fault", self->attach.out_id, text,
 			   sizeof(text)));
-	ASSERT_EQ(4, sscanf(text,
-			    "thread=%llu ip=0x%llx offset_bytes=%llu %15s",
-			    &thread, &ip, &offset, outcome))
-		TH_LOG("'%s'", text);
+	ASSERT_EQ(4,
+		  sscanf(text, "thread=%llu ip=0x%llx offset_bytes=%llu %15s",
+			 &thread, &ip, &offset, outcome))
+	TH_LOG("'%s'", text);
 	EXPECT_EQ((u64)getpid(), thread);
 	EXPECT_EQ(pos, offset);
 	EXPECT_STREQ("miss", outcome);
 	/* The instruction is one of this program's. */
-	EXPECT_GT(16 * MIB, ip > (u64)&lines ? ip - (u64)&lines :
-					       (u64)&lines - ip);
+	EXPECT_GT(16 * MIB,
+		  ip > (u64)&lines ? ip - (u64)&lines : (u64)&lines - ip);
 	/* Resident and unmapped again, the same touch is a hit. */
 	ASSERT_EQ(0, madvise(self->p, BYTES, MADV_DONTNEED));
 	EXPECT_EQ(word_at(pos), load(self->p + pos));
@@ -174,8 +174,8 @@ TEST_F(trace, plans_and_reads_add_up)
 	sleep_ms(50);
 	s = get_stats(_metadata, self->dev);
 	EXPECT_LT(0, s.out_plans);
-	EXPECT_EQ(s.out_plans, lines(self->dir, "mmnf_plan",
-				     self->attach.out_id, NULL, 0));
+	EXPECT_EQ(s.out_plans,
+		  lines(self->dir, "mmnf_plan", self->attach.out_id, NULL, 0));
 	snprintf(path, sizeof(path), "%s/trace", self->dir);
 	snprintf(key, sizeof(key), "mmnf_prefetch: field=%llu ",
 		 self->attach.out_id);

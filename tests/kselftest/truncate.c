@@ -95,8 +95,8 @@ TEST_F(truncate, punched_hole_is_zero_at_once)
 			       MIB + 8, MIB));
 	EXPECT_EQ(0, wrong_words(self->p, 0, MIB + 8));
 	EXPECT_EQ(0, nonzero_words(self->p + MIB + 8, MIB));
-	EXPECT_EQ(0, wrong_words(self->p + 2 * MIB + 8, 2 * MIB + 8,
-				 2 * MIB - 8));
+	EXPECT_EQ(0,
+		  wrong_words(self->p + 2 * MIB + 8, 2 * MIB + 8, 2 * MIB - 8));
 }
 
 /* What is predicted into the hole is not read, and the walk goes on behind it. */
@@ -216,8 +216,7 @@ static void *change_until(void *arg)
 
 		switch (rng_next(&state) % 8) {
 		case 0:
-			err = ftruncate(c->fd, off) ||
-			      ftruncate(c->fd, BYTES);
+			err = ftruncate(c->fd, off) || ftruncate(c->fd, BYTES);
 			break;
 		case 1:
 		case 2:
@@ -259,8 +258,8 @@ TEST_F(truncate, walkers_see_their_words_or_zeros)
 	int i;
 
 	for (i = 0; i < 2; i++)
-		ASSERT_EQ(0, pthread_create(&thread[i], NULL, walk_until,
-					    &w[i]));
+		ASSERT_EQ(0,
+			  pthread_create(&thread[i], NULL, walk_until, &w[i]));
 	ASSERT_EQ(0, pthread_create(&thread[2], NULL, change_until, &c));
 	for (i = 0; i < 3; i++)
 		pthread_join(thread[i], NULL);

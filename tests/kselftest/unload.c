@@ -66,9 +66,9 @@ FIXTURE_TEARDOWN(unload)
 		load_module();
 }
 
-#define SKIP_WITHOUT_MODULE() \
-	do { \
-		if (self->skip) \
+#define SKIP_WITHOUT_MODULE()                           \
+	do {                                            \
+		if (self->skip)                         \
 			SKIP(return, "%s", self->skip); \
 	} while (0)
 

@@ -113,7 +113,7 @@ static __unused_fn int make_field(struct __test_metadata *_metadata,
 	snprintf(path, sizeof(path), "%s/%s", ground, name);
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	ASSERT_LE(0, fd)
-		TH_LOG("%s: %s", path, strerror(errno));
+	TH_LOG("%s: %s", path, strerror(errno));
 	fill_field(_metadata, fd, 0, bytes);
 	ASSERT_EQ(0, fdatasync(fd));
 	return fd;
@@ -165,7 +165,7 @@ static __unused_fn void drop_cache(struct __test_metadata *_metadata, int fd)
 		sleep_ms(10);
 	}
 	ASSERT_EQ(0, left)
-		TH_LOG("the ground must be able to drop pages");
+	TH_LOG("the ground must be able to drop pages");
 }
 
 /* The device */
@@ -175,7 +175,7 @@ static __unused_fn int open_device(struct __test_metadata *_metadata)
 	int dev = open(MMNF_DEVICE, O_RDWR | O_CLOEXEC);
 
 	ASSERT_LE(0, dev)
-		TH_LOG(MMNF_DEVICE ": %s", strerror(errno));
+	TH_LOG(MMNF_DEVICE ": %s", strerror(errno));
 	return dev;
 }
 
@@ -202,7 +202,7 @@ static __unused_fn int attach_field(struct __test_metadata *_metadata, int fd,
 	int dev = open_device(_metadata);
 
 	ASSERT_EQ(0, ioctl(dev, MMNF_IOC_ATTACH, &attach))
-		TH_LOG("attach: %s", strerror(errno));
+	TH_LOG("attach: %s", strerror(errno));
 	return dev;
 }
 
@@ -212,7 +212,7 @@ static __unused_fn char *map_field(struct __test_metadata *_metadata, int dev,
 	char *p = mmap(NULL, len, PROT_READ, flags, dev, off);
 
 	ASSERT_NE(MAP_FAILED, p)
-		TH_LOG("mmap: %s", strerror(errno));
+	TH_LOG("mmap: %s", strerror(errno));
 	return p;
 }
 
@@ -242,13 +242,13 @@ get_stats(struct __test_metadata *_metadata, int dev)
 
 	ASSERT_EQ(0, ioctl(dev, MMNF_IOC_GET_STATS, &s));
 	EXPECT_EQ(s.out_faults, s.out_hits + s.out_late + s.out_misses)
-		TH_LOG("faults %llu hits %llu late %llu misses %llu",
-		       s.out_faults, s.out_hits, s.out_late, s.out_misses);
+	TH_LOG("faults %llu hits %llu late %llu misses %llu", s.out_faults,
+	       s.out_hits, s.out_late, s.out_misses);
 	EXPECT_EQ(s.out_prefetched_pages,
 		  s.out_used_pages + s.out_wasted_pages + s.out_pending_pages)
-		TH_LOG("prefetched %llu used %llu wasted %llu pending %llu",
-		       s.out_prefetched_pages, s.out_used_pages,
-		       s.out_wasted_pages, s.out_pending_pages);
+	TH_LOG("prefetched %llu used %llu wasted %llu pending %llu",
+	       s.out_prefetched_pages, s.out_used_pages, s.out_wasted_pages,
+	       s.out_pending_pages);
 	return s;
 }
 
@@ -261,9 +261,8 @@ static __unused_fn void log_stats(const char *what,
 		       what, s->out_faults, s->out_hits, s->out_late,
 		       s->out_misses, s->out_prefetched_pages,
 		       s->out_used_pages, s->out_wasted_pages,
-		       s->out_pending_pages, s->out_plans,
-		       s->out_dropped_plans, s->out_manual_pages,
-		       s->out_mappings);
+		       s->out_pending_pages, s->out_plans, s->out_dropped_plans,
+		       s->out_manual_pages, s->out_mappings);
 	fflush(stdout);
 }
 
@@ -346,8 +345,7 @@ static __unused_fn int wait_child(pid_t pid)
 
 	if (waitpid(pid, &status, 0) != pid)
 		return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) :
-				   128 + WTERMSIG(status);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 /* The ground */
@@ -430,8 +428,7 @@ static __unused_fn void make_ground(void)
 	    mount("mmnf-test", base, "tmpfs", 0, "size=75%,mode=700"))
 		ksft_exit_fail_msg("no ground: %s\n", strerror(errno));
 	snprintf(ground, sizeof(ground), "%s/ext4", base);
-	if (mount_image(ground, "ext4", "mkfs.ext4 -q -F -O ^has_journal",
-			256))
+	if (mount_image(ground, "ext4", "mkfs.ext4 -q -F -O ^has_journal", 256))
 		ksft_exit_skip("environment: no ext4 on a loop device\n");
 }
 
@@ -447,18 +444,18 @@ static __unused_fn void leave_ground(void)
 	rmdir(ground);
 }
 
-#define MMNF_HARNESS_MAIN                                                      \
-	static void __attribute__((constructor))                               \
-	__constructor_order_last(void)                                         \
-	{                                                                      \
-		if (!__constructor_order)                                      \
-			__constructor_order = _CONSTRUCTOR_ORDER_BACKWARD;     \
-	}                                                                      \
-	int main(int argc, char **argv)                                        \
-	{                                                                      \
-		make_ground();                                                 \
-		atexit(leave_ground);                                          \
-		return test_harness_run(argc, argv);                           \
+#define MMNF_HARNESS_MAIN                                                  \
+	static void __attribute__((constructor))                           \
+	__constructor_order_last(void)                                     \
+	{                                                                  \
+		if (!__constructor_order)                                  \
+			__constructor_order = _CONSTRUCTOR_ORDER_BACKWARD; \
+	}                                                                  \
+	int main(int argc, char **argv)                                    \
+	{                                                                  \
+		make_ground();                                             \
+		atexit(leave_ground);                                      \
+		return test_harness_run(argc, argv);                       \
 	}
 
 #endif
