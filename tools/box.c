@@ -116,7 +116,8 @@ static const char *parse_axis(const char **text, int64_t extent,
 				  extent - 1;
 		to = has_to ? clip(to, extent, -1, extent - 1) : -1;
 		*count = from > to ?
-				 ((uint64_t)(from - to) - 1) / -(uint64_t)by + 1 :
+				 ((uint64_t)(from - to) - 1) / -(uint64_t)by +
+					 1 :
 				 0;
 	}
 	*start = *count ? (uint64_t)from : 0;

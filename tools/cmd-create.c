@@ -59,30 +59,34 @@ int cmd_create(const struct options *o)
 		return usage_error(o, "--shape and --dtype are needed");
 	ndim = parse_list(o->shape, shape, MMNF_NDIM_MAX);
 	if (ndim < 1)
-		return usage_error(o, "--shape %s: expected 1 to %d numbers "
-				      "separated by commas",
+		return usage_error(o,
+				   "--shape %s: expected 1 to %d numbers "
+				   "separated by commas",
 				   o->shape, MMNF_NDIM_MAX);
 	dtype = mmnf_dtype_parse(o->dtype);
 	if (dtype < 0)
-		return usage_error(o, "--dtype %s: expected i8, u8 ... i64, u64, "
-				      "f16, bf16, f32 or f64",
+		return usage_error(o,
+				   "--dtype %s: expected i8, u8 ... i64, u64, "
+				   "f16, bf16, f32 or f64",
 				   o->dtype);
-	if (o->segment_bytes && !parse_u64(o->segment_bytes, &opts.segment_bytes))
+	if (o->segment_bytes &&
+	    !parse_u64(o->segment_bytes, &opts.segment_bytes))
 		return usage_error(o, "--segment-bytes %s: expected a number",
 				   o->segment_bytes);
 	if (o->fill) {
 		if (!parse_fill(o->fill, dtype, &fill))
-			return usage_error(o, "--fill %s: expected a %s%s", o->fill,
-					   o->dtype,
-					   dtype == MMNF_F16 || dtype == MMNF_BF16 ?
-						   " as its bits, 0x0000 to 0xffff" :
-						   "");
+			return usage_error(
+				o, "--fill %s: expected a %s%s", o->fill,
+				o->dtype,
+				dtype == MMNF_F16 || dtype == MMNF_BF16 ?
+					" as its bits, 0x0000 to 0xffff" :
+					"");
 		opts.fill = &fill;
 	}
 	if (mmnf_field_create(o->args[0], dtype, ndim, shape, &opts))
 		return library_failure(o);
 	if (!o->json)
 		return EXIT_SUCCESS;
-	return print_result(o, json_pack("{ss so}", "field", o->args[0], "shape",
-					 json_numbers(shape, ndim)));
+	return print_result(o, json_pack("{ss so}", "field", o->args[0],
+					 "shape", json_numbers(shape, ndim)));
 }

@@ -49,8 +49,8 @@ int cmd_info(const struct options *o)
 			   text, "segment_shape",
 			   json_numbers(info.segment_shape, info.ndim),
 			   "segment_bytes", (json_int_t)info.segment_bytes,
-			   "nr_segments", (json_int_t)info.nr_segments, "engine",
-			   engine_name(info.engine), "engine_reason",
+			   "nr_segments", (json_int_t)info.nr_segments,
+			   "engine", engine_name(info.engine), "engine_reason",
 			   info.engine_reason);
 	if (o->disk) {
 		ret = disk_bytes(o, &on_disk, &nr_files);

@@ -71,7 +71,8 @@ static int read_option(const struct options *o, const char *name,
 		       const char *text, uint64_t *out)
 {
 	if (text && (!parse_u64(text, out) || !*out))
-		return usage_error(o, "--%s %s: expected a number of at least 1",
+		return usage_error(o,
+				   "--%s %s: expected a number of at least 1",
 				   name, text);
 	return 0;
 }
@@ -99,8 +100,10 @@ static int replay(const struct options *o, FILE *from, struct mmnf_table *table,
 		if (sscanf(text, "%lli %lli %lli", (long long *)&thread,
 			   (long long *)&ip, (long long *)&offset) != 3 ||
 		    offset > INT64_MAX) {
-			ret = failure(o, "%s: line %llu: expected THREAD IP OFFSET_BYTES",
-				      o->args[0], (unsigned long long)line);
+			ret = failure(
+				o,
+				"%s: line %llu: expected THREAD IP OFFSET_BYTES",
+				o->args[0], (unsigned long long)line);
 			break;
 		}
 		nr++;
@@ -130,9 +133,10 @@ static int replay(const struct options *o, FILE *from, struct mmnf_table *table,
 			     (json_int_t)table->nr_wasted, "pending",
 			     (json_int_t)pending, "coverage",
 			     nr ? (double)hits / (double)nr : 0.0, "accuracy",
-			     table->nr_planned ? (double)table->nr_used /
-							 (double)table->nr_planned :
-						 0.0));
+			     table->nr_planned ?
+				     (double)table->nr_used /
+					     (double)table->nr_planned :
+				     0.0));
 }
 
 int cmd_predict(const struct options *o)
@@ -150,8 +154,9 @@ int cmd_predict(const struct options *o)
 		return ret;
 	if (grain & (grain - 1) || grain > 1ULL << 30 || span > 1ULL << 30 ||
 	    end > INT64_MAX || max_depth > 4096)
-		return usage_error(o, "--grain: a power of two to 1G; --span to 1G; "
-				      "--end to 2^63 - 1; --max-depth to 4096");
+		return usage_error(
+			o, "--grain: a power of two to 1G; --span to 1G; "
+			   "--end to 2^63 - 1; --max-depth to 4096");
 	table = malloc(sizeof(*table));
 	if (!table)
 		return failure(o, "out of memory");

@@ -12,7 +12,8 @@
 #include "tool.h"
 
 /* Axes, slowest first; the field's own order if none is given. */
-static bool parse_order(const char *text, unsigned int ndim, unsigned int *order)
+static bool parse_order(const char *text, unsigned int ndim,
+			unsigned int *order)
 {
 	uint64_t axes[MMNF_NDIM_MAX];
 	unsigned int i, seen = 0;
@@ -37,7 +38,8 @@ struct scan {
 	double sum;
 };
 
-static bool scan_box(struct mmnf_field *field, const struct mmnf_field_info *info,
+static bool scan_box(struct mmnf_field *field,
+		     const struct mmnf_field_info *info,
 		     const struct mmnf_box *box, const unsigned int *order,
 		     struct scan *scan)
 {
@@ -92,8 +94,9 @@ int cmd_scan(const struct options *o)
 		goto out;
 	}
 	if (!parse_order(o->order, info.ndim, order)) {
-		ret = usage_error(o, "--order %s: expected each of the %u axes once",
-				  o->order, info.ndim);
+		ret = usage_error(
+			o, "--order %s: expected each of the %u axes once",
+			o->order, info.ndim);
 		goto out;
 	}
 	clock_gettime(CLOCK_MONOTONIC, &from);
@@ -107,10 +110,9 @@ int cmd_scan(const struct options *o)
 	ret = print_result(
 		o, json_pack("{ss sI so sI sf sf so}", "engine",
 			     engine_name(info.engine), "elements",
-			     (json_int_t)scan.nr, "sum",
-			     json_real(scan.sum), "checksum",
-			     (json_int_t)scan.checksum, "seconds", seconds,
-			     "ns_per_element",
+			     (json_int_t)scan.nr, "sum", json_real(scan.sum),
+			     "checksum", (json_int_t)scan.checksum, "seconds",
+			     seconds, "ns_per_element",
 			     scan.nr ? seconds * 1e9 / (double)scan.nr : 0.0,
 			     "stats", stats_json(field)));
 out:

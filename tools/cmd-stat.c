@@ -38,7 +38,8 @@ static json_t *read_directory(const char *path, int depth)
 			if (fgets(text, sizeof(text), from)) {
 				text[strcspn(text, "\n")] = 0;
 				value = parse_u64(text, &number) ?
-						json_integer((json_int_t)number) :
+						json_integer(
+							(json_int_t)number) :
 						json_string(text);
 			}
 			fclose(from);

@@ -62,7 +62,8 @@ int open_field(const struct options *o, bool writable,
 	else if (o->engine && !strcmp(o->engine, "mmap"))
 		opts.engine = MMNF_ENGINE_MMAP;
 	else if (o->engine && strcmp(o->engine, "auto"))
-		return usage_error(o, "--engine %s: expected auto, device or mmap",
+		return usage_error(o,
+				   "--engine %s: expected auto, device or mmap",
 				   o->engine);
 	if (o->prefetch && !strcmp(o->prefetch, "off"))
 		opts.prefetch_off = 1;
@@ -85,7 +86,8 @@ json_t *json_numbers(const uint64_t *numbers, unsigned int nr)
 	unsigned int i;
 
 	for (i = 0; i < nr; i++)
-		json_array_append_new(list, json_integer((json_int_t)numbers[i]));
+		json_array_append_new(list,
+				      json_integer((json_int_t)numbers[i]));
 	return list;
 }
 
@@ -95,15 +97,15 @@ json_t *stats_json(struct mmnf_field *field)
 
 	if (mmnf_field_stats(field, &s))
 		return json_object();
-	return json_pack(
-		"{sI sI sI sI sI sI sI sI sI}", "accesses",
-		(json_int_t)s.accesses, "hits", (json_int_t)s.hits, "late",
-		(json_int_t)s.late, "misses", (json_int_t)s.misses,
-		"prefetched_pages", (json_int_t)s.prefetched_pages,
-		"used_pages", (json_int_t)s.used_pages, "wasted_pages",
-		(json_int_t)s.wasted_pages, "pending_pages",
-		(json_int_t)s.pending_pages, "windows_mapped",
-		(json_int_t)s.windows_mapped);
+	return json_pack("{sI sI sI sI sI sI sI sI sI}", "accesses",
+			 (json_int_t)s.accesses, "hits", (json_int_t)s.hits,
+			 "late", (json_int_t)s.late, "misses",
+			 (json_int_t)s.misses, "prefetched_pages",
+			 (json_int_t)s.prefetched_pages, "used_pages",
+			 (json_int_t)s.used_pages, "wasted_pages",
+			 (json_int_t)s.wasted_pages, "pending_pages",
+			 (json_int_t)s.pending_pages, "windows_mapped",
+			 (json_int_t)s.windows_mapped);
 }
 
 void human_bytes(uint64_t bytes, char text[16])
@@ -127,7 +129,8 @@ static void print_members(const json_t *object, const char *prefix)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach((json_t *)object, key, value) {
+	json_object_foreach((json_t *)object, key, value)
+	{
 		char name[64], *text;
 
 		snprintf(name, sizeof(name), "%s%s", prefix, key);
@@ -190,6 +193,8 @@ double element_value(uint32_t dtype, const void *p)
 		double f64;
 	} v;
 
+	uint32_t bits;
+
 	memcpy(&v, p, mmnf_dtype_bytes(dtype));
 	switch (dtype) {
 	case MMNF_I8:
@@ -211,7 +216,8 @@ double element_value(uint32_t dtype, const void *p)
 	case MMNF_F16:
 		return half_value(v.u16);
 	case MMNF_BF16:
-		v.u32 = (uint32_t)v.u16 << 16;
+		bits = (uint32_t)v.u16 << 16;
+		memcpy(&v.f32, &bits, sizeof(bits));
 		return v.f32;
 	case MMNF_F32:
 		return v.f32;
@@ -246,7 +252,8 @@ void element_text(uint32_t dtype, const void *p, char text[32])
 void progress(void *what, uint64_t done_bytes, uint64_t total_bytes)
 {
 	static int last = -1;
-	int percent = total_bytes ? (int)(done_bytes * 100.0 / total_bytes) : 100;
+	int percent = total_bytes ? (int)(done_bytes * 100.0 / total_bytes) :
+				    100;
 
 	if (!isatty(STDERR_FILENO) || percent == last)
 		return;

@@ -92,9 +92,9 @@ static int parse_options(struct options *o, int argc, char **argv)
 		{ 0 },
 	};
 	const char **text[] = {
-		&o->shape, &o->dtype, &o->fill,	  &o->segment_bytes, &o->at,
-		&o->box,   &o->order, &o->out,	  &o->engine,	     &o->prefetch,
-		&o->grain, &o->span,  &o->end,	  &o->max_depth,
+		&o->shape, &o->dtype, &o->fill, &o->segment_bytes, &o->at,
+		&o->box,   &o->order, &o->out,	&o->engine,	   &o->prefetch,
+		&o->grain, &o->span,  &o->end,	&o->max_depth,
 	};
 	int c;
 
