@@ -3,7 +3,7 @@
 # make dkms, in folders of the test's own: the module is built from nothing but
 # what DKMS is given, and installed; a second time works, too.
 set -euo pipefail
-mkdir "$TMPDIR"/{src,tree,modules}
+mkdir -p "$TMPDIR"/{src,tree} "$TMPDIR/modules/$KVER"
 [ -d "/lib/modules/$KVER/build" ] || { echo "no headers for $KVER"; exit 4; }
 command -v dkms >/dev/null || { echo "no dkms: tests/deps.sh test"; exit 4; }
 
