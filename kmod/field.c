@@ -129,6 +129,7 @@ struct mmnf_field *mmnf_field_create(struct mmnf_ioc_attach *attach)
 	start = attach->data_offset_bytes - below;
 	mmnf_table_init(&field->table, PAGE_SIZE, start, end,
 			attach->record_bytes);
+	mmnf_table_set_axes(&field->table, attach->stride_bytes, attach->ndim);
 
 	id = ida_alloc_min(&mmnf_field_ids, 1, GFP_KERNEL);
 	if (id < 0) {

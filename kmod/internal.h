@@ -45,6 +45,7 @@ struct mmnf_field;
  * struct mmnf_mapping - one mmap of a field
  * @ref: virtual memory areas and queued plans
  * @nr_areas: virtual memory areas alone
+ * @alone: map the touched page without its neighbours; a hint, no lock
  * @field: the field; alive because @owner is
  * @owner: the open file of /dev/mmnf
  * @file: the file that is mapped (overlayfs may have put its real file here)
@@ -56,6 +57,7 @@ struct mmnf_field;
 struct mmnf_mapping {
 	refcount_t ref;
 	atomic_t nr_areas;
+	bool alone;
 	struct mmnf_field *field;
 	struct file *owner;
 	struct file *file;

@@ -203,13 +203,14 @@ static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
 	struct blk_plug plug;
 
 	blk_start_plug(&plug);
-	/* As many requests as one plug holds, allocated at once. */
-	plug.nr_ios = min_t(u64, nr, MMNF_PLUG_READS);
 	for (n = 0; n < nr; n++) {
 		u64 pos = mmnf_plan_pos(plan, n);
 		u64 from = round_down(pos, PAGE_SIZE);
 		u64 to = round_up(pos + plan->span, PAGE_SIZE);
 
+		/* The requests of a full plug are allocated together. */
+		if (n % MMNF_PLUG_READS == 0)
+			plug.nr_ios = min_t(u64, nr - n, MMNF_PLUG_READS);
 		if (from <= end && to >= start && end) {
 			start = min(start, from);
 			end = max(end, to);

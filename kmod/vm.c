@@ -39,6 +39,21 @@ static unsigned long user_ip(void)
 	return instruction_pointer(task_pt_regs(current));
 }
 
+/* As many pages as the kernel maps around a fault; see fault_around_bytes. */
+#define MMNF_AROUND_PAGES 16
+
+static bool observe(struct mmnf_mapping *mapping,
+		    const struct mmnf_access *access, struct mmnf_plan *plan)
+{
+	struct mmnf_table *table = &mapping->field->table;
+	bool planned = mmnf_observe(table, access, plan);
+	bool alone = mmnf_table_sparse(table, MMNF_AROUND_PAGES);
+
+	if (mapping->alone != alone)
+		WRITE_ONCE(mapping->alone, alone);
+	return planned;
+}
+
 /*
  * Account an access and let the predictor see it.  Pages first .. first + nr - 1
  * are those that this fault made, or will make, accessible: counted as used
@@ -83,7 +98,7 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		if (!field->can_read_ahead)
 			planned = false;
 		else if (field->mode == MMNF_MODE_AUTO)
-			planned = mmnf_observe(&field->table, &access, &plan);
+			planned = observe(mapping, &access, &plan);
 		else if (field->mode == MMNF_MODE_MANUAL &&
 			 outcome == MMNF_MISS)
 			planned = mmnf_record_plan(&field->table, access.pos,
@@ -107,6 +122,11 @@ static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
 	struct mmnf_mapping *mapping = mapping_of(vmf->vma);
 	vm_fault_t ret;
 
+	/* Nothing around is resident, and looking for it costs at each page. */
+	if (READ_ONCE(mapping->alone)) {
+		start_pgoff = vmf->pgoff;
+		end_pgoff = vmf->pgoff;
+	}
 	ret = mapping->host->map_pages(vmf, start_pgoff, end_pgoff);
 	if (ret & VM_FAULT_NOPAGE)
 		mmnf_vm_observe(mapping, vmf, MMNF_HIT, start_pgoff,

@@ -25,6 +25,14 @@ static u64 group_mask(u64 bit, u64 nr)
 	return mask << bit;
 }
 
+/* How many of nr pages from first lie in its group. */
+static u64 group_room(u64 first, u64 nr)
+{
+	u64 room = GROUP_PAGES - first % GROUP_PAGES;
+
+	return nr < room ? nr : room;
+}
+
 static struct mmnf_pending_entry *bucket_of(struct mmnf_pending *pending,
 					    u64 group)
 {
@@ -78,30 +86,26 @@ static u64 group_take(struct mmnf_pending *pending, u64 group, u64 mask)
 	return 0;
 }
 
-static u64 for_groups(struct mmnf_pending *pending, u64 first, u64 nr,
-		      u64 (*fn)(struct mmnf_pending *, u64, u64))
-{
-	u64 sum = 0;
-
-	while (nr) {
-		u64 bit = first % GROUP_PAGES;
-		u64 n = GROUP_PAGES - bit;
-
-		if (n > nr)
-			n = nr;
-		sum += fn(pending, first / GROUP_PAGES, group_mask(bit, n));
-		first += n;
-		nr -= n;
-	}
-	return sum;
-}
-
 u64 mmnf_pending_add(struct mmnf_pending *pending, u64 first, u64 nr)
 {
-	return for_groups(pending, first, nr, group_add);
+	u64 lost = 0, n;
+
+	for (; nr; first += n, nr -= n) {
+		n = group_room(first, nr);
+		lost += group_add(pending, first / GROUP_PAGES,
+				  group_mask(first % GROUP_PAGES, n));
+	}
+	return lost;
 }
 
 u64 mmnf_pending_take(struct mmnf_pending *pending, u64 first, u64 nr)
 {
-	return pending->nr ? for_groups(pending, first, nr, group_take) : 0;
+	u64 taken = 0, n;
+
+	for (; nr && pending->nr; first += n, nr -= n) {
+		n = group_room(first, nr);
+		taken += group_take(pending, first / GROUP_PAGES,
+				    group_mask(first % GROUP_PAGES, n));
+	}
+	return taken;
 }

@@ -17,6 +17,10 @@ const struct mmnf_limits mmnf_limits_default = {
 
 /* A window of fewer grains is not worth a plan of its own. */
 #define MIN_WINDOW_GRAINS 4
+/* Plans of half of this make the waking of a worker cheap beside the reads. */
+#define BATCH_DEPTH 64
+/* Walks begun on the word of the geometry alone without one coming true. */
+#define MAX_GUESSES 4
 
 static u64 magnitude(s64 v)
 {
@@ -55,6 +59,26 @@ void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
 	table->origin = start;
 	table->span = span ? span : 1;
 	table->limits = mmnf_limits_default;
+}
+
+void mmnf_table_set_axes(struct mmnf_table *table, const s64 *stride, u32 nr)
+{
+	u32 i;
+
+	table->nr_axes = nr < MMNF_NR_AXES ? nr : MMNF_NR_AXES;
+	table->guesses = MAX_GUESSES;
+	for (i = 0; i < table->nr_axes; i++)
+		table->axis[i] = magnitude(stride[i]);
+}
+
+static bool is_axis(const struct mmnf_table *table, s64 stride)
+{
+	u32 i;
+
+	for (i = 0; i < table->nr_axes; i++)
+		if (table->axis[i] == magnitude(stride))
+			return true;
+	return false;
 }
 
 /*
@@ -193,6 +217,13 @@ static void stream_learn(struct mmnf_table *table, struct mmnf_stream *s,
 	s->dense = dense;
 	s->nr_levels = s->confirmed ? 1 : 0;
 	s->planned = false;
+	s->followed = 0;
+	s->guess = !s->confirmed && !dense && table->guesses &&
+		   is_axis(table, stride);
+	if (s->guess) {
+		table->guesses--;
+		s->nr_levels = 1;
+	}
 	if (dense)
 		s->depth = MIN_WINDOW_GRAINS;
 	else if (s->depth < table->limits.min_depth)
@@ -220,16 +251,33 @@ static u64 stream_room(const struct mmnf_table *table,
 	return most < left ? most : left;
 }
 
+/* Was the last plan too shallow?  See the head of predict.h. */
+static bool stream_deepens(const struct mmnf_table *table,
+			   const struct mmnf_stream *s)
+{
+	if (!s->planned || s->guess)
+		return false;
+	if (s->dense)
+		return true;
+	if (s->late)
+		return s->depth < table->limits.max_depth &&
+		       (u64)s->depth <=
+			       (u64)s->followed * 2 + table->limits.min_depth;
+	return s->depth < BATCH_DEPTH && s->followed / 4 >= s->depth;
+}
+
 static bool stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 			struct mmnf_plan *plan)
 {
 	u64 from = s->dense ? s->last : s->record;
 	s64 stride = s->level[0].stride;
+	bool deepens = stream_deepens(table, s);
 	u64 room, target;
 
-	if (s->ahead > s->depth / 2)
+	/* A consumer that waits already does not wait for half to be left. */
+	if (s->ahead > s->depth / 2 && !(deepens && s->late))
 		return false;
-	if (s->planned && (s->dense || s->late))
+	if (deepens)
 		s->depth = s->depth > U32_MAX / 2 ? U32_MAX : s->depth * 2;
 	room = stream_room(table, s, from);
 	/* A depth beyond what may be used would take long to come down. */
@@ -307,6 +355,13 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		used = steps < s->ahead ? steps : s->ahead;
 		s->ahead -= used;
 		table->nr_used += used;
+		s->followed += s->followed < U32_MAX / 2 ? steps : 0;
+		if (s->guess) {
+			s->guess = false;
+			table->guesses = table->guesses + 2 < MAX_GUESSES ?
+						 table->guesses + 2 :
+						 MAX_GUESSES;
+		}
 	} else {
 		stream_give_up(table, s);
 		stream_learn(table, s, pos, record);

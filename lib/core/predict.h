@@ -15,9 +15,15 @@
  *	 touched      planned: being read, or resident         not planned
  *
  * When ahead falls to half of depth, the run is filled up to depth again and
- * the difference is the plan.  depth doubles when a planned position was
- * touched before its read was done, and halves when a walk ends with planned
+ * the difference is the plan.  depth doubles, at once, when a planned position
+ * was touched before its read was done, but stays within twice min_depth and four
+ * times the steps that the walk has shown so far; and once a walk is four times as long as its depth, up to a depth at which
+ * a plan is worth waking a worker for.  It halves when a walk ends with planned
  * positions untouched.
+ *
+ * One delta that is the distance of neighbours along an axis of the field is
+ * enough for a first plan.  Such guesses are rationed: a wrong one has to be paid
+ * for by a right one.
  *
  * A walk that goes from grain (page) to neighbouring grain is dense: it is
  * followed by grain, whatever the exact byte deltas, and its depth doubles with
@@ -36,6 +42,7 @@
 
 #define MMNF_NR_STREAMS 16
 #define MMNF_NR_LEVELS 4
+#define MMNF_NR_AXES 8
 
 enum mmnf_outcome {
 	MMNF_HIT, /* resident and up to date */
@@ -103,6 +110,8 @@ struct mmnf_stream {
 	u32 covered; /* of the last access */
 	bool dense;
 	bool planned; /* since the walk was learned */
+	bool guess; /* taken from the geometry after one delta */
+	u32 followed; /* steps since the walk was learned */
 };
 
 /**
@@ -144,6 +153,9 @@ struct mmnf_table {
 	u64 nr_planned;
 	u64 nr_used;
 	u64 nr_wasted;
+	u32 nr_axes;
+	u32 guesses; /* left before one has to come true */
+	u64 axis[MMNF_NR_AXES]; /* distances of neighbours, bytes */
 	u32 recent; /* index of the stream used last: usually the next, too */
 	struct mmnf_stream stream[MMNF_NR_STREAMS];
 };
@@ -162,6 +174,13 @@ void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
 		     u64 span);
 
 /**
+ * mmnf_table_set_axes() - tell the field's geometry
+ * @stride: signed distance of neighbours along each axis, bytes
+ * @nr: 0 .. MMNF_NR_AXES
+ */
+void mmnf_table_set_axes(struct mmnf_table *table, const s64 *stride, u32 nr);
+
+/**
  * mmnf_observe() - note an access
  * @plan: receives what to read if the return value is true
  *
@@ -176,6 +195,19 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
  */
 bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
 		      struct mmnf_plan *plan);
+
+/**
+ * mmnf_table_sparse() - does the walk seen last touch single pages far apart?
+ * @grains: neighbourhood that has to hold one touch only
+ */
+static inline bool mmnf_table_sparse(const struct mmnf_table *table, u64 grains)
+{
+	const struct mmnf_stream *s = &table->stream[table->recent];
+	s64 stride = s->level[0].stride;
+
+	return s->nr_levels && !s->dense &&
+	       (u64)(stride < 0 ? -stride : stride) >= grains * table->grain;
+}
 
 /* Number of positions of a plan; no overflow by the laws above. */
 static inline u64 mmnf_plan_nr(const struct mmnf_plan *plan)

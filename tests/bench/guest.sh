@@ -32,8 +32,8 @@ disk() { # NAME MIB
 }
 
 KIB=1024 MIB=$((1024 * 1024))
-NR=500
-disk fs 700
+NR=1000
+disk fs $((NR + 200))
 disk raw $((16 * (NR + 1)))
 mkfs.ext4 -q -O ^has_journal /dev/fs
 mkdir -p /run/fs

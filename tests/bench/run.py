@@ -34,7 +34,7 @@ def run_guest(args):
     walk = os.path.join(TOP, "build", "tests", "bench", "walk")
     guest = os.path.join(TOP, "tests", "bench", "guest.sh")
     command = [sys.executable, os.path.join(TOP, "tests", "vm", "run.py"), "--icount",
-               "--mem", "3G", "--timeout", "900", "--kver", args.kver, "--",
+               "--mem", "4G", "--timeout", "900", "--kver", args.kver, "--",
                f"{guest} {module} {walk} {args.latency_ns}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:

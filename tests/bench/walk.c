@@ -111,18 +111,27 @@ static void drop_cache(int fd, uint64_t bytes)
 		errx(1, "%zu pages stayed in the page cache", left);
 }
 
-static int attach(int fd, uint64_t bytes, bool off)
+/*
+ * The field that is walked: an array [NR][STRIDE / 8] of 8-byte words, of which
+ * the walk touches column 0; for random pages [PAGES][512].
+ */
+static int attach(int fd, const struct walk *w, bool off)
 {
 	struct mmnf_ioc_attach a = {
-		.size = sizeof(a), .fd = fd, .ndim = 1, .element_bytes = 8
+		.size = sizeof(a), .fd = fd, .ndim = 2, .element_bytes = 8
 	};
+	uint64_t row = w->random     ? PAGE :
+		       w->stride < 0 ? -(uint64_t)w->stride :
+				       (uint64_t)w->stride;
 	struct mmnf_ioc_policy p = { .size = sizeof(p), .mode = MMNF_MODE_OFF };
 	int dev = open("/dev/mmnf", O_RDWR | O_CLOEXEC);
 
 	if (dev < 0)
 		err(1, "/dev/mmnf");
-	a.extent[0] = bytes / 8;
-	a.stride_bytes[0] = 8;
+	a.extent[0] = w->random ? w->pages : w->nr;
+	a.stride_bytes[0] = row;
+	a.extent[1] = row / 8;
+	a.stride_bytes[1] = 8;
 	if (ioctl(dev, MMNF_IOC_ATTACH, &a))
 		err(1, "attach");
 	if (off && ioctl(dev, MMNF_IOC_SET_POLICY, &p))
@@ -210,7 +219,7 @@ int main(int argc, char **argv)
 
 	drop_cache(fd, bytes);
 	if (engines[e].device)
-		dev = attach(fd, bytes, engines[e].off);
+		dev = attach(fd, &w, engines[e].off);
 	map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, dev < 0 ? fd : dev, 0);
 	if (map == MAP_FAILED)
 		err(1, "mmap");

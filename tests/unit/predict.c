@@ -423,31 +423,65 @@ TEST(resident_data_plans_nothing)
 	}
 }
 
-/* 8, then filled to the double each time it was late, up to max_depth. */
+/*
+ * 8, then filled to the double each time it was late, at once as long as depth is
+ * within 8 and twice the steps followed, else when half is left; up to max_depth.
+ */
 TEST(late_doubles_depth)
 {
 	const u64 stride = 17 * PAGE;
 	struct world *w = world_new(0, 4000 * stride, 0);
 	u64 depth = 0, ahead = 0, i;
+	bool deepens;
 
 	for (i = 0; i < 3000; i++) {
 		world_touch_as(w, 1, 1, i * stride, 0,
 			       i < 3 ? MMNF_MISS : MMNF_LATE);
 		if (ahead)
 			ahead--;
-		if (i < 2 || ahead > depth / 2) {
+		deepens = depth && depth < 256 && depth <= 2 * (i - 2) + 8;
+		if (i < 2 || (ahead > depth / 2 && !deepens)) {
 			EXPECT_TRUE(!w->planned);
 			continue;
 		}
-		depth = depth ? depth * 2 : 8;
-		if (depth > 256)
-			depth = 256;
+		if (!depth)
+			depth = 8;
+		else if (deepens)
+			depth *= 2;
 		ASSERT_TRUE(w->planned);
 		EXPECT_EQ(w->plan.start, (i + ahead + 1) * stride);
 		EXPECT_EQ(mmnf_plan_nr(&w->plan), depth - ahead);
 		ahead = depth;
 	}
 	EXPECT_EQ(depth, 256);
+	world_free(w);
+}
+
+/* Neighbours along an axis that the table was told of are a walk already. */
+TEST(geometry_needs_one_delta)
+{
+	const s64 axes[] = { 17 * PAGE, 8 };
+	struct world *w = world_new(0, 1000 * axes[0], 0);
+	u64 i, row, plans;
+
+	mmnf_table_set_axes(&w->table, axes, 2);
+	for (i = 0; i < 1000; i++)
+		world_touch(w, 1, 1, i * axes[0]);
+	EXPECT_EQ(w->nr_misses, 2);
+	EXPECT_EQ(w->table.nr_wasted, 0);
+	world_free(w);
+
+	/* Pairs of rows at random: after four wrong guesses there is silence. */
+	w = world_new(0, 4000000 * axes[0], 0);
+	mmnf_table_set_axes(&w->table, axes, 2);
+	for (i = 1, plans = 0; i <= 200; i++) {
+		row = i * i * 97;
+		world_touch_as(w, 1, 1, row * axes[0], 0, MMNF_MISS);
+		plans += w->planned;
+		world_touch_as(w, 1, 1, (row + 1) * axes[0], 0, MMNF_MISS);
+		plans += w->planned;
+	}
+	EXPECT_EQ(plans, 4);
 	world_free(w);
 }
 
