@@ -153,6 +153,38 @@ TEST(npy_of_each_version_and_order)
 	}
 }
 
+/* More than one block, of a source that is not in the field's order. */
+TEST(big_npy_in_fortran_order)
+{
+	static const uint64_t big[3] = { 2100, 70, 90 };
+	const uint64_t bytes = 2100 * 70 * 90;
+	struct mmnf_box all = { { 0 }, { 2100, 70, 90 }, { 0 } };
+	unsigned char *data = malloc(bytes);
+	uint64_t i, wrong = 0;
+	struct mmnf_field *field;
+	int fd;
+
+	scratch();
+	ASSERT_TRUE(data);
+	npy_head(1, DICT("'|u1'", "True", "(2100, 70, 90)"));
+	fd = open(save("a"), O_WRONLY | O_APPEND);
+	for (i = 0; i < bytes; i++)
+		data[i] = (unsigned char)(i % 2100 * 7 + i / 2100 % 70 * 31 +
+					  i / 147000 * 101);
+	ASSERT_EQ(write(fd, data, bytes), bytes);
+	close(fd);
+	field = make_field("f", MMNF_U8, 3, big, 1000000, NULL);
+	ASSERT_EQ(mmnf_import(field, "a", NULL, NULL, NULL), bytes);
+	ASSERT_EQ(mmnf_get(field, &all, data, bytes), bytes);
+	for (i = 0; i < bytes; i++)
+		wrong += data[i] !=
+			 (unsigned char)(i / 6300 * 7 + i / 90 % 70 * 31 +
+					 i % 90 * 101);
+	EXPECT_EQ(wrong, 0);
+	mmnf_field_close(field);
+	free(data);
+}
+
 TEST(what_a_npy_holds)
 {
 	static const struct {
