@@ -101,8 +101,8 @@ MMNF_API int mmnf_dtype_parse(const char *name);
  * they use what is not there.
  */
 #ifdef __cplusplus
-#define MMNF_OPTS(type, name)      \
-	struct type name = type(); \
+#define MMNF_OPTS(type, name)  \
+	struct type name = {}; \
 	name.size = sizeof(struct type)
 #else
 #define MMNF_OPTS(type, name) struct type name = { .size = sizeof(struct type) }

@@ -23,7 +23,7 @@
  * The kernel cuts one call off at the larger of the device's readahead and its
  * best request; 128 KiB is what every device takes.
  */
-void mmnf_hint_willneed(int fd, u64 offset, u64 bytes)
+static void advise_willneed(int fd, u64 offset, u64 bytes)
 {
 	u64 done, n;
 
@@ -32,6 +32,28 @@ void mmnf_hint_willneed(int fd, u64 offset, u64 bytes)
 		posix_fadvise(fd, (off_t)(offset + done), (off_t)n,
 			      POSIX_FADV_WILLNEED);
 	}
+}
+
+bool mmnf_hint_data(int fd, u64 *start, u64 end, u64 *bytes)
+{
+	off_t data = lseek(fd, (off_t)*start, SEEK_DATA), hole;
+
+	if (data < 0 && errno != ENXIO) /* not known here: all is data */
+		data = (off_t)*start;
+	if (data < 0 || (u64)data >= end)
+		return false;
+	hole = lseek(fd, data, SEEK_HOLE);
+	*start = (u64)data;
+	*bytes = (hole > data ? min_u64((u64)hole, end) : end) - *start;
+	return true;
+}
+
+void mmnf_hint_willneed(int fd, u64 offset, u64 bytes)
+{
+	u64 end = offset + bytes;
+
+	for (; mmnf_hint_data(fd, &offset, end, &bytes); offset += bytes)
+		advise_willneed(fd, offset, bytes);
 }
 
 /* What is done with the spans of one segment. */

@@ -62,6 +62,11 @@ static int parse_head(struct mmnf_array *out, const char **name, const u8 *head,
 		*name = formats[i]->name;
 		return formats[i]->parse(out, head, len, file_bytes);
 	}
+	if (len >= 2 && head[0] == 0x1f && head[1] == 0x8b)
+		return mmnf_error(
+			EOPNOTSUPP,
+			"%s: compressed with gzip: expected it uncompressed",
+			src);
 	return mmnf_error(EINVAL,
 			  "%s: expected .npy or uncompressed .nii (by content)",
 			  src);

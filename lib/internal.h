@@ -318,7 +318,13 @@ int mmnf_io_write(struct mmnf_field *field, const struct mmnf_box *normal,
 
 /* ---- hint.c */
 
-/* Starts reading bytes of a file, in pieces the kernel takes whole. */
+/*
+ * The first data at or behind *start: a hole needs no reading, and read ahead
+ * it would fill memory with zeroes.  False if there is none before end.
+ */
+bool mmnf_hint_data(int fd, u64 *start, u64 end, u64 *bytes);
+
+/* Starts reading the data in a part of a file, in pieces the kernel takes. */
 void mmnf_hint_willneed(int fd, u64 offset, u64 bytes);
 
 #endif

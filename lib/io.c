@@ -327,29 +327,27 @@ static int by_index(const void *a, const void *b)
 	return x->index < y->index ? -1 : x->index > y->index;
 }
 
-static struct wanted *sort_list(const struct mmnf_geometry *g, const u64 *index,
-				size_t nr)
+static int sort_list(const struct mmnf_geometry *g, const u64 *index, size_t nr,
+		     struct wanted **out)
 {
 	struct wanted *list = calloc(nr, sizeof(*list));
 	size_t i;
 
-	if (!list) {
-		mmnf_error(ENOMEM, "no memory for %zu indices", nr);
-		return NULL;
-	}
+	if (!list)
+		return mmnf_error(ENOMEM, "no memory for %zu indices", nr);
 	for (i = 0; i < nr; i++) {
 		list[i] = (struct wanted) { index[i], i };
 		if (index[i] < g->shape[0])
 			continue;
-		mmnf_error(ERANGE,
-			   "index[%zu] is %" PRIu64
-			   ": expected inside 0..%" PRIu64,
-			   i, index[i], g->shape[0] - 1);
 		free(list);
-		return NULL;
+		return mmnf_error(ERANGE,
+				  "index[%zu] is %" PRIu64
+				  ": expected inside 0..%" PRIu64,
+				  i, index[i], g->shape[0] - 1);
 	}
 	qsort(list, nr, sizeof(*list), by_index);
-	return list;
+	*out = list;
+	return 0;
 }
 
 MMNF_EXPORT ssize_t mmnf_batch_get(struct mmnf_field *field,
@@ -359,7 +357,7 @@ MMNF_EXPORT ssize_t mmnf_batch_get(struct mmnf_field *field,
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	u64 record = g->total_bytes / g->shape[0], bytes;
 	struct mmnf_box box = { { 0 }, { 0 }, { 0 } };
-	struct wanted *list;
+	struct wanted *list = NULL;
 	struct mmnf_runs it;
 	struct round r;
 	size_t i;
@@ -375,9 +373,9 @@ MMNF_EXPORT ssize_t mmnf_batch_get(struct mmnf_field *field,
 			ENOSPC,
 			"dst has %zu bytes: expected %zu records of %" PRIu64,
 			dst_bytes, nr_index, record);
-	list = sort_list(g, index, nr_index);
-	if (!list)
-		return nr_index > SIZE_MAX / sizeof(*list) ? -ENOMEM : -ERANGE;
+	err = sort_list(g, index, nr_index, &list);
+	if (err)
+		return err;
 	for (axis = 0; axis < g->ndim; axis++) {
 		box.count[axis] = axis ? g->shape[axis] : 1;
 		box.step[axis] = 1;

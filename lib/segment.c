@@ -242,7 +242,8 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 	s->dirty |= create;
 	pthread_mutex_unlock(&all->lock);
 	*out = s;
-	if (!created)
+	/* Whoever made the file: what is written must be seen in the window. */
+	if (!create)
 		return 0;
 	err = mmnf_window_refresh(field, number);
 	if (err)

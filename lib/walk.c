@@ -75,12 +75,15 @@ static void read_range(struct mmnf_field *field, u64 segment, u64 start,
 		       u64 bytes)
 {
 	struct mmnf_segment *s;
+	u64 end = start + bytes;
 
 	if (!bytes || mmnf_segment_get(field, segment, false, &s))
 		return;
-	mmnf_hint_willneed(s->fd, start, bytes);
+	for (; mmnf_hint_data(s->fd, &start, end, &bytes); start += bytes) {
+		mmnf_hint_willneed(s->fd, start, bytes);
+		note_pending(field->walk, segment, start, bytes);
+	}
 	mmnf_segment_put(field, s);
-	note_pending(field->walk, segment, start, bytes);
 }
 
 /* Neighbouring positions are read in one piece. */
