@@ -61,6 +61,7 @@ static int mmnf_dev_attach(struct mmnf_device_file *df, union mmnf_arg *arg)
 	field = mmnf_field_create(&arg->attach);
 	if (IS_ERR(field))
 		return PTR_ERR(field);
+	/* Whoever sees the field by smp_load_acquire() sees it complete. */
 	if (cmpxchg(&df->field, NULL, field)) {
 		mmnf_field_destroy(field);
 		return -EBUSY;
@@ -167,6 +168,7 @@ static long mmnf_dev_ioctl(struct file *file, unsigned int cmd,
 	ret = copy_struct_from_user(&arg, op->size, ptr, size);
 	if (ret)
 		return ret;
+	/* Pairs with cmpxchg() in mmnf_dev_attach(). */
 	if (op->attached && !smp_load_acquire(&df->field))
 		return -ENXIO;
 	ret = op->fn(df, &arg);
@@ -180,6 +182,7 @@ static long mmnf_dev_ioctl(struct file *file, unsigned int cmd,
 static int mmnf_dev_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct mmnf_device_file *df = file->private_data;
+	/* Pairs with cmpxchg() in mmnf_dev_attach(). */
 	struct mmnf_field *field = smp_load_acquire(&df->field);
 
 	if (!field)

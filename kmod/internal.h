@@ -97,7 +97,7 @@ struct mmnf_field {
 	u64 size_bytes;
 	bool can_read_ahead;
 
-	spinlock_t lock;
+	spinlock_t lock; /* of everything below */
 	u32 mode;
 	struct mmnf_table table;
 	struct mmnf_pending pending;
