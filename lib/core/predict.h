@@ -16,10 +16,10 @@
  *
  * When ahead falls to half of depth, the run is filled up to depth again and
  * the difference is the plan.  depth doubles, at once, when a planned position
- * was touched before its read was done, but stays within twice min_depth and four
- * times the steps that the walk has shown so far; and once a walk is four times as long as its depth, up to a depth at which
- * a plan is worth waking a worker for.  It halves when a walk ends with planned
- * positions untouched.
+ * was touched before its read was done, but stays within twice min_depth and
+ * four times the steps that the walk has shown so far; and once a walk is four
+ * times as long as its depth, up to a depth at which a plan is worth waking a
+ * worker for.  It halves when a walk ends with planned positions untouched.
  *
  * One delta that is the distance of neighbours along an axis of the field is
  * enough for a first plan.  Such guesses are rationed: a wrong one has to be paid
