@@ -139,7 +139,7 @@ int mmnf_prefetch_ranges(struct mmnf_field *field,
 			 struct mmnf_ioc_prefetch *prefetch);
 
 /* sysfs.c: a directory per field */
-int mmnf_sysfs_init(struct kobject *parent);
+void mmnf_sysfs_init(struct kobject *parent);
 void mmnf_sysfs_exit(void);
 int mmnf_sysfs_add(struct mmnf_field *field);
 

@@ -26,18 +26,12 @@ static int __init mmnf_init(void)
 	if (ret)
 		return ret;
 	ret = misc_register(&mmnf_dev_misc);
-	if (ret)
-		goto out_prefetch;
-	ret = mmnf_sysfs_init(&mmnf_dev_misc.this_device->kobj);
-	if (ret)
-		goto out_misc;
+	if (ret) {
+		mmnf_prefetch_exit();
+		return ret;
+	}
+	mmnf_sysfs_init(&mmnf_dev_misc.this_device->kobj);
 	return 0;
-
-out_misc:
-	misc_deregister(&mmnf_dev_misc);
-out_prefetch:
-	mmnf_prefetch_exit();
-	return ret;
 }
 
 static void __exit mmnf_exit(void)

@@ -5,6 +5,7 @@
  * Shows no path, pid or address.  A directory lives exactly as long as its
  * field.  Written up in mmnf.4.
  */
+#include <linux/completion.h>
 #include <linux/kobject.h>
 #include <linux/kstrtox.h>
 #include <linux/sysfs.h>
@@ -12,6 +13,7 @@
 #include "internal.h"
 
 static struct kobject *mmnf_sysfs_fields;
+static DECLARE_COMPLETION(mmnf_sysfs_ready);
 
 static struct mmnf_field *field_of(struct kobject *kobj)
 {
@@ -208,12 +210,15 @@ static const struct kobj_type mmnf_field_ktype = {
 	.default_groups = mmnf_field_groups,
 };
 
-int mmnf_sysfs_init(struct kobject *parent)
+/*
+ * The directory hangs below the device, so the device is there first and can be
+ * opened before; ATTACH waits for it.  Never fails: a module that is in use
+ * already must not go away again, so without memory ATTACH is what fails.
+ */
+void mmnf_sysfs_init(struct kobject *parent)
 {
-	struct kobject *fields = kobject_create_and_add("fields", parent);
-
-	WRITE_ONCE(mmnf_sysfs_fields, fields);
-	return fields ? 0 : -ENOMEM;
+	mmnf_sysfs_fields = kobject_create_and_add("fields", parent);
+	complete_all(&mmnf_sysfs_ready);
 }
 
 void mmnf_sysfs_exit(void)
@@ -224,8 +229,9 @@ void mmnf_sysfs_exit(void)
 int mmnf_sysfs_add(struct mmnf_field *field)
 {
 	kobject_init(&field->kobj, &mmnf_field_ktype);
-	/* The device can be opened a moment before the directory is there. */
-	if (!READ_ONCE(mmnf_sysfs_fields))
-		return -EAGAIN;
+	if (wait_for_completion_killable(&mmnf_sysfs_ready))
+		return -EINTR;
+	if (!mmnf_sysfs_fields)
+		return -ENOMEM;
 	return kobject_add(&field->kobj, mmnf_sysfs_fields, "%llu", field->id);
 }
