@@ -14,16 +14,22 @@ VERSION := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
 SOVERSION := 0
 
 # The kernel to build for and to test in: the running one where its headers are
-# installed, else the newest with headers.  K=6.1 picks the newest 6.1.
-with_headers = $(patsubst /lib/modules/%/build,%,\
-	$(wildcard /lib/modules/$(1)/build))
+# installed, else the newest with headers.  K=6.1 picks the newest 6.1; K=6.12,
+# new and debug are those of tests/vm/kernels.sh, each in a root of its own.
+with_headers = $(patsubst $(1)/lib/modules/%/build,%,\
+	$(wildcard $(1)/lib/modules/$(2)/build))
 newest = $(lastword $(shell printf '%s\n' $(1) | sort -V))
 running := $(shell uname -r)
 ifeq ($(KVER),)
-KVER := $(or $(if $(K),,$(call with_headers,$(running))),\
-	$(call newest,$(call with_headers,$(K)*)))
+KVER := $(call newest,$(if $(K),$(or \
+	$(call with_headers,$(wildcard build/kernels/$(K)),*),\
+	$(call with_headers,,$(K)*)),$(or \
+	$(call with_headers,,$(running)),$(call with_headers,,*))))
 endif
-KDIR ?= /lib/modules/$(KVER)/build
+KROOT := $(if $(wildcard /lib/modules/$(KVER)/build),,$(patsubst \
+	%/lib/modules/$(KVER),$(CURDIR)/%,\
+	$(wildcard build/kernels/*/lib/modules/$(KVER))))
+KDIR ?= $(KROOT)/lib/modules/$(KVER)/build
 KMOD_DIR ?= build/kmod/$(KVER)
 
 PREFIX ?= /usr/local
@@ -167,8 +173,9 @@ check:
 	$(MAKE) run-tests
 
 check-vm:
-	tests/deps.sh build test
-	$(MAKE) run-tests T="$(or $(T),kselftest/* vm/*)"
+	tests/deps.sh build test $(patsubst %,kernel-%,\
+		$(filter 6.12 new debug,$(K)))
+	$(MAKE) run-tests T="$(or $(T),lint/kernel_warnings kselftest/* vm/*)"
 
 lint:
 	tests/deps.sh build test lint
@@ -183,7 +190,8 @@ quickstart:
 	$(MAKE) run-quickstart
 
 run-tests: all programs
-	set -f; KVER=$(KVER) tests/run $(T)
+	set -f; KVER=$(KVER) KVER_TOO=$(if $(TOO),$(notdir \
+		$(wildcard build/kernels/$(TOO)/lib/modules/*))) tests/run $(T)
 
 run-bench: all programs
 	set -f; KVER=$(KVER) build/venv/bin/python tests/bench/run.py $(T)

@@ -9,6 +9,7 @@
 #	tests/deps.sh			all
 #	tests/deps.sh build test	some of: build test lint quickstart
 #	tests/deps.sh kselftest		only the kernel's test harness header
+#	tests/deps.sh kernel-6.12	a kernel of tests/vm/kernels.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,6 +22,7 @@ declare -A packages=(
 		clang libclang-rt-14-dev linux-source-6.1"
 	[quickstart]="mricron-data gnuplot-nox"
 	[kselftest]="linux-source-6.1 xz-utils"
+	[kernel-6.12]="gcc-12 pahole"
 )
 
 apt=(apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0)
@@ -133,5 +135,6 @@ for group; do
 	esac
 	case $group in
 	test | quickstart) venv ;;
+	kernel-*) tests/vm/kernels.sh "${group#kernel-}" ;;
 	esac
 done

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What a guest boots: a kernel as ELF and a small initramfs, made from the
-installed Debian kernel and kept in build/vm.
+"""What a guest boots: a kernel as ELF and a small initramfs, made from an
+installed kernel, or one that kernels.sh made, and kept in build/vm.
 
 Nothing is downloaded and nothing outside build/vm is written.
 """
@@ -14,7 +14,9 @@ import tempfile
 import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-BUILD = os.path.join(os.path.dirname(os.path.dirname(HERE)), "build", "vm")
+TOP = os.path.dirname(os.path.dirname(HERE))
+BUILD = os.path.join(TOP, "build", "vm")
+KERNELS = os.path.join(TOP, "build", "kernels")
 
 # Enough to mount the host's root; the rest is loaded from there by modprobe.
 MODULES = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"]
@@ -22,22 +24,50 @@ APPLETS = ["sh", "mount", "insmod", "mkdir", "switch_root", "sleep", "cat",
            "ln", "cp", "ip"]
 
 
-def vmlinuz(kver):
-    """The installed kernel image of that version, or None."""
-    for path in (f"/boot/vmlinuz-{kver}", f"/usr/lib/modules/{kver}/vmlinuz"):
-        if os.path.exists(path):
-            return path
+def roots():
+    """Where kernels are: this machine, and what kernels.sh made."""
+    return ["/"] + sorted(glob.glob(os.path.join(KERNELS, "*", "")))
+
+
+def root_of(kver):
+    """The root whose /lib/modules has that version, or None."""
+    for root in roots():
+        if vmlinuz_in(root, kver):
+            return root
     return None
 
 
-def default_kver(prefix=""):
-    """The running kernel if it can be built for, else the newest that can,
-    else the newest there is; the same choice as the Makefile's."""
+def vmlinuz_in(root, kver):
+    for path in (f"boot/vmlinuz-{kver}", f"usr/lib/modules/{kver}/vmlinuz"):
+        if os.path.exists(os.path.join(root, path)):
+            return os.path.join(root, path)
+    return None
+
+
+def vmlinuz(kver):
+    """The kernel image of that version, or None."""
+    root = root_of(kver)
+    return root and vmlinuz_in(root, kver)
+
+
+def modules_folder(kver):
+    """Its modules, as this machine sees them."""
+    return os.path.join(root_of(kver), "lib/modules", kver)
+
+
+def default_kver(name=""):
+    """What K=name chooses: a kernel of kernels.sh by its name, else an installed
+    one whose version starts so.  The running kernel if it can be built for, else
+    the newest that can, else the newest there is; the same choice as the
+    Makefile's."""
+    root = os.path.join(KERNELS, name) if name else "/"
+    start = "" if os.path.isdir(root) else glob.escape(name)
+    root = root if os.path.isdir(root) else "/"
     found = [os.path.basename(path) for path in
-             glob.glob(f"/lib/modules/{glob.escape(prefix)}*")]
-    found = [kver for kver in found if vmlinuz(kver)]
-    built = [kver for kver in found
-             if os.path.isdir(f"/lib/modules/{kver}/build")]
+             glob.glob(os.path.join(root, f"lib/modules/{start}*"))]
+    found = [kver for kver in found if vmlinuz_in(root, kver)]
+    built = [kver for kver in found if
+             os.path.lexists(os.path.join(root, f"lib/modules/{kver}/build"))]
     if os.uname().release in built:
         return os.uname().release
 
@@ -85,7 +115,7 @@ def unpack_kernel(path):
 def kernel(kver):
     source = vmlinuz(kver)
     if not source:
-        raise FileNotFoundError(f"no kernel image for {kver} in /boot")
+        raise FileNotFoundError(f"no kernel image for {kver}")
     return cached(f"vmlinux-{kver}", [source, __file__],
                   lambda: unpack_kernel(source))
 
@@ -93,12 +123,14 @@ def kernel(kver):
 def modules_with_needs(kver):
     """Paths of MODULES and what they need, in load order; those built into the
     kernel are left out."""
-    if not os.path.exists(f"/lib/modules/{kver}/modules.dep.bin"):
-        subprocess.run(["/sbin/depmod", kver], check=True)
+    root = root_of(kver)
+    if not os.path.exists(f"{modules_folder(kver)}/modules.dep.bin"):
+        subprocess.run(["/sbin/depmod", "-b", root, kver], check=True)
     order = []
     for module in MODULES:
         shown = subprocess.run(
-            ["/sbin/modprobe", "-S", kver, "--show-depends", module],
+            ["/sbin/modprobe", "-d", root, "-S", kver, "--show-depends",
+             module],
             stdout=subprocess.PIPE, text=True, check=True).stdout
         for line in shown.splitlines():
             what, _, rest = line.partition(" ")

@@ -57,6 +57,10 @@ stage_one() {
 	mkdir -p "$n$share"
 	mount -t 9p -o "$p9,cache=none,access=any" share "$n$share" ||
 		stop "cannot mount the share"
+	# A kernel that is not installed brings its modules from elsewhere.
+	kver=$(cat $n/run/vm/kver)
+	[ -d "$n/lib/modules/$kver" ] ||
+		ln -s "$(cat $n/run/vm/modules)" "$n/lib/modules/$kver"
 	ip link set lo up
 	cp /bin/busybox /init $n/run/
 	exec switch_root $n /run/busybox sh /run/init second

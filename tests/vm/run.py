@@ -170,8 +170,10 @@ def write_control(control, args):
         for name, value in sorted(passed.items()):
             file.write(f"export {name}={shlex.quote(value)}\n")
         file.write(f"cd {shlex.quote(os.getcwd())}\n{command}\n")
-    with open(os.path.join(control, "share"), "w", encoding="utf-8") as file:
-        file.write(args.share)
+    for name, text in (("share", args.share), ("kver", args.kver),
+                       ("modules", image.modules_folder(args.kver))):
+        with open(os.path.join(control, name), "w", encoding="utf-8") as file:
+            file.write(text)
 
 
 def run(args):
@@ -212,7 +214,8 @@ def parse(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kver", default=os.environ.get("KVER") or None,
-                        help="kernel release, or the start of one: 6.1")
+                        help="kernel release, the start of one, or a name of\n"
+                        "kernels.sh: 6.1, 6.12, new, debug")
     parser.add_argument("--mem", default="1G")
     parser.add_argument("--smp", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=300, help="seconds")
