@@ -172,10 +172,18 @@ struct mmnf_field_info {
 	uint64_t nr_segments;
 	uint8_t fill[8]; /* one element, little-endian */
 	char engine_reason[128]; /* why this engine */
+	uint64_t tile_shape[MMNF_NDIM_MAX]; /* segment_shape if not in tiles */
+	int64_t stride_bytes[MMNF_NDIM_MAX]; /* inside a tile */
+	uint64_t data_offset_bytes; /* of the first tile in a segment's file */
+	char format[16]; /* "zarr", "npy", "safetensors", "gguf", "nifti",
+			  * "nrrd", "fbin", "raw" */
 };
 
 /**
  * mmnf_field_info() - geometry and engine of an open field
+ *
+ * As much as .size has room for is filled in.
+ *
  * Return: 0, -EINVAL if .size is wrong.
  */
 MMNF_API int mmnf_field_info(const struct mmnf_field *field,
@@ -295,37 +303,52 @@ MMNF_API int mmnf_field_stats(struct mmnf_field *field,
 
 /*
  * Pointer access.  The struct below is the read-only public head of every
- * field: it is here so that mmnf_activate() is arithmetic and one table look-up.
+ * field: it is here so that mmnf_activate() is arithmetic and one table look-up
+ * where at most one axis is cut into segments:
  *
  *	segment = sum(coord[i] * segment_stride[i], i < split) + coord[split] / k
- *	offset  = (coord[split] % k) * stride[split] + sum(coord[i] * stride[i])
+ *	offset  = data_offset + (coord[split] % k) * stride[split]
+ *		  + sum(coord[i] * stride[i], i > split)
+ *
+ * Fields in tiles, or cut along several axes, take mmnf_activate_tiled().
  */
 struct mmnf_window {
 	uint64_t tag; /* segment + 1; 0 while empty or changing */
-	const char *base; /* start of the segment's data in memory */
+	const char *base; /* start of the segment's file in memory */
+	uint64_t bytes; /* length of the file there */
+	const char *index; /* table of its tiles; NULL: none */
 };
 
 struct mmnf_view {
 	uint32_t ndim, split, window_mask, observe;
+	uint32_t tiled, reserved;
 	uint64_t split_extent; /* k: elements of axis `split` per segment */
+	uint64_t data_offset; /* bytes */
+	uint64_t row; /* see mmnf_row_elements() */
 	uint64_t extent[MMNF_NDIM_MAX];
 	uint64_t segment_stride[MMNF_NDIM_MAX]; /* segments, axes < split */
-	uint64_t stride_bytes[MMNF_NDIM_MAX]; /* axes >= split */
+	int64_t stride_bytes[MMNF_NDIM_MAX]; /* axes >= split */
 	struct mmnf_window *window;
 };
 
 MMNF_API const void *mmnf_activate_slow(struct mmnf_field *field,
 					uint64_t segment, uint64_t offset);
+MMNF_API const void *mmnf_activate_tiled(struct mmnf_field *field,
+					 const uint64_t *coord);
 
 /**
  * mmnf_activate() - pointer to an element
  * @field: an open field
  * @coord: ndim coordinates
  *
- * The row of the last axis follows the element in memory.  Nothing is read
- * here: touching the memory does it.  The pointer stays good until the field is
- * closed or max_windows other segments have been activated since.  A read error
- * or a file cut short raises SIGBUS at the touch; mmnf_get() does not.
+ * mmnf_row_elements() elements of the last axis lie there one behind the other:
+ * the row as far as the tile goes.  The others of a field that is not in tiles
+ * are found by mmnf_field_info.stride_bytes.  Nothing is read here: touching the
+ * memory does it.  The pointer stays good until the field is closed or
+ * max_windows other segments have been activated since.  A pointer to a tile
+ * that was never written goes on showing the fill value after somebody writes
+ * the tile: activate again.  A read error or a file cut short raises SIGBUS at
+ * the touch; mmnf_get() does not.
  *
  * Return: the address, or NULL (mmnf_last_error() says why) if a coordinate is
  * outside or the segment cannot be mapped.
@@ -339,6 +362,9 @@ static inline const void *mmnf_activate(struct mmnf_field *field,
 	const char *base;
 	uint32_t i;
 
+	if (v->tiled)
+		return mmnf_activate_tiled(field, coord);
+	offset = v->data_offset;
 	for (i = 0; i < v->ndim; i++) {
 		if (coord[i] >= v->extent[i])
 			return mmnf_activate_slow(field, UINT64_MAX, i);
@@ -346,10 +372,10 @@ static inline const void *mmnf_activate(struct mmnf_field *field,
 			segment += coord[i] * v->segment_stride[i];
 		} else if (i == v->split) {
 			segment += coord[i] / v->split_extent;
-			offset +=
-				coord[i] % v->split_extent * v->stride_bytes[i];
+			offset += coord[i] % v->split_extent *
+				  (uint64_t)v->stride_bytes[i];
 		} else {
-			offset += coord[i] * v->stride_bytes[i];
+			offset += coord[i] * (uint64_t)v->stride_bytes[i];
 		}
 	}
 	w = &v->window[segment & v->window_mask];
@@ -359,6 +385,25 @@ static inline const void *mmnf_activate(struct mmnf_field *field,
 	    __atomic_load_n(&w->tag, __ATOMIC_ACQUIRE) != tag)
 		return mmnf_activate_slow(field, segment, offset);
 	return base + offset;
+}
+
+/**
+ * mmnf_row_elements() - how much of the last axis lies behind an element
+ * @coord: ndim coordinates, inside
+ *
+ * Return: elements, this one included, that follow each other in memory from
+ * mmnf_activate(field, coord) on: up to the end of the row or of its tile; 1
+ * where the last axis is not the fastest in the file (Fortran order).
+ */
+static inline uint64_t mmnf_row_elements(const struct mmnf_field *field,
+					 const uint64_t *coord)
+{
+	const struct mmnf_view *v = (const struct mmnf_view *)field;
+	uint64_t c = coord[v->ndim - 1];
+	uint64_t to_end = v->extent[v->ndim - 1] - c;
+	uint64_t in_tile = v->row - c % v->row;
+
+	return in_tile < to_end ? in_tile : to_end;
 }
 
 /**

@@ -43,21 +43,54 @@ static int probe(char *reason, size_t len)
 	return 0;
 }
 
-static int attach(struct mmnf_field *field, int device, int fd)
+static bool add_axis(struct mmnf_ioc_attach *a, u64 extent, s64 stride)
 {
-	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	struct mmnf_ioc_attach a = { .size = sizeof(a) };
-	struct mmnf_ioc_policy policy = { .size = sizeof(policy) };
+	if (extent == 1)
+		return true;
+	if (a->ndim == MMNF_MAX_NDIM)
+		return false;
+	a->extent[a->ndim] = extent;
+	a->stride_bytes[a->ndim++] = stride;
+	return true;
+}
+
+/*
+ * The axes of a segment: of its tiles, then those inside a tile.  Where they are
+ * too many, or the tiles lie in an order of their own, it is a row of bytes.
+ */
+static void describe(const struct mmnf_geometry *g, u64 file_bytes,
+		     struct mmnf_ioc_attach *a)
+{
+	bool known = g->segment_bytes + g->index_bytes <= file_bytes;
 	u32 i;
 
+	a->element_bytes = g->element_bytes;
+	a->record_bytes = g->record_bytes;
+	a->data_offset_bytes = g->data_offset;
+	for (i = 0; i < g->ndim; i++)
+		known &= add_axis(a, g->tiles[i],
+				  (s64)(g->tile_stride[i] * g->tile_bytes));
+	for (i = 0; i < g->ndim; i++)
+		known &= add_axis(a, g->tile[i], g->stride_bytes[i]);
+	if (known && a->ndim)
+		return;
+	memset(a->extent, 0, sizeof(a->extent));
+	memset(a->stride_bytes, 0, sizeof(a->stride_bytes));
+	a->ndim = 1;
+	a->element_bytes = 1;
+	a->data_offset_bytes = 0;
+	a->record_bytes = 0;
+	a->extent[0] = file_bytes;
+	a->stride_bytes[0] = 1;
+}
+
+static int attach(struct mmnf_field *field, int device, int fd, u64 file_bytes)
+{
+	struct mmnf_ioc_attach a = { .size = sizeof(a) };
+	struct mmnf_ioc_policy policy = { .size = sizeof(policy) };
+
 	a.fd = fd;
-	a.ndim = g->ndim;
-	a.element_bytes = g->element_bytes;
-	a.record_bytes = g->record_bytes;
-	for (i = 0; i < g->ndim; i++) {
-		a.extent[i] = g->chunk[i];
-		a.stride_bytes[i] = (s64)g->stride_bytes[i];
-	}
+	describe(mmnf_field_geometry(field), file_bytes, &a);
 	if (ioctl(device, MMNF_IOC_ATTACH, &a))
 		return -errno;
 	policy.mode = MMNF_MODE_MANUAL;
@@ -68,21 +101,20 @@ static int attach(struct mmnf_field *field, int device, int fd)
 
 static int map(struct mmnf_field *field, int fd, struct mmnf_mapping *m)
 {
-	u64 bytes = mmnf_field_geometry(field)->segment_bytes;
 	int place = m->base ? MAP_FIXED : 0, device, err;
 	void *p;
 
 	device = open(DEVICE, O_RDWR | O_CLOEXEC);
 	if (device < 0)
 		return mmnf_error_system(errno, DEVICE);
-	err = attach(field, device, fd);
+	err = attach(field, device, fd, m->bytes);
 	if (err) {
 		close(device);
 		return mmnf_error_system(-err,
 					 DEVICE ": attaching segment %" PRIu64,
 					 m->segment);
 	}
-	p = mmap(m->base, bytes, PROT_READ, MAP_SHARED | place, device, 0);
+	p = mmap(m->base, m->bytes, PROT_READ, MAP_SHARED | place, device, 0);
 	if (p == MAP_FAILED) {
 		err = errno;
 		close(device);
@@ -115,8 +147,7 @@ static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
 	struct mmnf_field_stats *kept = &field->stats;
 	u64 pending = kept->pending_pages;
 
-	munmap(m->base, round_up_u64(mmnf_field_geometry(field)->segment_bytes,
-				     mmnf_page_bytes()));
+	munmap(m->base, round_up_u64(m->bytes, mmnf_page_bytes()));
 	add_stats(m->device, kept);
 	/* What was waiting there will not be used through this mapping. */
 	kept->wasted_pages += kept->pending_pages - pending;

@@ -18,23 +18,23 @@ static int probe(char *reason, size_t len)
 
 static int map(struct mmnf_field *field, int fd, struct mmnf_mapping *m)
 {
-	u64 bytes = mmnf_field_geometry(field)->segment_bytes;
 	int place = m->base ? MAP_FIXED : 0;
 	void *p;
 
-	p = mmap(m->base, bytes, PROT_READ, MAP_SHARED | place, fd, 0);
+	(void)field;
+	p = mmap(m->base, m->bytes, PROT_READ, MAP_SHARED | place, fd, 0);
 	if (p == MAP_FAILED)
 		return mmnf_error_system(errno, "mapping segment %" PRIu64,
 					 m->segment);
-	madvise(p, bytes, MADV_RANDOM);
+	madvise(p, m->bytes, MADV_RANDOM);
 	m->base = p;
 	return 0;
 }
 
 static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
 {
-	munmap(m->base, round_up_u64(mmnf_field_geometry(field)->segment_bytes,
-				     mmnf_page_bytes()));
+	(void)field;
+	munmap(m->base, round_up_u64(m->bytes, mmnf_page_bytes()));
 }
 
 static void prefetch(struct mmnf_field *field, struct mmnf_segment *s,

@@ -43,9 +43,9 @@ MMNF_EXPORT int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
 		segment_bytes = memcmp(fill, zero, mmnf_dtype_bytes(dtype)) ?
 					SEGMENT_DEFAULT_FILLED :
 					SEGMENT_DEFAULT;
-	err = mmnf_geometry_cut(dtype, ndim, shape, segment_bytes, chunk);
+	err = mmnf_geometry_cut(dtype, ndim, shape, NULL, segment_bytes, chunk);
 	if (!err)
-		err = mmnf_geometry_init(&g, dtype, ndim, shape, chunk);
+		err = mmnf_geometry_init(&g, dtype, ndim, shape, chunk, NULL);
 	if (err)
 		return err;
 	mmnf_geometry_set_fill(&g, fill);
@@ -86,7 +86,12 @@ static void fill_view(struct mmnf_field *field)
 
 	v->ndim = g->ndim;
 	v->split = g->split;
+	v->tiled = !g->flat;
 	v->observe = field->walk != NULL;
+	v->data_offset = g->data_offset;
+	v->row = g->stride_bytes[g->ndim - 1] == (s64)g->element_bytes ?
+			 g->tile[g->ndim - 1] :
+			 1;
 	v->split_extent = g->chunk[g->split];
 	for (i = 0; i < g->ndim; i++) {
 		v->extent[i] = g->shape[i];
@@ -178,10 +183,11 @@ MMNF_EXPORT int mmnf_field_info(const struct mmnf_field *field,
 	struct mmnf_field_info info = { 0 };
 
 	mmnf_error_enter("mmnf_field_info");
-	if (out->size != sizeof(*out))
+	if (out->size < offsetof(struct mmnf_field_info, tile_shape) ||
+	    out->size > sizeof(*out))
 		return mmnf_error(EINVAL, "size is %zu: expected %zu",
 				  out->size, sizeof(*out));
-	info.size = sizeof(info);
+	info.size = out->size;
 	info.dtype = g->dtype;
 	info.ndim = g->ndim;
 	info.engine = field->engine;
@@ -194,7 +200,11 @@ MMNF_EXPORT int mmnf_field_info(const struct mmnf_field *field,
 	memcpy(info.fill, g->fill, sizeof(info.fill));
 	snprintf(info.engine_reason, sizeof(info.engine_reason), "%s",
 		 field->engine_reason);
-	*out = info;
+	memcpy(info.tile_shape, g->tile, sizeof(info.tile_shape));
+	memcpy(info.stride_bytes, g->stride_bytes, sizeof(info.stride_bytes));
+	info.data_offset_bytes = g->data_offset;
+	snprintf(info.format, sizeof(info.format), "zarr");
+	memcpy(out, &info, info.size);
 	return 0;
 }
 

@@ -71,12 +71,12 @@ static void start_reading(struct mmnf_field *field, struct mmnf_segment *s,
 }
 
 /* Adds a run as pages; false if there is no room. */
-static bool add_span(const struct mmnf_geometry *g, struct mmnf_span *spans,
+static bool add_span(const struct mmnf_segment *s, struct mmnf_span *spans,
 		     u32 *nr, const struct mmnf_run *run)
 {
 	u64 page = mmnf_page_bytes(), start = run->offset / page * page;
 	u64 end = min_u64(round_up_u64(run->offset + run->bytes, page),
-			  g->segment_bytes);
+			  s->file_bytes);
 	struct mmnf_span *last = *nr ? &spans[*nr - 1] : NULL;
 
 	if (last && start >= last->start &&
@@ -111,8 +111,7 @@ static int each_segment(struct mmnf_field *field, const struct mmnf_box *box,
 	if (!*bytes)
 		return 0;
 	*bytes = 0;
-	mmnf_runs_cover(g, &normal, mmnf_page_bytes());
-	mmnf_runs_init(&it, g, &normal, most);
+	mmnf_runs_init_mode(&it, g, &normal, most, MMNF_RUNS_COVER);
 	while (*bytes < most && mmnf_runs_next(&it, &run)) {
 		if (s && s->number != run.segment) {
 			fn(field, s, spans, nr, bytes);
@@ -125,11 +124,12 @@ static int each_segment(struct mmnf_field *field, const struct mmnf_box *box,
 			mmnf_runs_skip_segment(&it);
 			continue;
 		}
-		if (add_span(g, spans, &nr, &run))
+		if (mmnf_segment_place(field, s, &run) ||
+		    add_span(s, spans, &nr, &run))
 			continue;
 		fn(field, s, spans, nr, bytes);
 		nr = 0;
-		add_span(g, spans, &nr, &run);
+		add_span(s, spans, &nr, &run);
 	}
 	if (s) {
 		fn(field, s, spans, nr, bytes);
@@ -235,8 +235,7 @@ static void probe_load(struct mmnf_field *field, struct probe *p,
 	p->segment = s->number;
 	p->first = number / PROBE_PAGES * PROBE_PAGES;
 	start = p->first * page;
-	bytes = min_u64(mmnf_field_geometry(field)->segment_bytes - start,
-			PROBE_PAGES * page);
+	bytes = min_u64(s->file_bytes - start, PROBE_PAGES * page);
 	memset(p->mapped, 0, sizeof(p->mapped));
 	if (!ask_mincore(s->fd, start, bytes, p->resident))
 		memset(p->resident, 0, sizeof(p->resident));
@@ -281,7 +280,8 @@ static void classify_box(struct mmnf_field *field, struct probe *p,
 	struct mmnf_runs it;
 	struct mmnf_run run;
 
-	mmnf_runs_init(&it, mmnf_field_geometry(field), normal, S64_MAX);
+	mmnf_runs_init_mode(&it, mmnf_field_geometry(field), normal, S64_MAX,
+			    MMNF_RUNS_WRITE);
 	while (mmnf_runs_next(&it, &run)) {
 		if (s && s->number != run.segment) {
 			mmnf_segment_put(field, s);
@@ -292,7 +292,8 @@ static void classify_box(struct mmnf_field *field, struct probe *p,
 			mmnf_runs_skip_segment(&it);
 			continue;
 		}
-		classify(field, p, s, &run, out);
+		if (!mmnf_segment_place(field, s, &run))
+			classify(field, p, s, &run, out);
 	}
 	if (s)
 		mmnf_segment_put(field, s);

@@ -300,7 +300,7 @@ static int copy_blocks(struct mmnf_field *field, struct copy *c,
 		}
 		err = read_block(c, bytes);
 		if (!err)
-			err = mmnf_io_write(field, &box, c->packed);
+			err = mmnf_write_box(field, &box, c->packed);
 		if (err)
 			return err;
 		done += bytes;

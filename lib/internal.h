@@ -66,36 +66,81 @@ bool mmnf_dtype_is_float(enum mmnf_dtype dtype);
 /* ---- geometry.c */
 
 /**
- * struct mmnf_geometry - a field's shape and how it is cut into segments
- * @split: the axis that is cut; chunk[] is 1 before it, and the grid is 1
- *	after it, so that a segment is one run of C-order bytes
- * @stride_bytes: for axes >= @split, inside a segment
- * @segment_stride: for axes <= @split, in segments
- * @record_bytes: a row of the last axis if that is at most 1 MiB, else 0
+ * struct mmnf_geometry - a field's shape and where its elements lie
+ * @chunk: elements of one segment (one file) along each axis
+ * @tile: elements of one tile; divides @chunk
+ * @grid: segments along each axis
+ * @tiles: tiles of one segment along each axis
+ * @segment_stride: in segments, C order over the whole grid
+ * @tile_stride: in tiles, C order over a segment
+ * @stride_bytes: inside a tile, signed
+ * @order: axes from the largest stride to the smallest
+ * @data_offset: of element (0, 0, ...) of tile 0 in a segment's file
+ * @segment_bytes: end of the last tile in a segment's file
+ * @index_bytes: of the table of tiles that the file has besides; 0: none
+ * @record_bytes: a row of the fastest axis if that is at most 1 MiB, else 0
+ * @flat: one tile per segment and one axis, @split, that is cut: chunk[] is 1
+ *	before it and grid[] is 1 behind it.  mmnf_activate() is then inline.
+ * @index_first: the index lies before the tiles, not behind them
+ * @indexed: a segment's index tells where a tile is.  Offsets are nominal until
+ *	mmnf_segment_place() has been asked: tile t at
+ *	data_offset + t * tile_bytes.
  *
- * Invariants: total_bytes and nr_segments * segment_bytes are at most S64_MAX,
- * so positions and offsets never overflow.
+ *	element -> segment, tile in it, place in that:
+ *	c / chunk     c % chunk / tile     c % tile * stride_bytes
+ *
+ * Invariants: total_bytes and nr_segments * (segment_bytes + index_bytes) are at
+ * most S64_MAX, so positions and offsets never overflow.
  */
 struct mmnf_geometry {
 	enum mmnf_dtype dtype;
 	u32 ndim, split, element_bytes;
+	bool flat, indexed, index_first, fill_is_zero;
+	u8 fill[8];
 	u64 shape[MMNF_NDIM_MAX];
 	u64 chunk[MMNF_NDIM_MAX];
+	u64 tile[MMNF_NDIM_MAX];
 	u64 grid[MMNF_NDIM_MAX];
-	u64 stride_bytes[MMNF_NDIM_MAX];
+	u64 tiles[MMNF_NDIM_MAX];
 	u64 segment_stride[MMNF_NDIM_MAX];
-	u64 total_bytes, segment_bytes, nr_segments, record_bytes;
-	u8 fill[8];
-	bool fill_is_zero;
+	u64 tile_stride[MMNF_NDIM_MAX];
+	s64 stride_bytes[MMNF_NDIM_MAX];
+	u32 order[MMNF_NDIM_MAX];
+	u64 data_offset, tile_bytes, nr_tiles;
+	u64 total_bytes, segment_bytes, index_bytes, nr_segments, record_bytes;
 };
 
-/* From a shape and a chunk shape; fill is left zero. */
+/*
+ * From a shape, a chunk shape and a tile shape, or NULL for a tile per chunk;
+ * fill is left zero.
+ */
 int mmnf_geometry_init(struct mmnf_geometry *g, enum mmnf_dtype dtype,
-		       unsigned int ndim, const u64 *shape, const u64 *chunk);
+		       unsigned int ndim, const u64 *shape, const u64 *chunk,
+		       const u64 *tile);
 
-/* The chunk shape of the native layout for at most segment_bytes per file. */
+/*
+ * One strided array in one file, element (0, 0, ...) at data_offset.  Every
+ * element must lie inside file_bytes.
+ */
+int mmnf_geometry_init_file(struct mmnf_geometry *g, enum mmnf_dtype dtype,
+			    unsigned int ndim, const u64 *shape,
+			    const s64 *stride_bytes, u64 data_offset,
+			    u64 file_bytes);
+
+/*
+ * The chunk shape of the native layout for at most segment_bytes per file: one
+ * run of elements, or of tiles where tile is not NULL, in C order.
+ */
 int mmnf_geometry_cut(enum mmnf_dtype dtype, unsigned int ndim,
-		      const u64 *shape, u64 segment_bytes, u64 *chunk);
+		      const u64 *shape, const u64 *tile, u64 segment_bytes,
+		      u64 *chunk);
+
+/* More elements along axis 0. */
+int mmnf_geometry_grow(struct mmnf_geometry *g, u64 extent);
+
+/* Segment and nominal offset of an element that is inside. */
+void mmnf_geometry_locate(const struct mmnf_geometry *g, const u64 *coord,
+			  u64 *segment, u64 *offset);
 
 void mmnf_geometry_set_fill(struct mmnf_geometry *g, const void *fill);
 void mmnf_geometry_fill(const struct mmnf_geometry *g, void *dst, u64 bytes);
@@ -109,38 +154,85 @@ int mmnf_geometry_box(const struct mmnf_geometry *g, const struct mmnf_box *box,
 
 /* ---- runs.c */
 
-/* bytes at offset of a segment, which belong at dst of the packed box */
+/**
+ * struct mmnf_run - bytes of a segment that belong to a box
+ * @segment: number
+ * @offset: of the first byte; see mmnf_geometry.indexed
+ * @bytes: from there on
+ * @dst: where the first of them goes in the packed box
+ * @unit: 0: @bytes in one piece.  Else pieces of @unit bytes:
+ * @file_stride: from one piece to the next inside @bytes
+ * @dst_stride: from one piece to the next in the packed box
+ *
+ *	file   [unit]..gap..[unit]..gap..[unit]		bytes, read as a whole
+ *	box    [unit]   [unit]   [unit]			or the other way round
+ */
 struct mmnf_run {
 	u64 segment, offset, bytes, dst;
+	u32 unit, file_stride;
+	s64 dst_stride;
+};
+
+/* From what was read at the run's offset to its places in the packed box. */
+void mmnf_run_scatter(const struct mmnf_run *run, const void *from, void *box);
+/* And back: @run has no gaps, as those of MMNF_RUNS_WRITE. */
+void mmnf_run_gather(const struct mmnf_run *run, const void *box, void *to);
+/* The same places with the fill value. */
+void mmnf_run_fill(const struct mmnf_geometry *g, const struct mmnf_run *run,
+		   void *box);
+
+/**
+ * enum mmnf_runs_mode - what the runs are for
+ * @MMNF_RUNS_READ: gaps of less than a page are read and thrown away
+ * @MMNF_RUNS_WRITE: no byte that is not the box's is in a run
+ * @MMNF_RUNS_COVER: hints: runs cover the box with gaps of less than a page;
+ *	they are never in pieces, and @dst means nothing
+ */
+enum mmnf_runs_mode { MMNF_RUNS_READ, MMNF_RUNS_WRITE, MMNF_RUNS_COVER };
+
+/* Along each axis: the box's elements [at, at + n), counted in the box. */
+struct mmnf_part {
+	u64 at[MMNF_NDIM_MAX], n[MMNF_NDIM_MAX];
 };
 
 /**
- * struct mmnf_runs - the contiguous pieces of a box, in C order
- * @axis: axes before it are counted by @index; the rest is one run
- * @limit: most bytes of one piece
+ * struct mmnf_runs - a box as runs: segment by segment, tile by tile, and inside
+ *	a tile in the order of the file
+ * @in_segment: what of the box is in the present segment
+ * @in_tile: and in the present tile
+ * @axis: axes order[0 .. axis) are counted by @index, the rest is one run
+ * @pos: bytes, or pieces, of that run that were handed out
  */
 struct mmnf_runs {
 	const struct mmnf_geometry *g;
-	struct mmnf_box box;
-	u32 axis;
+	enum mmnf_runs_mode mode;
 	bool end;
+	u32 axis, file_stride;
+	s64 dst_stride;
+	u64 unit, nr, pos, limit, last_segment;
+	u64 segment, offset, dst;
+	struct mmnf_box box;
+	u64 dst_pitch[MMNF_NDIM_MAX];
 	u64 index[MMNF_NDIM_MAX];
-	u64 run_bytes, pos, limit, last_segment;
+	struct mmnf_part in_segment, in_tile;
 };
 
-void mmnf_runs_init(struct mmnf_runs *it, const struct mmnf_geometry *g,
-		    const struct mmnf_box *normal, u64 limit);
+/* limit: most bytes of one run, at least 4096 */
+void mmnf_runs_init_mode(struct mmnf_runs *it, const struct mmnf_geometry *g,
+			 const struct mmnf_box *normal, u64 limit,
+			 enum mmnf_runs_mode mode);
+
+static inline void mmnf_runs_init(struct mmnf_runs *it,
+				  const struct mmnf_geometry *g,
+				  const struct mmnf_box *normal, u64 limit)
+{
+	mmnf_runs_init_mode(it, g, normal, limit, MMNF_RUNS_READ);
+}
+
 bool mmnf_runs_next(struct mmnf_runs *it, struct mmnf_run *run);
 
 /* Passes over the runs that follow in the segment of the last one. */
 void mmnf_runs_skip_segment(struct mmnf_runs *it);
-
-/*
- * The box that covers @box with no gap smaller than @gap bytes inside: for
- * hints, whose unit is the page.
- */
-void mmnf_runs_cover(const struct mmnf_geometry *g, struct mmnf_box *box,
-		     u64 gap);
 
 /* ---- store/zarr.c */
 
@@ -196,10 +288,11 @@ int mmnf_array_finish(struct mmnf_array *a, bool fortran, u64 file_bytes);
 
 /**
  * struct mmnf_segment - an open segment file
+ * @file_bytes: length when it was opened
  * @refs: users; 0: may be closed
  */
 struct mmnf_segment {
-	u64 number, stamp;
+	u64 number, stamp, file_bytes;
 	u32 refs;
 	int fd;
 	bool cached, dirty, created;
@@ -224,20 +317,32 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 		     struct mmnf_segment **out);
 void mmnf_segment_put(struct mmnf_field *field, struct mmnf_segment *s);
 int mmnf_segment_sync(struct mmnf_field *field);
+
+/*
+ * From a nominal offset (mmnf_geometry.indexed) to the one in the file.
+ * Returns 0; 1: the tile is absent and run is left as it is; or -errno.
+ */
+int mmnf_segment_place(struct mmnf_field *field, struct mmnf_segment *s,
+		       struct mmnf_run *run);
+
+/* What a segment is called in messages; name has MMNF_KEY_MAX bytes. */
+void mmnf_segment_name(const struct mmnf_field *field, u64 number, char *name);
 void mmnf_segment_close_all(struct mmnf_field *field);
 
 /* ---- window.c */
 
 /**
  * struct mmnf_mapping - a segment in memory
+ * @bytes: length of the mapping
  * @device: the open device behind it, -1 for none
  * @generation: when it was last activated; see window.c
+ * @retired: there is a newer one of the segment: kept for pointers into it
  */
 struct mmnf_mapping {
-	u64 segment, generation;
+	u64 segment, generation, bytes;
 	char *base;
 	int device;
-	bool absent;
+	bool absent, retired;
 	struct mmnf_mapping *next;
 };
 
@@ -248,13 +353,17 @@ struct mmnf_windows {
 	struct mmnf_mapping **chain;
 	int pattern; /* memfd of the fill value, -1 until needed */
 	u64 pattern_bytes;
+	char *fill_tile; /* what absent tiles of present segments look like */
 };
 
 int mmnf_window_init(struct mmnf_field *field, u32 max_windows);
 void mmnf_window_exit(struct mmnf_field *field);
 
-/* A segment file has appeared: show it where its absence was mapped. */
-int mmnf_window_refresh(struct mmnf_field *field, u64 segment);
+/*
+ * A segment file has appeared, or another took its place: later pointers go
+ * there.  Earlier ones follow where the field is flat.
+ */
+int mmnf_window_refresh(struct mmnf_field *field, u64 segment, bool replaced);
 
 /*
  * Where a segment is mapped from a file, or NULL.  The caller holds
@@ -311,10 +420,23 @@ static inline void mmnf_count(u64 *counter, u64 n)
 	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
 }
 
-/* ---- io.c */
+/* ---- shard.c: segments with an index */
 
-int mmnf_io_write(struct mmnf_field *field, const struct mmnf_box *normal,
-		  const void *src);
+/* What the index says, where it is no place in the file. */
+#define MMNF_TILE_ABSENT (UINT64_MAX)
+#define MMNF_TILE_WRONG (UINT64_MAX - 1)
+
+/* The place of a nominal offset by an index in memory. */
+u64 mmnf_shard_place(const struct mmnf_geometry *g, const void *index,
+		     u64 file_bytes, u64 nominal);
+
+/* Sets the text for MMNF_TILE_WRONG. */
+int mmnf_shard_wrong(struct mmnf_field *field, u64 segment, u64 nominal);
+
+/* ---- write.c */
+
+int mmnf_write_box(struct mmnf_field *field, const struct mmnf_box *normal,
+		   const void *src);
 
 /* ---- hint.c */
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Copying out and in: pread and pwrite, so that an error of storage is a return
- * value.
+ * Copying out: pread, so that an error of storage is a return value.
  *
  * A box of many pieces is read in rounds.  A round sorts its pieces into file
  * order, merges neighbours, takes what is resident, starts reading all the rest
@@ -45,7 +44,7 @@ static int cut_short(struct mmnf_field *field, const struct mmnf_segment *s)
 	struct stat st = { 0 };
 
 	fstat(s->fd, &st);
-	mmnf_zarr_key(&field->zarr, s->number, key);
+	mmnf_segment_name(field, s->number, key);
 	return mmnf_error(EIO,
 			  "segment %s is %" PRIu64 " bytes: expected %" PRIu64,
 			  key, (u64)st.st_size,
@@ -139,15 +138,17 @@ static void scatter(const struct round *r, const struct extent *e)
 	u32 i;
 
 	for (i = e->first; i < e->first + e->nr; i++)
-		memcpy(r->dst + r->runs[i].dst,
-		       r->scratch + (r->runs[i].offset - e->offset),
-		       r->runs[i].bytes);
+		mmnf_run_scatter(&r->runs[i],
+				 r->scratch + (r->runs[i].offset - e->offset),
+				 r->dst);
 }
 
 static int read_extent(struct round *r, struct extent *e,
 		       struct mmnf_segment *s, bool wait)
 {
-	char *to = e->nr == 1 ? r->dst + r->runs[e->first].dst : r->scratch;
+	const struct mmnf_run *first = &r->runs[e->first];
+	bool direct = e->nr == 1 && !first->unit;
+	char *to = direct ? r->dst + first->dst : r->scratch;
 	int err = 0;
 
 	if (wait)
@@ -156,7 +157,7 @@ static int read_extent(struct round *r, struct extent *e,
 		return 0;
 	if (err)
 		return err;
-	if (e->nr > 1)
+	if (!direct)
 		scatter(r, e);
 	e->done = true;
 	return 0;
@@ -184,8 +185,7 @@ static int run_pass(struct round *r, enum pass pass)
 			break;
 		if (absent) {
 			for (k = e->first; k < e->first + e->nr; k++)
-				mmnf_geometry_fill(g, r->dst + r->runs[k].dst,
-						   r->runs[k].bytes);
+				mmnf_run_fill(g, &r->runs[k], r->dst);
 			e->done = true;
 		} else if (pass == START) {
 			mmnf_hint_willneed(s->fd, e->offset, e->bytes);
@@ -198,10 +198,45 @@ static int run_pass(struct round *r, enum pass pass)
 	return err;
 }
 
+/* From nominal offsets to those in the files; what is absent is done with. */
+static int place(struct round *r)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(r->field);
+	struct mmnf_segment *s = NULL;
+	u64 at = UINT64_MAX;
+	bool absent = false;
+	u32 i, kept = 0;
+	int err = 0;
+
+	if (!g->indexed)
+		return 0;
+	for (i = 0; !err && i < r->nr_runs; i++) {
+		struct mmnf_run *run = &r->runs[i];
+		int missing = 1;
+
+		err = switch_to(r->field, &s, &absent, &at, run->segment);
+		if (!err && !absent)
+			missing = mmnf_segment_place(r->field, s, run);
+		if (missing < 0)
+			err = missing;
+		else if (!err && missing)
+			mmnf_run_fill(g, run, r->dst);
+		else if (!err)
+			r->runs[kept++] = *run;
+	}
+	r->nr_runs = kept;
+	if (s)
+		mmnf_segment_put(r->field, s);
+	return err;
+}
+
 static int round_end(struct round *r)
 {
 	int err;
 
+	err = place(r);
+	if (err)
+		return err;
 	merge(r);
 	err = run_pass(r, TAKE_RESIDENT);
 	if (!err)
@@ -252,26 +287,42 @@ static int round_add(struct round *r, struct mmnf_runs *it, u64 dst)
  * The first piece of a box: most boxes have no other.  Here the predictor
  * learns of the access, before anybody waits.
  */
-static int read_first(struct mmnf_field *field, const struct mmnf_run *run,
-		      char *dst, const void *ip)
+static int read_first(struct mmnf_field *field, struct mmnf_run *run, char *dst,
+		      const void *ip)
 {
 	struct mmnf_segment *s;
+	char *scratch = NULL, *to = dst + run->dst;
+	u64 nominal = run->offset;
 	bool resident;
 	int err;
 
 	err = mmnf_segment_get(field, run->segment, false, &s);
 	if (err == -ENOENT) {
-		mmnf_geometry_fill(mmnf_field_geometry(field), dst, run->bytes);
+		mmnf_run_fill(mmnf_field_geometry(field), run, dst);
 		return 0;
 	}
 	if (err)
 		return err;
-	resident = read_resident(s, dst, run->bytes, run->offset);
-	if (field->walk &&
-	    !mmnf_walk_again(field, run->segment, run->offset, ip))
-		mmnf_walk_touch(field, run->segment, run->offset, ip, resident);
+	err = mmnf_segment_place(field, s, run);
+	if (err > 0)
+		mmnf_run_fill(mmnf_field_geometry(field), run, dst);
+	if (!err && run->unit) {
+		to = scratch = malloc(run->bytes);
+		if (!scratch)
+			err = mmnf_error(ENOMEM, "no memory");
+	}
+	if (err) {
+		mmnf_segment_put(field, s);
+		return err < 0 ? err : 0;
+	}
+	resident = read_resident(s, to, run->bytes, run->offset);
+	if (field->walk && !mmnf_walk_again(field, run->segment, nominal, ip))
+		mmnf_walk_touch(field, run->segment, nominal, ip, resident);
 	if (!resident)
-		err = read_all(field, s, dst, run->bytes, run->offset);
+		err = read_all(field, s, to, run->bytes, run->offset);
+	if (!err && scratch)
+		mmnf_run_scatter(run, scratch, dst);
+	free(scratch);
 	mmnf_segment_put(field, s);
 	return err;
 }
@@ -395,68 +446,4 @@ MMNF_EXPORT ssize_t mmnf_batch_get(struct mmnf_field *field,
 	mmnf_count(&field->stats.gets, 1);
 	mmnf_count(&field->stats.get_bytes, bytes);
 	return (ssize_t)bytes;
-}
-
-int mmnf_io_write(struct mmnf_field *field, const struct mmnf_box *normal,
-		  const void *src)
-{
-	const char *from = src;
-	struct mmnf_segment *s = NULL;
-	struct mmnf_runs it;
-	struct mmnf_run run;
-	int err = 0;
-
-	mmnf_runs_init(&it, mmnf_field_geometry(field), normal, CALL_BYTES);
-	while (!err && mmnf_runs_next(&it, &run)) {
-		u64 done = 0;
-
-		if (s && s->number != run.segment) {
-			mmnf_segment_put(field, s);
-			s = NULL;
-		}
-		if (!s)
-			err = mmnf_segment_get(field, run.segment, true, &s);
-		while (!err && done < run.bytes) {
-			ssize_t n = pwrite(s->fd, from + run.dst + done,
-					   run.bytes - done,
-					   (off_t)(run.offset + done));
-
-			if (n > 0)
-				done += (u64)n;
-			else if (n < 0 && errno != EINTR)
-				err = mmnf_error_system(
-					errno, "writing segment %" PRIu64,
-					run.segment);
-		}
-	}
-	if (s)
-		mmnf_segment_put(field, s);
-	return err;
-}
-
-MMNF_EXPORT ssize_t mmnf_write(struct mmnf_field *field,
-			       const struct mmnf_box *box, const void *src,
-			       size_t src_bytes)
-{
-	struct mmnf_box normal;
-	u64 bytes;
-	int err;
-
-	mmnf_error_enter("mmnf_write");
-	if (!field->writable)
-		return mmnf_error(
-			EBADF,
-			"field is open read-only: expected open with writable = 1");
-	err = mmnf_geometry_box(mmnf_field_geometry(field), box, &normal,
-				&bytes);
-	if (err)
-		return err;
-	if (bytes != src_bytes)
-		return mmnf_error(EINVAL,
-				  "src has %zu bytes: expected %" PRIu64,
-				  src_bytes, bytes);
-	if (!bytes)
-		return 0;
-	err = mmnf_io_write(field, &normal, src);
-	return err ? err : (ssize_t)bytes;
 }

@@ -233,6 +233,7 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 			return fd;
 		}
 		s->number = number;
+		s->file_bytes = mmnf_field_geometry(field)->segment_bytes;
 		s->fd = fd;
 		s->created = s->dirty = created;
 		keep(field, s);
@@ -245,10 +246,15 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 	/* Whoever made the file: what is written must be seen in the window. */
 	if (!create)
 		return 0;
-	err = mmnf_window_refresh(field, number);
+	err = mmnf_window_refresh(field, number, false);
 	if (err)
 		mmnf_segment_put(field, s);
 	return err;
+}
+
+void mmnf_segment_name(const struct mmnf_field *field, u64 number, char *name)
+{
+	mmnf_zarr_key(&field->zarr, number, name);
 }
 
 void mmnf_segment_put(struct mmnf_field *field, struct mmnf_segment *s)

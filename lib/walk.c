@@ -31,8 +31,8 @@ int mmnf_walk_init(struct mmnf_field *field)
 	pthread_mutex_init(&w->lock, NULL);
 	w->id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
 	w->pages_per_segment = round_up_u64(g->segment_bytes, page) / page;
-	mmnf_table_init(&w->table, page, 0, g->nr_segments * g->segment_bytes,
-			g->record_bytes);
+	mmnf_table_init(&w->table, page, g->data_offset,
+			g->nr_segments * g->segment_bytes, g->record_bytes);
 	field->walk = w;
 	return 0;
 }

@@ -13,9 +13,14 @@
  * activated in it is unmapped, and the table is cleared so that the first use
  * in the next generation is seen here.  So at most 2 * good are mapped.
  *
+ * Where the field has an index, a pointer is resolved through it each time, in
+ * the mapping itself; an absent tile is one piece of memory that shows the fill
+ * value.  When a segment file appears or is replaced there, its old mapping is
+ * retired: what pointers show does not change under them.
+ *
  * windows.lock guards all but the reading of the table.  An entry is changed in
- * the order tag = 0, base, tag, so a reader that meets the same tag before and
- * after has the base that belongs to it.
+ * the order tag = 0, the rest, tag, so a reader that meets the same tag before
+ * and after has what belongs to it.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -33,9 +38,12 @@
 #define PATTERN_MIN (2ULL << 20)
 #define PATTERN_MAX (64ULL << 20)
 
+/* Of a segment without a file, and what most of the others take. */
 static u64 mapped_bytes(const struct mmnf_field *field)
 {
-	return round_up_u64(mmnf_field_geometry(field)->segment_bytes,
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+
+	return round_up_u64(g->segment_bytes + g->index_bytes,
 			    mmnf_page_bytes());
 }
 
@@ -63,6 +71,17 @@ int mmnf_window_init(struct mmnf_field *field, u32 max_windows)
 	return w->chain && field->view.window ? 0 : -ENOMEM;
 }
 
+/* Where the table of tiles is in memory; an absent segment has none. */
+static const char *index_of(const struct mmnf_field *field,
+			    const struct mmnf_mapping *m)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+
+	if (!g->indexed || m->absent)
+		return NULL;
+	return g->index_first ? m->base : m->base + m->bytes - g->index_bytes;
+}
+
 static void publish(struct mmnf_field *field, const struct mmnf_mapping *m)
 {
 	struct mmnf_window *entry =
@@ -70,13 +89,15 @@ static void publish(struct mmnf_field *field, const struct mmnf_mapping *m)
 
 	__atomic_store_n(&entry->tag, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&entry->base, m->base, __ATOMIC_RELEASE);
+	__atomic_store_n(&entry->bytes, m->bytes, __ATOMIC_RELEASE);
+	__atomic_store_n(&entry->index, index_of(field, m), __ATOMIC_RELEASE);
 	__atomic_store_n(&entry->tag, m->segment + 1, __ATOMIC_RELEASE);
 }
 
 static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
 {
 	if (m->absent)
-		munmap(m->base, mapped_bytes(field));
+		munmap(m->base, round_up_u64(m->bytes, mmnf_page_bytes()));
 	else
 		field->ops->unmap(field, m);
 	mmnf_count(&field->stats.windows_unmapped, 1);
@@ -137,30 +158,39 @@ static int pattern_open(struct mmnf_field *field)
 	return 0;
 }
 
-static int map_absent(struct mmnf_field *field, struct mmnf_mapping *m)
+/* Memory of whole pages that shows the fill value. */
+static int map_fill(struct mmnf_field *field, u64 bytes, char **out)
 {
 	struct mmnf_windows *w = &field->windows;
-	u64 bytes = mapped_bytes(field), at;
+	char *base;
+	u64 at;
 	int err;
 
-	if (m->base) /* its file has come and gone */
-		return 0;
-	m->absent = true;
-	m->base = mmap(NULL, bytes, PROT_READ,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (m->base == MAP_FAILED)
+	base = mmap(NULL, bytes, PROT_READ,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (base == MAP_FAILED)
 		return -errno;
+	*out = base;
 	if (mmnf_field_geometry(field)->fill_is_zero)
 		return 0;
 	err = w->pattern < 0 ? pattern_open(field) : 0;
 	for (at = 0; !err && at < bytes; at += w->pattern_bytes)
-		if (mmap(m->base + at, min_u64(w->pattern_bytes, bytes - at),
+		if (mmap(base + at, min_u64(w->pattern_bytes, bytes - at),
 			 PROT_READ, MAP_SHARED | MAP_FIXED, w->pattern,
 			 0) == MAP_FAILED)
 			err = -errno;
 	if (err)
-		munmap(m->base, bytes);
+		munmap(base, bytes);
 	return err;
+}
+
+static int map_absent(struct mmnf_field *field, struct mmnf_mapping *m)
+{
+	if (m->base) /* its file has come and gone */
+		return 0;
+	m->absent = true;
+	m->bytes = mapped_bytes(field);
+	return map_fill(field, m->bytes, &m->base);
 }
 
 static int map_segment(struct mmnf_field *field, struct mmnf_mapping *m)
@@ -179,6 +209,7 @@ static int map_segment(struct mmnf_field *field, struct mmnf_mapping *m)
 	}
 	if (err)
 		return err;
+	m->bytes = s->file_bytes;
 	err = field->ops->map(field, s->fd, m);
 	if (!err)
 		m->absent = false;
@@ -214,7 +245,7 @@ static struct mmnf_mapping *lookup(struct mmnf_field *field, u64 segment)
 	struct mmnf_windows *w = &field->windows;
 	struct mmnf_mapping *m = w->chain[segment & (w->nr_slots - 1)];
 
-	while (m && m->segment != segment)
+	while (m && (m->segment != segment || m->retired))
 		m = m->next;
 	return m;
 }
@@ -226,15 +257,29 @@ struct mmnf_mapping *mmnf_window_find(struct mmnf_field *field, u64 segment)
 	return m && !m->absent ? m : NULL;
 }
 
-int mmnf_window_refresh(struct mmnf_field *field, u64 segment)
+/* The table must not lead there any more. */
+static void retire(struct mmnf_field *field, struct mmnf_mapping *m)
+{
+	struct mmnf_window *entry =
+		&field->view.window[m->segment & field->view.window_mask];
+
+	m->retired = true;
+	__atomic_store_n(&entry->tag, 0, __ATOMIC_RELEASE);
+}
+
+int mmnf_window_refresh(struct mmnf_field *field, u64 segment, bool replaced)
 {
 	struct mmnf_mapping *m;
 	int err = 0;
 
 	pthread_mutex_lock(&field->windows.lock);
 	m = lookup(field, segment);
-	if (m && m->absent)
-		err = map_segment(field, m);
+	if (m && (m->absent || replaced)) {
+		if (mmnf_field_geometry(field)->indexed)
+			retire(field, m);
+		else
+			err = map_segment(field, m);
+	}
 	pthread_mutex_unlock(&field->windows.lock);
 	return err;
 }
@@ -257,6 +302,22 @@ static const char *activate(struct mmnf_field *field, u64 segment)
 	}
 	publish(field, m);
 	return m->base;
+}
+
+/*
+ * What the predictor is told of a touch.  A tile that is not where it would be
+ * by its number is still told by its number: the walk is one through the field.
+ */
+static void observe(struct mmnf_field *field, u64 segment, u64 offset,
+		    const char *at, const void *ip)
+{
+	u64 page = mmnf_page_bytes();
+	unsigned char state = 1;
+
+	if (mmnf_walk_again(field, segment, offset, ip))
+		return;
+	mincore((void *)(at - (uintptr_t)at % page), page, &state);
+	mmnf_walk_touch(field, segment, offset, ip, state & 1);
 }
 
 MMNF_EXPORT const void *mmnf_activate_slow(struct mmnf_field *field,
@@ -292,16 +353,103 @@ MMNF_EXPORT const void *mmnf_activate_slow(struct mmnf_field *field,
 	if (base)
 		absent = lookup(field, segment)->absent;
 	pthread_mutex_unlock(&field->windows.lock);
-	if (base && field->view.observe && !absent &&
-	    !mmnf_walk_again(field, segment, offset, ip)) {
-		u64 page = mmnf_page_bytes();
-		unsigned char state = 1;
-		const char *at = base + offset;
-
-		mincore((void *)(at - (uintptr_t)at % page), page, &state);
-		mmnf_walk_touch(field, segment, offset, ip, state & 1);
-	}
+	if (base && field->view.observe && !absent)
+		observe(field, segment, offset, base + offset, ip);
 	return base ? base + offset : NULL;
+}
+
+/* A window entry as it was at one moment; false if it is another segment's. */
+static bool read_entry(const struct mmnf_field *field, u64 segment,
+		       struct mmnf_window *out)
+{
+	const struct mmnf_window *entry =
+		&field->view.window[segment & field->view.window_mask];
+
+	out->tag = __atomic_load_n(&entry->tag, __ATOMIC_ACQUIRE);
+	out->base = __atomic_load_n(&entry->base, __ATOMIC_ACQUIRE);
+	out->bytes = __atomic_load_n(&entry->bytes, __ATOMIC_ACQUIRE);
+	out->index = __atomic_load_n(&entry->index, __ATOMIC_ACQUIRE);
+	return out->tag == segment + 1 &&
+	       __atomic_load_n(&entry->tag, __ATOMIC_ACQUIRE) == out->tag;
+}
+
+/* The same with the lock: maps the segment if need be. */
+static bool load_entry(struct mmnf_field *field, u64 segment,
+		       struct mmnf_window *out)
+{
+	bool ok;
+
+	pthread_mutex_lock(&field->windows.lock);
+	ok = activate(field, segment) && read_entry(field, segment, out);
+	pthread_mutex_unlock(&field->windows.lock);
+	return ok;
+}
+
+static const char *fill_tile(struct mmnf_field *field)
+{
+	struct mmnf_windows *w = &field->windows;
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	char *base = __atomic_load_n(&w->fill_tile, __ATOMIC_ACQUIRE);
+	int err = 0;
+
+	if (base)
+		return base;
+	pthread_mutex_lock(&w->lock);
+	if (!w->fill_tile)
+		err = map_fill(field,
+			       round_up_u64(g->tile_bytes, mmnf_page_bytes()),
+			       &base);
+	if (base)
+		__atomic_store_n(&w->fill_tile, base, __ATOMIC_RELEASE);
+	base = w->fill_tile;
+	pthread_mutex_unlock(&w->lock);
+	if (err)
+		mmnf_error_system(-err, "mapping the fill of a tile");
+	return base;
+}
+
+MMNF_EXPORT const void *mmnf_activate_tiled(struct mmnf_field *field,
+					    const uint64_t *coord)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	const void *ip = __builtin_return_address(0);
+	u64 segment, nominal, place;
+	struct mmnf_window w;
+	const char *at;
+	bool known;
+	u32 i;
+
+	for (i = 0; i < g->ndim; i++)
+		if (coord[i] >= g->shape[i])
+			return mmnf_activate_slow(field, UINT64_MAX, i);
+	mmnf_geometry_locate(g, coord, &segment, &nominal);
+	known = read_entry(field, segment, &w);
+	if (!g->indexed && known && !field->view.observe)
+		return w.base + nominal;
+	if (!g->indexed || !field->windows.good)
+		return mmnf_activate_slow(field, segment, nominal);
+	if (!known) {
+		mmnf_error_enter("mmnf_activate");
+		if (!load_entry(field, segment, &w))
+			return NULL;
+	}
+	if (!w.index)
+		return w.base + nominal;
+	place = mmnf_shard_place(g, w.index, w.bytes, nominal);
+	if (place == MMNF_TILE_ABSENT) {
+		at = fill_tile(field);
+		return at ? at + (nominal - g->data_offset) % g->tile_bytes :
+			    NULL;
+	}
+	if (place == MMNF_TILE_WRONG) {
+		mmnf_error_enter("mmnf_activate");
+		mmnf_shard_wrong(field, segment, nominal);
+		return NULL;
+	}
+	at = w.base + place;
+	if (field->view.observe)
+		observe(field, segment, nominal, at, ip);
+	return at;
 }
 
 void mmnf_window_exit(struct mmnf_field *field)
@@ -317,6 +465,10 @@ void mmnf_window_exit(struct mmnf_field *field)
 			unmap(field, m);
 		}
 	}
+	if (w->fill_tile)
+		munmap(w->fill_tile,
+		       round_up_u64(mmnf_field_geometry(field)->tile_bytes,
+				    mmnf_page_bytes()));
 	if (w->pattern >= 0)
 		close(w->pattern);
 	free(w->chain);

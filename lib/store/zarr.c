@@ -226,7 +226,7 @@ static int parse_array(struct mmnf_zarr *out, const json_t *root)
 				 json_object_get(root, "chunk_key_encoding"));
 	if (!err)
 		err = mmnf_geometry_init(&out->geometry, (enum mmnf_dtype)dtype,
-					 ndim, shape, chunk);
+					 ndim, shape, chunk, NULL);
 	if (!err) {
 		u8 fill[8] = { 0 };
 
@@ -402,9 +402,7 @@ void mmnf_zarr_key(const struct mmnf_zarr *zarr, u64 segment, char *key)
 	if (!zarr->v2_keys)
 		n = snprintf(key, left, "c");
 	for (i = 0; i < g->ndim; i++) {
-		u64 at = i <= g->split ?
-				 segment / g->segment_stride[i] % g->grid[i] :
-				 0;
+		u64 at = segment / g->segment_stride[i] % g->grid[i];
 
 		key += n;
 		left -= (size_t)n;

@@ -153,13 +153,14 @@ def zarr_reads_ours(number, dtype, directory):
 
 
 def ours_reads_zarr(dtype, directory):
-    """Chunks of whole slabs, rows or parts of rows; both kinds of keys."""
+    """Chunks of whole slabs, rows, parts of rows or boxes; both kinds of keys."""
     expected = elements(dtype)
     expected[5:11] = fill_of(dtype)
     for number, (chunks, keys) in enumerate((
             ((4, 17, 29), {"name": "default", "separator": "/"}),
             ((1, 5, 29), {"name": "default", "separator": "."}),
             ((1, 1, 8), {"name": "v2", "separator": "."}),
+            ((5, 4, 7), {"name": "default", "separator": "/"}),
             ((30, 17, 29), {"name": "v2", "separator": "/"}))):
         path = os.path.join(directory, f"theirs{number}")
         array = zarr.create_array(path, shape=SHAPE, chunks=chunks, dtype=dtype,

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Copying in: pwrite, so that an error of storage is a return value.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define RUN_BYTES (1ULL << 20)
+
+static int write_all(struct mmnf_segment *s, const char *from, u64 bytes,
+		     u64 offset)
+{
+	u64 done = 0;
+
+	while (done < bytes) {
+		ssize_t n = pwrite(s->fd, from + done, bytes - done,
+				   (off_t)(offset + done));
+
+		if (n > 0)
+			done += (u64)n;
+		else if (n < 0 && errno != EINTR)
+			return mmnf_error_system(
+				errno, "writing segment %" PRIu64, s->number);
+	}
+	return 0;
+}
+
+static int write_run(struct mmnf_segment *s, const struct mmnf_run *run,
+		     const char *src, char *scratch)
+{
+	if (!run->unit)
+		return write_all(s, src + run->dst, run->bytes, run->offset);
+	mmnf_run_gather(run, src, scratch);
+	return write_all(s, scratch, run->bytes, run->offset);
+}
+
+int mmnf_write_box(struct mmnf_field *field, const struct mmnf_box *normal,
+		   const void *src)
+{
+	struct mmnf_segment *s = NULL;
+	char *scratch = malloc(RUN_BYTES);
+	struct mmnf_runs it;
+	struct mmnf_run run;
+	int err = 0;
+
+	if (!scratch)
+		return mmnf_error(ENOMEM, "no memory");
+	mmnf_runs_init_mode(&it, mmnf_field_geometry(field), normal, RUN_BYTES,
+			    MMNF_RUNS_WRITE);
+	while (!err && mmnf_runs_next(&it, &run)) {
+		if (s && s->number != run.segment) {
+			mmnf_segment_put(field, s);
+			s = NULL;
+		}
+		if (!s)
+			err = mmnf_segment_get(field, run.segment, true, &s);
+		if (!err)
+			err = write_run(s, &run, src, scratch);
+	}
+	if (s)
+		mmnf_segment_put(field, s);
+	free(scratch);
+	return err;
+}
+
+MMNF_EXPORT ssize_t mmnf_write(struct mmnf_field *field,
+			       const struct mmnf_box *box, const void *src,
+			       size_t src_bytes)
+{
+	struct mmnf_box normal;
+	u64 bytes;
+	int err;
+
+	mmnf_error_enter("mmnf_write");
+	if (!field->writable)
+		return mmnf_error(
+			EBADF,
+			"field is open read-only: expected open with writable = 1");
+	err = mmnf_geometry_box(mmnf_field_geometry(field), box, &normal,
+				&bytes);
+	if (err)
+		return err;
+	if (bytes != src_bytes)
+		return mmnf_error(EINVAL,
+				  "src has %zu bytes: expected %" PRIu64,
+				  src_bytes, bytes);
+	if (!bytes)
+		return 0;
+	err = mmnf_write_box(field, &normal, src);
+	return err ? err : (ssize_t)bytes;
+}
