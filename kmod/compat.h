@@ -70,4 +70,14 @@ static inline struct folio *mmnf_compat_get_folio(struct address_space *mapping,
 	return IS_ERR_OR_NULL(folio) ? NULL : folio;
 }
 
+/* Drop when the minimum is 6.3: the mount's idmap was a user namespace. */
+static inline bool mmnf_compat_owner(struct file *file)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	return inode_owner_or_capable(file_mnt_idmap(file), file_inode(file));
+#else
+	return inode_owner_or_capable(file_mnt_user_ns(file), file_inode(file));
+#endif
+}
+
 #endif

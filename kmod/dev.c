@@ -26,6 +26,8 @@ union mmnf_arg {
 	struct mmnf_ioc_attach attach;
 	struct mmnf_ioc_policy policy;
 	struct mmnf_ioc_prefetch prefetch;
+	struct mmnf_ioc_evict evict;
+	struct mmnf_ioc_residency residency;
 	struct mmnf_ioc_stats stats;
 };
 
@@ -38,12 +40,14 @@ static int mmnf_dev_get_info(struct mmnf_device_file *df, union mmnf_arg *arg)
 	if (info->__reserved)
 		return -EINVAL;
 	info->out_features = MMNF_FEATURE_PREDICT |
-			     MMNF_FEATURE_PREFETCH_RANGES;
+			     MMNF_FEATURE_PREFETCH_RANGES |
+			     MMNF_FEATURE_SELECT | MMNF_FEATURE_EVICT |
+			     MMNF_FEATURE_RESIDENCY;
 	if (IS_ENABLED(CONFIG_MEMCG))
 		info->out_features |= MMNF_FEATURE_MEMCG;
 	info->out_page_bytes = PAGE_SIZE;
 	info->out_max_ndim = MMNF_MAX_NDIM;
-	info->out_max_ranges = MMNF_MAX_RANGES;
+	info->out_max_items = MMNF_MAX_ITEMS;
 	info->out_nr_streams = MMNF_NR_STREAMS;
 	info->out_max_depth = MMNF_MAX_DEPTH;
 	info->out_max_inflight_bytes = MMNF_MAX_INFLIGHT_BYTES;
@@ -88,13 +92,23 @@ static int mmnf_dev_get_policy(struct mmnf_device_file *df, union mmnf_arg *arg)
 
 static int mmnf_dev_prefetch(struct mmnf_device_file *df, union mmnf_arg *arg)
 {
-	struct mmnf_ioc_prefetch *prefetch = &arg->prefetch;
-
-	if (prefetch->flags & ~MMNF_PREFETCH_WAIT)
+	if (arg->prefetch.flags & ~MMNF_PREFETCH_WAIT)
 		return -EOPNOTSUPP;
-	if (prefetch->__reserved || prefetch->nr_ranges > MMNF_MAX_RANGES)
-		return -EINVAL;
-	return mmnf_prefetch_ranges(df->field, prefetch);
+	return mmnf_hint_prefetch(df->field, &arg->prefetch);
+}
+
+static int mmnf_dev_evict(struct mmnf_device_file *df, union mmnf_arg *arg)
+{
+	if (arg->evict.flags)
+		return -EOPNOTSUPP;
+	return mmnf_hint_evict(df->field, &arg->evict);
+}
+
+static int mmnf_dev_residency(struct mmnf_device_file *df, union mmnf_arg *arg)
+{
+	if (arg->residency.flags)
+		return -EOPNOTSUPP;
+	return mmnf_hint_residency(df->field, &arg->residency);
 }
 
 static int mmnf_dev_get_stats(struct mmnf_device_file *df, union mmnf_arg *arg)
@@ -140,6 +154,9 @@ static const struct mmnf_op mmnf_ops[] = {
 	MMNF_OP(MMNF_IOC_GET_POLICY, mmnf_dev_get_policy, policy,
 		max_inflight_bytes, true),
 	MMNF_OP(MMNF_IOC_PREFETCH, mmnf_dev_prefetch, prefetch, out_hole_bytes,
+		true),
+	MMNF_OP(MMNF_IOC_EVICT, mmnf_dev_evict, evict, out_busy_bytes, true),
+	MMNF_OP(MMNF_IOC_RESIDENCY, mmnf_dev_residency, residency, out_total,
 		true),
 	MMNF_OP(MMNF_IOC_GET_STATS, mmnf_dev_get_stats, stats, out_mappings,
 		true),

@@ -30,7 +30,8 @@
 #include "core/pending.h"
 #include "core/predict.h"
 
-#define MMNF_MAX_RANGES 4096
+#define MMNF_MAX_ITEMS (1U << 20)
+#define MMNF_MAX_RUNS (1ULL << 24)
 #define MMNF_MAX_DEPTH 4096
 #define MMNF_MAX_INFLIGHT_BYTES (1ULL << 30)
 #define MMNF_MAX_RECORD_BYTES (1ULL << 30)
@@ -72,6 +73,11 @@ struct mmnf_queued_plan {
 	struct mmnf_plan plan;
 };
 
+/* Bytes of a file, half-open. */
+struct mmnf_extent {
+	loff_t start, end;
+};
+
 /**
  * struct mmnf_field - an attached file
  * @kobj: its sysfs directory; also its lifetime
@@ -87,7 +93,7 @@ struct mmnf_queued_plan {
  * @stats: counters; out_pending_pages is taken from @pending
  * @queue: plans for the worker, a ring of @nr_queued from @queue_head
  * @work: the worker; runs once at a time per field
- * @data_start, @data_end: bytes last seen not to be a hole; worker only
+ * @data: bytes last seen not to be a hole; worker only
  */
 struct mmnf_field {
 	struct kobject kobj;
@@ -106,7 +112,43 @@ struct mmnf_field {
 	struct mmnf_queued_plan queue[MMNF_QUEUE_PLANS];
 
 	struct work_struct work;
-	loff_t data_start, data_end;
+	struct mmnf_extent data;
+};
+
+/**
+ * struct mmnf_reader - where pages are being read into
+ * @field: the field
+ * @file: the file to read
+ * @data: what is known of its holes
+ * @predicted: account the pages as read ahead by the predictor
+ * @nr_queued: pages whose read was started
+ * @nr_resident: pages found present
+ * @nr_hole: pages skipped because the file has no data there
+ */
+struct mmnf_reader {
+	struct mmnf_field *field;
+	struct file *file;
+	struct mmnf_extent *data;
+	bool predicted;
+	u64 nr_queued, nr_resident, nr_hole;
+};
+
+/**
+ * struct mmnf_walker - who wants to see a selection
+ * @field: the field
+ * @range: called for pages [first, end), none of them beyond the end of the
+ *	file; an error ends the walk
+ * @item: called after the ranges of each item; NULL: ranges of neighbouring
+ *	items may be joined
+ * @first, @end: pages not handed on yet
+ * @size_bytes: of the file when the walk began
+ */
+struct mmnf_walker {
+	struct mmnf_field *field;
+	int (*range)(struct mmnf_walker *walker, pgoff_t first, pgoff_t end);
+	int (*item)(struct mmnf_walker *walker);
+	pgoff_t first, end;
+	u64 size_bytes;
 };
 
 /* dev.c: the device and its ioctls */
@@ -135,8 +177,21 @@ void mmnf_prefetch_work(struct work_struct *work);
 bool mmnf_prefetch_queue(struct mmnf_mapping *mapping,
 			 const struct mmnf_plan *plan);
 void mmnf_prefetch_kick(struct mmnf_field *field);
-int mmnf_prefetch_ranges(struct mmnf_field *field,
-			 struct mmnf_ioc_prefetch *prefetch);
+void mmnf_prefetch_find_data(struct file *file, struct mmnf_extent *known,
+			     loff_t pos, loff_t size, loff_t *start,
+			     loff_t *end);
+void mmnf_prefetch_bytes(struct mmnf_reader *reader, u64 start, u64 end);
+
+/* select.c: ranges, boxes and records become pages */
+int mmnf_select_walk(const struct mmnf_select *select,
+		     struct mmnf_walker *walker);
+
+/* hint.c: what the program asks for */
+int mmnf_hint_prefetch(struct mmnf_field *field,
+		       struct mmnf_ioc_prefetch *prefetch);
+int mmnf_hint_evict(struct mmnf_field *field, struct mmnf_ioc_evict *evict);
+int mmnf_hint_residency(struct mmnf_field *field,
+			struct mmnf_ioc_residency *residency);
 
 /* sysfs.c: a directory per field */
 void mmnf_sysfs_init(struct kobject *parent);

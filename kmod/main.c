@@ -8,6 +8,8 @@
  *	field.c		an attached file: geometry, policy, counters
  *	vm.c		a mapping: its faults are observed and passed to the host
  *	prefetch.c	plans become page-cache reads
+ *	hint.c		what the program asks for: prefetch, evict, residency
+ *	select.c	boxes and records become ranges of pages
  *	sysfs.c		what can be watched and set
  *	../lib/core	the predictor and its accounts
  */

@@ -14,13 +14,10 @@
 #include <linux/blkdev.h>
 #include <linux/kthread.h>
 #include <linux/memcontrol.h>
-#include <linux/overflow.h>
 #include <linux/pagemap.h>
-#include <linux/pagevec.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
-#include <linux/uaccess.h>
 
 #include "internal.h"
 #include "trace.h"
@@ -44,22 +41,6 @@ void mmnf_prefetch_exit(void)
 {
 	destroy_workqueue(mmnf_prefetch_wq);
 }
-
-/**
- * struct mmnf_reader - where pages are being read into
- * @field: the field
- * @file: the file to read
- * @predicted: account the pages as read ahead by the predictor
- * @nr_queued: pages whose read was started
- * @nr_resident: pages found present
- * @nr_hole: pages skipped because the file has no data there
- */
-struct mmnf_reader {
-	struct mmnf_field *field;
-	struct file *file;
-	bool predicted;
-	u64 nr_queued, nr_resident, nr_hole;
-};
 
 /* Only asks whether a page is there: no reference, no lock. */
 static bool page_present(struct address_space *mapping, pgoff_t index)
@@ -116,7 +97,7 @@ static void read_pages_range(struct mmnf_reader *reader, pgoff_t first,
 			read_absent(reader, from, first - from);
 		if (first > from || first % MMNF_CHUNK_PAGES == 0) {
 			cond_resched();
-			if (fatal_signal_pending(current))
+			if (signal_pending(current))
 				return;
 		}
 		from = first;
@@ -131,13 +112,14 @@ static void read_pages_range(struct mmnf_reader *reader, pgoff_t first,
 
 /*
  * The next stretch of data at or after @pos, from the file's own map.  A file
- * with as many blocks as bytes has no holes and is not asked.
+ * with as many blocks as bytes has no holes and is not asked; nor is one whose
+ * last answer, kept in @known, does.
  */
-static void find_data(struct mmnf_reader *reader, loff_t pos, loff_t size,
-		      loff_t *start, loff_t *end)
+void mmnf_prefetch_find_data(struct file *file, struct mmnf_extent *known,
+			     loff_t pos, loff_t size, loff_t *start,
+			     loff_t *end)
 {
-	struct inode *inode = file_inode(reader->file);
-	struct mmnf_field *field = reader->field;
+	struct inode *inode = file_inode(file);
 	loff_t data, hole;
 
 	*start = pos;
@@ -145,31 +127,58 @@ static void find_data(struct mmnf_reader *reader, loff_t pos, loff_t size,
 	if (!S_ISREG(inode->i_mode) ||
 	    (u64)inode->i_blocks << SECTOR_SHIFT >= size)
 		return;
-	if (reader->predicted && pos >= field->data_start &&
-	    pos < field->data_end) {
-		*end = field->data_end;
+	if (pos >= known->start && pos < known->end) {
+		*end = known->end;
 		return;
 	}
-	data = vfs_llseek(reader->file, pos, SEEK_DATA);
+	data = vfs_llseek(file, pos, SEEK_DATA);
 	if (data == -ENXIO) {
 		*start = size;
 		return;
 	}
 	if (data < 0)
 		return;
-	hole = vfs_llseek(reader->file, data, SEEK_HOLE);
+	hole = vfs_llseek(file, data, SEEK_HOLE);
 	*start = max(data, pos);
 	/* Punched in between, or a file server that makes no sense: go on. */
 	*end = hole > *start ? hole : size;
-	/* Only the worker keeps it: one at a time per field. */
-	if (reader->predicted) {
-		field->data_start = *start;
-		field->data_end = *end;
-	}
+	known->start = *start;
+	known->end = *end;
 }
 
-/* Start reading what is absent and not a hole of bytes [start, end). */
-static void read_bytes(struct mmnf_reader *reader, u64 start, u64 end)
+/* Pass over the pages that are there: the file system is not asked about them. */
+static u64 skip_present(struct mmnf_reader *reader, u64 start, u64 end)
+{
+	pgoff_t first = start >> PAGE_SHIFT, next = first;
+	pgoff_t page_end = DIV_ROUND_UP_ULL(end, PAGE_SIZE);
+	XA_STATE(xas, &reader->file->f_mapping->i_pages, first);
+	void *entry;
+
+	rcu_read_lock();
+	while (next < page_end) {
+		entry = xas_next(&xas);
+		if (xas_retry(&xas, entry))
+			continue;
+		if (!entry || xa_is_value(entry))
+			break;
+		next++;
+		if (next % MMNF_CHUNK_PAGES)
+			continue;
+		xas_set(&xas, next);
+		rcu_read_unlock();
+		cond_resched();
+		rcu_read_lock();
+	}
+	rcu_read_unlock();
+	reader->nr_resident += next - first;
+	return max(start, (u64)next << PAGE_SHIFT);
+}
+
+/*
+ * Start reading what is absent and not a hole of bytes [start, end).  Stops at a
+ * signal.
+ */
+void mmnf_prefetch_bytes(struct mmnf_reader *reader, u64 start, u64 end)
 {
 	loff_t size = i_size_read(reader->file->f_mapping->host);
 	loff_t data_start, data_end;
@@ -177,8 +186,12 @@ static void read_bytes(struct mmnf_reader *reader, u64 start, u64 end)
 
 	if (end > size)
 		end = size;
-	while (start < end && !fatal_signal_pending(current)) {
-		find_data(reader, start, size, &data_start, &data_end);
+	while (start < end && !signal_pending(current)) {
+		start = skip_present(reader, start, end);
+		if (start >= end)
+			return;
+		mmnf_prefetch_find_data(reader->file, reader->data, start, size,
+					&data_start, &data_end);
 		first = start >> PAGE_SHIFT;
 		if (data_start >= end) {
 			reader->nr_hole += DIV_ROUND_UP(end, PAGE_SIZE) - first;
@@ -217,12 +230,12 @@ static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
 			continue;
 		}
 		if (end)
-			read_bytes(reader, start, end);
+			mmnf_prefetch_bytes(reader, start, end);
 		start = from;
 		end = to;
 	}
 	if (end)
-		read_bytes(reader, start, end);
+		mmnf_prefetch_bytes(reader, start, end);
 	blk_finish_plug(&plug);
 }
 
@@ -258,6 +271,7 @@ void mmnf_prefetch_work(struct work_struct *work)
 		struct mmnf_reader reader = {
 			.field = field,
 			.file = queued.mapping->file,
+			.data = &field->data,
 			.predicted = true,
 		};
 
@@ -302,81 +316,4 @@ bool mmnf_prefetch_queue(struct mmnf_mapping *mapping,
 void mmnf_prefetch_kick(struct mmnf_field *field)
 {
 	queue_work(mmnf_prefetch_wq, &field->work);
-}
-
-/*
- * Wait until the pages of bytes [start, end) are read; errors are not ours.
- * Goes from one resident folio to the next: a hole costs nothing.
- */
-static int wait_bytes(struct file *file, u64 start, u64 end)
-{
-	struct address_space *mapping = file->f_mapping;
-	u64 size = i_size_read(mapping->host);
-	struct folio_batch batch;
-	pgoff_t index, last;
-	unsigned int i;
-	int ret = 0;
-
-	end = min(end, size);
-	if (start >= end)
-		return 0;
-	index = start >> PAGE_SHIFT;
-	last = (end - 1) >> PAGE_SHIFT;
-	folio_batch_init(&batch);
-	while (!ret && filemap_get_folios(mapping, &index, last, &batch)) {
-		for (i = 0; i < folio_batch_count(&batch) && !ret; i++)
-			ret = folio_wait_locked_killable(batch.folios[i]);
-		folio_batch_release(&batch);
-		cond_resched();
-	}
-	return ret ? -EINTR : 0;
-}
-
-int mmnf_prefetch_ranges(struct mmnf_field *field,
-			 struct mmnf_ioc_prefetch *prefetch)
-{
-	struct mmnf_reader reader = { .field = field, .file = field->file };
-	struct mmnf_range *range;
-	struct blk_plug plug;
-	u64 end;
-	int ret = 0;
-	u32 i;
-
-	if (prefetch->nr_ranges && !field->can_read_ahead)
-		return -EOPNOTSUPP;
-	range = vmemdup_user(u64_to_user_ptr(prefetch->ranges),
-			     array_size(prefetch->nr_ranges, sizeof(*range)));
-	if (IS_ERR(range))
-		return PTR_ERR(range);
-	for (i = 0; i < prefetch->nr_ranges; i++) {
-		if (check_add_overflow(range[i].start_bytes, range[i].len_bytes,
-				       &end)) {
-			ret = -EOVERFLOW;
-			goto out;
-		}
-	}
-
-	blk_start_plug(&plug);
-	for (i = 0; i < prefetch->nr_ranges; i++)
-		if (range[i].len_bytes)
-			read_bytes(&reader, range[i].start_bytes,
-				   range[i].start_bytes + range[i].len_bytes);
-	blk_finish_plug(&plug);
-
-	spin_lock(&field->lock);
-	field->stats.out_manual_pages += reader.nr_queued;
-	spin_unlock(&field->lock);
-	prefetch->out_queued_bytes = reader.nr_queued << PAGE_SHIFT;
-	prefetch->out_resident_bytes = reader.nr_resident << PAGE_SHIFT;
-	prefetch->out_hole_bytes = reader.nr_hole << PAGE_SHIFT;
-	if (fatal_signal_pending(current))
-		ret = -EINTR;
-	for (i = 0; !ret && (prefetch->flags & MMNF_PREFETCH_WAIT) &&
-		    i < prefetch->nr_ranges;
-	     i++)
-		ret = wait_bytes(field->file, range[i].start_bytes,
-				 range[i].start_bytes + range[i].len_bytes);
-out:
-	kvfree(range);
-	return ret;
 }

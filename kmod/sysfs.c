@@ -175,6 +175,7 @@ MMNF_COUNTER(pending_pages);
 MMNF_COUNTER(plans);
 MMNF_COUNTER(dropped_plans);
 MMNF_COUNTER(manual_pages);
+MMNF_COUNTER(evicted_pages);
 MMNF_COUNTER(mappings);
 
 static struct attribute *mmnf_stats_attrs[] = {
@@ -189,6 +190,7 @@ static struct attribute *mmnf_stats_attrs[] = {
 	&plans_attr.attr,
 	&dropped_plans_attr.attr,
 	&manual_pages_attr.attr,
+	&evicted_pages_attr.attr,
 	&mappings_attr.attr,
 	NULL,
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Tracepoints: every access, every plan, every read started.
+ * Tracepoints: every access, every plan, every read started, every page dropped.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM mmnf
@@ -86,6 +86,29 @@ TRACE_EVENT(mmnf_prefetch,
 	TP_printk("field=%llu first_page=%llu nr_pages=%llu %s",
 		  __entry->field, __entry->first_page, __entry->nr_pages,
 		  __entry->predicted ? "predicted" : "asked")
+);
+
+TRACE_EVENT(mmnf_evict,
+	TP_PROTO(u64 field, u64 first_page, u64 nr_pages, u64 nr_evicted,
+		 u64 nr_stayed),
+	TP_ARGS(field, first_page, nr_pages, nr_evicted, nr_stayed),
+	TP_STRUCT__entry(
+		__field(u64, field)
+		__field(u64, first_page)
+		__field(u64, nr_pages)
+		__field(u64, nr_evicted)
+		__field(u64, nr_stayed)
+	),
+	TP_fast_assign(
+		__entry->field = field;
+		__entry->first_page = first_page;
+		__entry->nr_pages = nr_pages;
+		__entry->nr_evicted = nr_evicted;
+		__entry->nr_stayed = nr_stayed;
+	),
+	TP_printk("field=%llu first_page=%llu nr_pages=%llu nr_evicted=%llu nr_stayed=%llu",
+		  __entry->field, __entry->first_page, __entry->nr_pages,
+		  __entry->nr_evicted, __entry->nr_stayed)
 );
 
 /* clang-format on */

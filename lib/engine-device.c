@@ -184,8 +184,8 @@ static void prefetch(struct mmnf_field *field, struct mmnf_segment *s,
 			list[i].start_bytes = ranges[done + i].start;
 			list[i].len_bytes = ranges[done + i].bytes;
 		}
-		p.ranges = (uintptr_t)list;
-		p.nr_ranges = n;
+		p.select.items = (uintptr_t)list;
+		p.select.nr_items = n;
 		if (device >= 0 && !ioctl(device, MMNF_IOC_PREFETCH, &p))
 			continue;
 		/* Not mapped: the page cache is the same. */

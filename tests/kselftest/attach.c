@@ -104,8 +104,8 @@ TEST_F(attach, position_of_the_fd_does_not_move)
 	struct mmnf_ioc_prefetch prefetch = {
 		.size = sizeof(prefetch),
 		.flags = MMNF_PREFETCH_WAIT,
-		.ranges = (unsigned long)&range,
-		.nr_ranges = 1,
+		.select.items = (unsigned long)&range,
+		.select.nr_items = 1,
 	};
 
 	/* With a hole at its end the file is asked where its data lies. */

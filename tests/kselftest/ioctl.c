@@ -15,7 +15,7 @@ LAYOUT(mmnf_ioc_info, flags, 4);
 LAYOUT(mmnf_ioc_info, out_features, 8);
 LAYOUT(mmnf_ioc_info, out_page_bytes, 16);
 LAYOUT(mmnf_ioc_info, out_max_ndim, 20);
-LAYOUT(mmnf_ioc_info, out_max_ranges, 24);
+LAYOUT(mmnf_ioc_info, out_max_items, 24);
 LAYOUT(mmnf_ioc_info, out_nr_streams, 28);
 LAYOUT(mmnf_ioc_info, out_max_depth, 32);
 LAYOUT(mmnf_ioc_info, out_max_inflight_bytes, 40);
@@ -37,18 +37,39 @@ LAYOUT(mmnf_ioc_policy, max_inflight_bytes, 32);
 _Static_assert(sizeof(struct mmnf_ioc_policy) == 40, "policy");
 LAYOUT(mmnf_range, len_bytes, 8);
 _Static_assert(sizeof(struct mmnf_range) == 16, "range");
-LAYOUT(mmnf_ioc_prefetch, ranges, 8);
-LAYOUT(mmnf_ioc_prefetch, nr_ranges, 16);
+LAYOUT(mmnf_select, items, 0);
+LAYOUT(mmnf_select, nr_items, 8);
+LAYOUT(mmnf_select, kind, 12);
+_Static_assert(sizeof(struct mmnf_select) == 16, "select");
+LAYOUT(mmnf_ioc_box, count, 64);
+LAYOUT(mmnf_ioc_box, step, 128);
+_Static_assert(sizeof(struct mmnf_ioc_box) == 192, "box");
+LAYOUT(mmnf_ioc_prefetch, select, 8);
 LAYOUT(mmnf_ioc_prefetch, out_queued_bytes, 24);
 LAYOUT(mmnf_ioc_prefetch, out_resident_bytes, 32);
 LAYOUT(mmnf_ioc_prefetch, out_hole_bytes, 40);
 _Static_assert(sizeof(struct mmnf_ioc_prefetch) == 48, "prefetch");
+LAYOUT(mmnf_ioc_evict, select, 8);
+LAYOUT(mmnf_ioc_evict, out_evicted_bytes, 24);
+LAYOUT(mmnf_ioc_evict, out_dirty_bytes, 32);
+LAYOUT(mmnf_ioc_evict, out_mapped_bytes, 40);
+LAYOUT(mmnf_ioc_evict, out_busy_bytes, 48);
+_Static_assert(sizeof(struct mmnf_ioc_evict) == 56, "evict");
+LAYOUT(mmnf_state, warm_bytes, 8);
+LAYOUT(mmnf_state, cold_bytes, 16);
+LAYOUT(mmnf_state, hole_bytes, 24);
+_Static_assert(sizeof(struct mmnf_state) == 32, "state");
+LAYOUT(mmnf_ioc_residency, select, 8);
+LAYOUT(mmnf_ioc_residency, states, 24);
+LAYOUT(mmnf_ioc_residency, out_total, 32);
+_Static_assert(sizeof(struct mmnf_ioc_residency) == 64, "residency");
 LAYOUT(mmnf_ioc_stats, out_faults, 8);
 LAYOUT(mmnf_ioc_stats, out_misses, 32);
 LAYOUT(mmnf_ioc_stats, out_prefetched_pages, 40);
 LAYOUT(mmnf_ioc_stats, out_pending_pages, 64);
 LAYOUT(mmnf_ioc_stats, out_mappings, 96);
-_Static_assert(sizeof(struct mmnf_ioc_stats) == 104, "stats");
+LAYOUT(mmnf_ioc_stats, out_evicted_pages, 104);
+_Static_assert(sizeof(struct mmnf_ioc_stats) == 112, "stats");
 
 static int call(int dev, unsigned long command, void *arg)
 {
@@ -80,10 +101,10 @@ TEST_F(fresh, info_outputs_are_sane)
 	EXPECT_EQ(MMNF_FEATURE_PREDICT | MMNF_FEATURE_PREFETCH_RANGES,
 		  info.out_features & (MMNF_FEATURE_PREDICT |
 				       MMNF_FEATURE_PREFETCH_RANGES));
-	EXPECT_EQ(0, info.out_features & ~7ULL);
+	EXPECT_EQ(0, info.out_features & ~0x3fULL);
 	EXPECT_EQ(sysconf(_SC_PAGESIZE), info.out_page_bytes);
 	EXPECT_EQ(MMNF_MAX_NDIM, info.out_max_ndim);
-	EXPECT_LE(64, info.out_max_ranges);
+	EXPECT_LE(64, info.out_max_items);
 	EXPECT_LE(1, info.out_nr_streams);
 	EXPECT_LE(1, info.out_max_depth);
 	EXPECT_EQ(0, info.__reserved);
@@ -189,8 +210,6 @@ TEST_F(fresh, unknown_command_enotty)
 	static const unsigned long commands[] = {
 		_IO(MMNF_IOC_TYPE, 0x00),
 		_IO(MMNF_IOC_TYPE, 0x7f),
-		_IO(MMNF_IOC_TYPE, 0x85),
-		_IO(MMNF_IOC_TYPE, 0x86),
 		_IO(MMNF_IOC_TYPE, 0x88),
 		_IO(MMNF_IOC_TYPE, 0xff),
 		_IO(MMNF_IOC_TYPE + 1, 0x80),
@@ -212,8 +231,12 @@ TEST_F(fresh, commands_before_attach_enxio)
 	struct mmnf_ioc_policy policy = { .size = sizeof(policy),
 					  .mode = MMNF_MODE_AUTO };
 	struct mmnf_ioc_prefetch prefetch = { .size = sizeof(prefetch) };
+	struct mmnf_ioc_evict evict = { .size = sizeof(evict) };
+	struct mmnf_ioc_residency residency = { .size = sizeof(residency) };
 	struct mmnf_ioc_stats stats = { .size = sizeof(stats) };
 
+	EXPECT_EQ(ENXIO, call(self->dev, MMNF_IOC_EVICT, &evict));
+	EXPECT_EQ(ENXIO, call(self->dev, MMNF_IOC_RESIDENCY, &residency));
 	EXPECT_EQ(ENXIO, call(self->dev, MMNF_IOC_GET_POLICY, &policy));
 	EXPECT_EQ(ENXIO, call(self->dev, MMNF_IOC_SET_POLICY, &policy));
 	EXPECT_EQ(ENXIO, call(self->dev, MMNF_IOC_PREFETCH, &prefetch));
@@ -249,8 +272,13 @@ TEST_F(attached, flags_eopnotsupp)
 					  .mode = MMNF_MODE_AUTO };
 	struct mmnf_ioc_prefetch prefetch = { .size = sizeof(prefetch),
 					      .flags = 2 };
+	struct mmnf_ioc_evict evict = { .size = sizeof(evict), .flags = 1 };
+	struct mmnf_ioc_residency residency = { .size = sizeof(residency),
+						.flags = 1 };
 	struct mmnf_ioc_stats stats = { .size = sizeof(stats), .flags = 1 };
 
+	EXPECT_EQ(EOPNOTSUPP, call(self->dev, MMNF_IOC_EVICT, &evict));
+	EXPECT_EQ(EOPNOTSUPP, call(self->dev, MMNF_IOC_RESIDENCY, &residency));
 	EXPECT_EQ(EOPNOTSUPP, call(self->dev, MMNF_IOC_SET_POLICY, &policy));
 	EXPECT_EQ(EOPNOTSUPP, call(self->dev, MMNF_IOC_GET_POLICY, &policy));
 	EXPECT_EQ(EOPNOTSUPP, call(self->dev, MMNF_IOC_PREFETCH, &prefetch));
@@ -260,8 +288,9 @@ TEST_F(attached, flags_eopnotsupp)
 TEST_F(attached, sizes_checked_by_every_command)
 {
 	static const unsigned long commands[] = {
-		MMNF_IOC_GET_INFO,   MMNF_IOC_ATTACH,	MMNF_IOC_SET_POLICY,
-		MMNF_IOC_GET_POLICY, MMNF_IOC_PREFETCH, MMNF_IOC_GET_STATS,
+		MMNF_IOC_GET_INFO,   MMNF_IOC_ATTACH,	 MMNF_IOC_SET_POLICY,
+		MMNF_IOC_GET_POLICY, MMNF_IOC_PREFETCH,	 MMNF_IOC_EVICT,
+		MMNF_IOC_RESIDENCY,  MMNF_IOC_GET_STATS,
 	};
 	static union {
 		u32 size;
@@ -393,15 +422,16 @@ static int prefetch(int dev, const void *ranges, u32 nr,
 	*out = (struct mmnf_ioc_prefetch) {
 		.size = sizeof(*out),
 		.flags = MMNF_PREFETCH_WAIT,
-		.ranges = (unsigned long)ranges,
-		.nr_ranges = nr,
+		.select.items = (unsigned long)ranges,
+		.select.nr_items = nr,
 	};
 	return call(dev, MMNF_IOC_PREFETCH, out);
 }
 
 TEST_F(attached, prefetch_wrong_values)
 {
-	struct mmnf_ioc_prefetch out = { .size = sizeof(out), .__reserved = 1 };
+	struct mmnf_ioc_prefetch out = { .size = sizeof(out),
+					 .select.kind = 3 };
 	struct mmnf_range range = { 0, PAGE };
 	const struct mmnf_range overflow[] = {
 		{ ~0ULL - 10, 100 },
@@ -411,19 +441,18 @@ TEST_F(attached, prefetch_wrong_values)
 	struct mmnf_range *many;
 	unsigned int i;
 
-	EXPECT_EQ(EINVAL, call(self->dev, MMNF_IOC_PREFETCH, &out));
+	EXPECT_EQ(EOPNOTSUPP, call(self->dev, MMNF_IOC_PREFETCH, &out));
 	EXPECT_EQ(EFAULT, prefetch(self->dev, NULL, 1, &out));
 	EXPECT_EQ(EFAULT, prefetch(self->dev, (void *)-4096L, 1, &out));
 	for (i = 0; i < ARRAY_SIZE(overflow); i++)
 		EXPECT_EQ(EOVERFLOW, prefetch(self->dev, &overflow[i], 1, &out))
 	TH_LOG("range %u", i);
 	EXPECT_EQ(EINVAL, prefetch(self->dev, &range, ~0U, &out));
-	many = calloc(self->info.out_max_ranges + 1UL, sizeof(*many));
+	many = calloc(self->info.out_max_items + 1UL, sizeof(*many));
 	ASSERT_NE(NULL, many);
 	EXPECT_EQ(EINVAL, prefetch(self->dev, many,
-				   self->info.out_max_ranges + 1, &out));
-	EXPECT_EQ(0,
-		  prefetch(self->dev, many, self->info.out_max_ranges, &out));
+				   self->info.out_max_items + 1, &out));
+	EXPECT_EQ(0, prefetch(self->dev, many, self->info.out_max_items, &out));
 	free(many);
 }
 
@@ -492,8 +521,8 @@ TEST_F(attached, commands_from_a_32_bit_program)
 	EXPECT_EQ(0, memcmp(&low->info, &self->info, sizeof(low->info)));
 	low->range.len_bytes = 64 * PAGE;
 	low->prefetch.size = sizeof(low->prefetch);
-	low->prefetch.ranges = at + offsetof(struct low, range);
-	low->prefetch.nr_ranges = 1;
+	low->prefetch.select.items = at + offsetof(struct low, range);
+	low->prefetch.select.nr_items = 1;
 	ASSERT_EQ(0, call32(NR32_IOCTL, self->dev, MMNF_IOC_PREFETCH,
 			    at + offsetof(struct low, prefetch)));
 	/* Just written, so all of it is in the page cache. */

@@ -289,8 +289,8 @@ TEST_F(sysfs, counters_equal_get_stats)
 	struct mmnf_ioc_prefetch prefetch = {
 		.size = sizeof(prefetch),
 		.flags = MMNF_PREFETCH_WAIT,
-		.ranges = (unsigned long)&range,
-		.nr_ranges = 1,
+		.select.items = (unsigned long)&range,
+		.select.nr_items = 1,
 	};
 	struct mmnf_ioc_stats s;
 
@@ -315,6 +315,7 @@ TEST_F(sysfs, counters_equal_get_stats)
 	SAME(plans);
 	SAME(dropped_plans);
 	SAME(manual_pages);
+	SAME(evicted_pages);
 	SAME(mappings);
 	munmap(p, BYTES);
 }

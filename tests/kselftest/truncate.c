@@ -207,8 +207,8 @@ static void *change_until(void *arg)
 		const struct mmnf_range range = { off, len };
 		struct mmnf_ioc_prefetch prefetch = {
 			.size = sizeof(prefetch),
-			.ranges = (unsigned long)&range,
-			.nr_ranges = 1,
+			.select.items = (unsigned long)&range,
+			.select.nr_items = 1,
 		};
 		static u64 words[4096];
 		int err = 0;

@@ -32,8 +32,9 @@
  *	EACCES		fd was not opened for reading
  *	ENXIO		nothing is attached to this open of the device yet
  *	EBUSY		something is attached already
+ *	EPERM		not told to strangers, see MMNF_IOC_RESIDENCY
  *	EFAULT		bad pointer
- *	EINTR		a fatal signal came while waiting
+ *	EINTR		a signal came; while waiting for a page, a fatal one
  *
  * mmap: ENXIO before ATTACH; EACCES for PROT_EXEC and for PROT_WRITE; otherwise
  * what the mmap of the attached file returns.  Access beyond the end of the
@@ -52,6 +53,8 @@
 #define MMNF_IOC_SET_POLICY _IO(MMNF_IOC_TYPE, 0x82)
 #define MMNF_IOC_GET_POLICY _IO(MMNF_IOC_TYPE, 0x83)
 #define MMNF_IOC_PREFETCH _IO(MMNF_IOC_TYPE, 0x84)
+#define MMNF_IOC_EVICT _IO(MMNF_IOC_TYPE, 0x85)
+#define MMNF_IOC_RESIDENCY _IO(MMNF_IOC_TYPE, 0x86)
 #define MMNF_IOC_GET_STATS _IO(MMNF_IOC_TYPE, 0x87)
 
 #define MMNF_MAX_NDIM 8
@@ -60,6 +63,9 @@
 #define MMNF_FEATURE_PREDICT (1ULL << 0) /* reads ahead by itself */
 #define MMNF_FEATURE_PREFETCH_RANGES (1ULL << 1) /* MMNF_IOC_PREFETCH */
 #define MMNF_FEATURE_MEMCG (1ULL << 2) /* charged to the mapping's owner */
+#define MMNF_FEATURE_SELECT (1ULL << 3) /* boxes and records, not ranges only */
+#define MMNF_FEATURE_EVICT (1ULL << 4) /* MMNF_IOC_EVICT */
+#define MMNF_FEATURE_RESIDENCY (1ULL << 5) /* MMNF_IOC_RESIDENCY */
 
 /**
  * struct mmnf_ioc_info - MMNF_IOC_GET_INFO
@@ -68,7 +74,7 @@
  * @out_features: MMNF_FEATURE_* bits
  * @out_page_bytes: granularity of residency, bytes
  * @out_max_ndim: most dimensions of a geometry
- * @out_max_ranges: most ranges in one MMNF_IOC_PREFETCH
+ * @out_max_items: most items in one struct mmnf_select
  * @out_nr_streams: concurrent walks followed per field
  * @out_max_depth: upper bound of mmnf_ioc_policy.max_depth
  * @__reserved: 0
@@ -82,7 +88,7 @@ struct mmnf_ioc_info {
 	__aligned_u64 out_features;
 	__u32 out_page_bytes;
 	__u32 out_max_ndim;
-	__u32 out_max_ranges;
+	__u32 out_max_items;
 	__u32 out_nr_streams;
 	__u32 out_max_depth;
 	__u32 __reserved;
@@ -165,13 +171,64 @@ struct mmnf_ioc_policy {
 };
 
 /**
+ * enum mmnf_select_kind - what the items of a selection are
+ * @MMNF_SELECT_RANGES: struct mmnf_range, byte ranges of the file
+ * @MMNF_SELECT_BOXES: struct mmnf_ioc_box, boxes of the attached array
+ * @MMNF_SELECT_RECORDS: __u64, numbers of records: record i starts at
+ *	data_offset_bytes + i * record_bytes and is record_bytes long, as given
+ *	to ATTACH, where record_bytes must not have been 0
+ */
+enum mmnf_select_kind {
+	MMNF_SELECT_RANGES = 0,
+	MMNF_SELECT_BOXES = 1,
+	MMNF_SELECT_RECORDS = 2,
+};
+
+/**
+ * struct mmnf_select - a part of a field, for PREFETCH, EVICT and RESIDENCY
+ * @items: user pointer to @nr_items items
+ * @nr_items: 0 .. mmnf_ioc_info.out_max_items
+ * @kind: enum mmnf_select_kind
+ *
+ * The pages that hold a byte of an item are meant, whole.  Items are taken in
+ * the order given; what lies beyond the end of the file is ignored.  A wrong
+ * item ends the command; those before it may have been acted upon.
+ *
+ * The list is read a page at a time, whatever its length.  A signal ends the
+ * command with EINTR, or begins it anew under SA_RESTART.
+ */
+struct mmnf_select {
+	__aligned_u64 items;
+	__u32 nr_items;
+	__u32 kind;
+};
+
+/**
  * struct mmnf_range - half-open byte range of the file
  * @start_bytes: first byte
- * @len_bytes: length; the part beyond the end of the file is ignored
+ * @len_bytes: length
  */
 struct mmnf_range {
 	__aligned_u64 start_bytes;
 	__aligned_u64 len_bytes;
+};
+
+/**
+ * struct mmnf_ioc_box - elements @start + i * @step, 0 <= i < @count, along each
+ * axis of the attached array
+ * @start: coordinates of the first element
+ * @count: elements along each axis; a 0 makes the box empty
+ * @step: signed distance along each axis, elements; 0 is read as 1
+ *
+ * Zero beyond ndim.  Every element must be one of the array (EINVAL).  The box
+ * is gone through in the order of the file, runs that share or touch a page
+ * being taken as one; a box that falls into more than 2^24 runs is refused
+ * (EINVAL).
+ */
+struct mmnf_ioc_box {
+	__aligned_u64 start[MMNF_MAX_NDIM];
+	__aligned_u64 count[MMNF_MAX_NDIM];
+	__aligned_s64 step[MMNF_MAX_NDIM];
 };
 
 #define MMNF_PREFETCH_WAIT (1U << 0) /* return when the data is resident */
@@ -180,26 +237,85 @@ struct mmnf_range {
  * struct mmnf_ioc_prefetch - MMNF_IOC_PREFETCH
  * @size: sizeof(struct mmnf_ioc_prefetch)
  * @flags: 0 or MMNF_PREFETCH_WAIT
- * @ranges: user pointer to @nr_ranges of struct mmnf_range
- * @nr_ranges: 0 .. mmnf_ioc_info.out_max_ranges
- * @__reserved: 0
+ * @select: what to read
  * @out_queued_bytes: bytes for which a read was started by this call
- * @out_resident_bytes: bytes of touched pages that were there already, read in
+ * @out_resident_bytes: bytes of selected pages that were there already, read in
  *	or on their way
  * @out_hole_bytes: bytes skipped because the file has no data there
  *
+ * Nothing is read, asked of the file system or allocated for what is resident.
  * Read errors are not reported here: the access that needs the data reports
  * them.  Charged to the caller's memory cgroup.
  */
 struct mmnf_ioc_prefetch {
 	__u32 size;
 	__u32 flags;
-	__aligned_u64 ranges;
-	__u32 nr_ranges;
-	__u32 __reserved;
+	struct mmnf_select select;
 	__aligned_u64 out_queued_bytes;
 	__aligned_u64 out_resident_bytes;
 	__aligned_u64 out_hole_bytes;
+};
+
+/**
+ * struct mmnf_ioc_evict - MMNF_IOC_EVICT
+ * @size: sizeof(struct mmnf_ioc_evict)
+ * @flags: 0
+ * @select: what to drop from the page cache
+ * @out_evicted_bytes: bytes that were resident and are not now
+ * @out_dirty_bytes: bytes that stayed because they are not yet on storage
+ * @out_mapped_bytes: bytes that stayed because a process has them mapped
+ * @out_busy_bytes: bytes that stayed for any other reason: being read, or held
+ *	for a moment by another user of the page cache
+ *
+ * Drops clean, unmapped pages and nothing else: no data is lost, and no mapping
+ * changes.  Pages are dropped by folio: one that a folio shares with pages
+ * outside the selection stays with them.
+ */
+struct mmnf_ioc_evict {
+	__u32 size;
+	__u32 flags;
+	struct mmnf_select select;
+	__aligned_u64 out_evicted_bytes;
+	__aligned_u64 out_dirty_bytes;
+	__aligned_u64 out_mapped_bytes;
+	__aligned_u64 out_busy_bytes;
+};
+
+/**
+ * struct mmnf_state - where the bytes of an item are, by whole pages
+ * @hot_bytes: resident and in use: mapped by a process, or touched through a
+ *	mapping or read() since they came
+ * @warm_bytes: resident or being read, and not used yet
+ * @cold_bytes: on storage only
+ * @hole_bytes: neither resident nor on storage: the file has no data there
+ *
+ * Where pages share a folio, use is that of the folio.
+ */
+struct mmnf_state {
+	__aligned_u64 hot_bytes;
+	__aligned_u64 warm_bytes;
+	__aligned_u64 cold_bytes;
+	__aligned_u64 hole_bytes;
+};
+
+/**
+ * struct mmnf_ioc_residency - MMNF_IOC_RESIDENCY
+ * @size: sizeof(struct mmnf_ioc_residency)
+ * @flags: 0
+ * @select: what to look at
+ * @states: user pointer to room for select.nr_items of struct mmnf_state, one
+ *	for each item; 0: the sum is enough
+ * @out_total: sum over the items
+ *
+ * Changes nothing.  As mincore(), tells only those who own the attached file or
+ * may write to it (EPERM): for others it would show what strangers read.
+ */
+struct mmnf_ioc_residency {
+	__u32 size;
+	__u32 flags;
+	struct mmnf_select select;
+	__aligned_u64 states;
+	struct mmnf_state out_total;
 };
 
 /**
@@ -218,6 +334,7 @@ struct mmnf_ioc_prefetch {
  * @out_dropped_plans: plans dropped because the worker was too far behind
  * @out_manual_pages: pages for which MMNF_IOC_PREFETCH started a read
  * @out_mappings: live mappings
+ * @out_evicted_pages: pages that MMNF_IOC_EVICT dropped
  *
  * Laws: faults = hits + late + misses;
  * prefetched = used + wasted + pending.
@@ -237,6 +354,7 @@ struct mmnf_ioc_stats {
 	__aligned_u64 out_dropped_plans;
 	__aligned_u64 out_manual_pages;
 	__aligned_u64 out_mappings;
+	__aligned_u64 out_evicted_pages;
 };
 
 #endif /* _LINUX_MMNF_H */

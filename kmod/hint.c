@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Hints of the program: read this ahead, drop that, where is it now?
+ *
+ * All run in the caller's context, on selections (select.c), and may be given
+ * up at any page: nothing here is needed for the right bytes to be read.
+ * Looking and dropping take a reference on a folio for a moment; no lock is
+ * held, no mapping and no dirty page is touched.
+ */
+#include <linux/blkdev.h>
+#include <linux/fadvise.h>
+#include <linux/pagemap.h>
+#include <linux/pagevec.h>
+#include <linux/sched/signal.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+
+#include "internal.h"
+#include "trace.h"
+
+/* Pages that are dropped, and counted before and after, at once. */
+#define MMNF_EVICT_PAGES 512
+
+static u64 bytes_of(u64 nr_pages)
+{
+	return nr_pages << PAGE_SHIFT;
+}
+
+/* PREFETCH */
+
+struct mmnf_prefetch_walker {
+	struct mmnf_walker walker;
+	struct mmnf_reader reader;
+};
+
+static int prefetch_range(struct mmnf_walker *walker, pgoff_t first,
+			  pgoff_t end)
+{
+	struct mmnf_prefetch_walker *w =
+		container_of(walker, struct mmnf_prefetch_walker, walker);
+
+	mmnf_prefetch_bytes(&w->reader, bytes_of(first), bytes_of(end));
+	return 0;
+}
+
+/*
+ * Wait until the pages that are there are read; errors are not ours.  Goes from
+ * one folio to the next: a hole costs nothing.
+ */
+static int wait_range(struct mmnf_walker *walker, pgoff_t first, pgoff_t end)
+{
+	struct address_space *mapping = walker->field->file->f_mapping;
+	struct folio_batch batch;
+	unsigned int i;
+	int ret = 0;
+
+	folio_batch_init(&batch);
+	while (!ret && filemap_get_folios(mapping, &first, end - 1, &batch)) {
+		for (i = 0; i < folio_batch_count(&batch) && !ret; i++)
+			ret = folio_wait_locked_killable(batch.folios[i]);
+		folio_batch_release(&batch);
+		cond_resched();
+		if (ret || signal_pending(current))
+			ret = -ERESTARTSYS;
+	}
+	return ret;
+}
+
+int mmnf_hint_prefetch(struct mmnf_field *field,
+		       struct mmnf_ioc_prefetch *prefetch)
+{
+	struct mmnf_extent data = {};
+	struct mmnf_prefetch_walker w = {
+		.walker = { .field = field, .range = prefetch_range },
+		.reader = { .field = field, .file = field->file, .data = &data },
+	};
+	struct mmnf_walker wait = { .field = field, .range = wait_range };
+	struct blk_plug plug;
+	int ret;
+
+	if (!field->can_read_ahead)
+		return -EOPNOTSUPP;
+	blk_start_plug(&plug);
+	ret = mmnf_select_walk(&prefetch->select, &w.walker);
+	blk_finish_plug(&plug);
+
+	spin_lock(&field->lock);
+	field->stats.out_manual_pages += w.reader.nr_queued;
+	spin_unlock(&field->lock);
+	prefetch->out_queued_bytes = bytes_of(w.reader.nr_queued);
+	prefetch->out_resident_bytes = bytes_of(w.reader.nr_resident);
+	prefetch->out_hole_bytes = bytes_of(w.reader.nr_hole);
+	if (ret || !(prefetch->flags & MMNF_PREFETCH_WAIT))
+		return ret;
+	return mmnf_select_walk(&prefetch->select, &wait);
+}
+
+/* Looking */
+
+/**
+ * struct mmnf_look - pages of a range that are resident
+ * @nr_resident: all, also those being read
+ * @nr_used: of these: mapped, or touched since they came
+ * @nr_dirty: of these: not yet on storage
+ * @nr_mapped: of these, clean: mapped by a process
+ */
+struct mmnf_look {
+	u64 nr_resident, nr_used, nr_dirty, nr_mapped;
+};
+
+static u64 pages_within(struct folio *folio, pgoff_t first, pgoff_t end)
+{
+	pgoff_t from = max(folio->index, first);
+	pgoff_t to = min(folio->index + folio_nr_pages(folio), end);
+
+	/* A folio that was truncated meanwhile may have any index. */
+	return to > from ? to - from : 0;
+}
+
+static void look_at_folio(struct mmnf_look *look, struct folio *folio, u64 nr)
+{
+	bool mapped = folio_mapped(folio);
+
+	look->nr_resident += nr;
+	if (mapped || folio_test_referenced(folio) || folio_test_active(folio))
+		look->nr_used += nr;
+	if (folio_test_dirty(folio) || folio_test_writeback(folio))
+		look->nr_dirty += nr;
+	else if (mapped)
+		look->nr_mapped += nr;
+}
+
+/*
+ * Look at the folios of [first, end), and let @absent see what lies between; no
+ * lock is held then.
+ */
+static int look_at(struct address_space *mapping, pgoff_t first, pgoff_t end,
+		   struct mmnf_look *look,
+		   void (*absent)(void *arg, pgoff_t first, pgoff_t end),
+		   void *arg)
+{
+	struct folio_batch batch;
+	pgoff_t next = first;
+	unsigned int i;
+
+	folio_batch_init(&batch);
+	while (filemap_get_folios(mapping, &next, end - 1, &batch)) {
+		for (i = 0; i < folio_batch_count(&batch); i++) {
+			struct folio *folio = batch.folios[i];
+			u64 nr = pages_within(folio, first, end);
+			pgoff_t index = clamp(folio->index, first, end);
+
+			if (!nr)
+				continue;
+			if (absent && first < index)
+				absent(arg, first, index);
+			look_at_folio(look, folio, nr);
+			first = index + nr;
+		}
+		folio_batch_release(&batch);
+		cond_resched();
+		if (signal_pending(current))
+			return -ERESTARTSYS;
+	}
+	if (absent && first < end)
+		absent(arg, first, end);
+	return 0;
+}
+
+/* EVICT */
+
+struct mmnf_evict_walker {
+	struct mmnf_walker walker;
+	struct mmnf_look stayed;
+	u64 nr_evicted;
+	bool drained;
+};
+
+/* The first page of [first, end) that is resident; @end if none is. */
+static pgoff_t first_resident(struct address_space *mapping, pgoff_t first,
+			      pgoff_t end)
+{
+	struct folio_batch batch;
+	pgoff_t next = first;
+
+	folio_batch_init(&batch);
+	if (filemap_get_folios(mapping, &next, end - 1, &batch))
+		end = clamp(batch.folios[0]->index, first, end);
+	folio_batch_release(&batch);
+	return end;
+}
+
+/* What was read ahead, not used, and is gone now, is given up. */
+static void forget(void *arg, pgoff_t first, pgoff_t end)
+{
+	struct mmnf_field *field = arg;
+
+	spin_lock(&field->lock);
+	field->stats.out_wasted_pages +=
+		mmnf_pending_take(&field->pending, first, end - first);
+	spin_unlock(&field->lock);
+}
+
+static int evict_chunk(struct mmnf_evict_walker *w, pgoff_t first, pgoff_t end)
+{
+	struct mmnf_field *field = w->walker.field;
+	struct address_space *mapping = field->file->f_mapping;
+	struct mmnf_look before = {}, after = {};
+	u64 evicted;
+	int ret;
+
+	ret = look_at(mapping, first, end, &before, NULL, NULL);
+	if (ret)
+		return ret;
+	invalidate_mapping_pages(mapping, first, end - 1);
+	ret = look_at(mapping, first, end, &after, forget, field);
+	/*
+	 * A page that was read just now is still held by the list on which its
+	 * CPU collects new pages.  fadvise empties these lists, all of them.
+	 */
+	if (!w->drained &&
+	    after.nr_resident > after.nr_dirty + after.nr_mapped) {
+		w->drained = true;
+		vfs_fadvise(field->file, bytes_of(first), bytes_of(end - first),
+			    POSIX_FADV_DONTNEED);
+		memset(&after, 0, sizeof(after));
+		ret = look_at(mapping, first, end, &after, forget, field);
+	}
+	evicted =
+		before.nr_resident - min(before.nr_resident, after.nr_resident);
+	w->nr_evicted += evicted;
+	w->stayed.nr_resident += after.nr_resident;
+	w->stayed.nr_dirty += after.nr_dirty;
+	w->stayed.nr_mapped += after.nr_mapped;
+	trace_mmnf_evict(field->id, first, end - first, evicted,
+			 after.nr_resident);
+	return ret;
+}
+
+static int evict_range(struct mmnf_walker *walker, pgoff_t first, pgoff_t end)
+{
+	struct mmnf_evict_walker *w =
+		container_of(walker, struct mmnf_evict_walker, walker);
+	struct address_space *mapping = walker->field->file->f_mapping;
+	pgoff_t to;
+	int ret = 0;
+
+	for (; !ret && first < end; first = to) {
+		first = first_resident(mapping, first, end);
+		to = min(first + MMNF_EVICT_PAGES, end);
+		if (first < end)
+			ret = evict_chunk(w, first, to);
+	}
+	return ret;
+}
+
+int mmnf_hint_evict(struct mmnf_field *field, struct mmnf_ioc_evict *evict)
+{
+	struct mmnf_evict_walker w = {
+		.walker = { .field = field, .range = evict_range },
+	};
+	int ret;
+
+	if (!field->can_read_ahead)
+		return -EOPNOTSUPP;
+	ret = mmnf_select_walk(&evict->select, &w.walker);
+
+	spin_lock(&field->lock);
+	field->stats.out_evicted_pages += w.nr_evicted;
+	spin_unlock(&field->lock);
+	evict->out_evicted_bytes = bytes_of(w.nr_evicted);
+	evict->out_dirty_bytes = bytes_of(w.stayed.nr_dirty);
+	evict->out_mapped_bytes = bytes_of(w.stayed.nr_mapped);
+	evict->out_busy_bytes = bytes_of(
+		w.stayed.nr_resident - w.stayed.nr_dirty - w.stayed.nr_mapped);
+	return ret;
+}
+
+/* RESIDENCY */
+
+struct mmnf_residency_walker {
+	struct mmnf_walker walker;
+	struct mmnf_extent data;
+	struct mmnf_state item, total;
+	struct mmnf_state __user *states;
+};
+
+/* Cold where the file has data. */
+static void add_absent(void *arg, pgoff_t first, pgoff_t end)
+{
+	struct mmnf_residency_walker *w = arg;
+	loff_t size = w->walker.size_bytes, start, data_end;
+	pgoff_t cold;
+
+	while (first < end && !signal_pending(current)) {
+		mmnf_prefetch_find_data(w->walker.field->file, &w->data,
+					bytes_of(first), size, &start,
+					&data_end);
+		cold = start < size ? min_t(u64, start >> PAGE_SHIFT, end) :
+				      end;
+		w->item.hole_bytes += bytes_of(cold - first);
+		first = min_t(u64, DIV_ROUND_UP_ULL(data_end, PAGE_SIZE), end);
+		first = max(first, cold);
+		w->item.cold_bytes += bytes_of(first - cold);
+	}
+}
+
+static int residency_range(struct mmnf_walker *walker, pgoff_t first,
+			   pgoff_t end)
+{
+	struct mmnf_residency_walker *w =
+		container_of(walker, struct mmnf_residency_walker, walker);
+	struct mmnf_look look = {};
+	int ret;
+
+	ret = look_at(walker->field->file->f_mapping, first, end, &look,
+		      add_absent, w);
+	w->item.hot_bytes += bytes_of(look.nr_used);
+	w->item.warm_bytes += bytes_of(look.nr_resident - look.nr_used);
+	return ret;
+}
+
+static int residency_item(struct mmnf_walker *walker)
+{
+	struct mmnf_residency_walker *w =
+		container_of(walker, struct mmnf_residency_walker, walker);
+
+	w->total.hot_bytes += w->item.hot_bytes;
+	w->total.warm_bytes += w->item.warm_bytes;
+	w->total.cold_bytes += w->item.cold_bytes;
+	w->total.hole_bytes += w->item.hole_bytes;
+	if (w->states && copy_to_user(w->states++, &w->item, sizeof(w->item)))
+		return -EFAULT;
+	memset(&w->item, 0, sizeof(w->item));
+	return 0;
+}
+
+/*
+ * What is resident shows what others read, so mincore() and cachestat() tell
+ * those only who could know it anyway.
+ */
+static bool may_look(struct file *file)
+{
+	return mmnf_compat_owner(file) || !file_permission(file, MAY_WRITE);
+}
+
+int mmnf_hint_residency(struct mmnf_field *field,
+			struct mmnf_ioc_residency *residency)
+{
+	struct mmnf_residency_walker w = {
+		.walker = { .field = field,
+			    .range = residency_range,
+			    .item = residency_item },
+		.states = u64_to_user_ptr(residency->states),
+	};
+	int ret;
+
+	if (!field->can_read_ahead)
+		return -EOPNOTSUPP;
+	if (!may_look(field->file))
+		return -EPERM;
+	ret = mmnf_select_walk(&residency->select, &w.walker);
+	residency->out_total = w.total;
+	return ret;
+}
