@@ -53,6 +53,7 @@ SELFTESTS := build/linux/tools/testing/selftests
 lib_src := $(wildcard lib/*.c lib/store/*.c lib/core/*.c)
 lib_obj := $(lib_src:%.c=build/%.o)
 asan_obj := $(lib_src:%.c=build/asan/%.o)
+core_obj := $(patsubst %.c,build/%.o,$(wildcard lib/core/*.c))
 tool_obj := $(patsubst %.c,build/%.o,$(wildcard tools/*.c))
 lib := $(if $(lib_obj),build/libmmnf.so)
 tool := $(if $(tool_obj),build/mmnf)
@@ -96,10 +97,10 @@ build/libmmnf.so: build/libmmnf.so.$(SOVERSION)
 
 # Found beside itself in build/ and in ../lib once installed, wherever that is.
 # The predictor is not part of the library's interface: `mmnf predict` has its own.
-build/mmnf: $(tool_obj) build/lib/core/predict.o $(lib)
+build/mmnf: $(tool_obj) $(core_obj) $(lib)
 	$(CC) $(CFLAGS) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' \
-		-o $@ $(tool_obj) build/lib/core/predict.o \
-		$(if $(lib),-Lbuild -lmmnf) $(LIBS) -lm
+		-o $@ $(tool_obj) $(core_obj) $(if $(lib),-Lbuild -lmmnf) \
+		$(LIBS) -lm
 
 # ---- kernel module
 

@@ -1,179 +1,262 @@
 // SPDX-License-Identifier: MIT
 /*
- * mmnf predict: an access trace through the predictor, without a disk.
- *
- * The model: what is planned is resident from the next access on, and stays.
- * Lines of a trace: THREAD IP OFFSET_BYTES; '#' starts a comment.
+ * mmnf predict: an access trace, or one made from a workload's parameters, through
+ * the predictor and its peers, without a disk.
  */
 #include <errno.h>
+#include <inttypes.h>
+#include <stddef.h>
 #include <string.h>
 
-#include <core/predict.h>
-
+#include "generate.h"
+#include "replay.h"
 #include "tool.h"
 
-/* Pages that were planned or touched: an open-addressed set that grows. */
-struct page_set {
-	uint64_t *slot; /* page + 1; 0: free */
-	uint64_t nr, room;
+static const struct predictor_ops *const predictors[] = {
+	&predict_none,	   &predict_mainline, &predict_lustre, &predict_leap,
+	&predict_ipstride, &predict_mmnf,     &predict_oracle,
 };
 
-static uint64_t *set_find(const struct page_set *set, uint64_t page)
-{
-	uint64_t i = (page * 0x9E3779B97F4A7C15ULL) >> 20;
+#define NR_PREDICTORS (sizeof(predictors) / sizeof(predictors[0]))
 
-	while (set->slot[i % set->room] && set->slot[i % set->room] != page + 1)
-		i++;
-	return &set->slot[i % set->room];
-}
-
-static bool set_add(struct page_set *set, uint64_t page)
-{
-	struct page_set old = *set;
-	uint64_t *slot, i;
-
-	if (set->nr * 2 >= set->room) {
-		set->room = old.room ? old.room * 2 : 4096;
-		set->slot = calloc(set->room, sizeof(*set->slot));
-		if (!set->slot) {
-			*set = old;
-			return false;
-		}
-		for (i = 0; i < old.room; i++)
-			if (old.slot[i])
-				*set_find(set, old.slot[i] - 1) = old.slot[i];
-		free(old.slot);
+/* The numbers of a model, and what --model takes for each. */
+static const struct {
+	const char *name;
+	size_t at;
+	uint64_t least, most;
+} model_values[] = {
+#define VALUE(member, least, most)                                   \
+	{                                                            \
+#member, offsetof(struct model, member), least, most \
 	}
-	slot = set_find(set, page);
-	set->nr += !*slot;
-	*slot = page + 1;
-	return true;
+	VALUE(latency_ns, 0, 1ULL << 40), VALUE(depth, 1, 1 << 16),
+	VALUE(page_ns, 0, 1ULL << 40),	  VALUE(request_pages, 1, 1 << 20),
+	VALUE(fault_ns, 0, 1ULL << 40),	  VALUE(cpu_ns, 0, 1ULL << 40),
+	VALUE(wake_ns, 0, 1ULL << 40),	  VALUE(around_pages, 1, 512),
+	VALUE(memory_pages, 64, 1 << 29), VALUE(readahead_pages, 0, 1 << 20),
+#undef VALUE
+};
+
+#define NR_VALUES (sizeof(model_values) / sizeof(model_values[0]))
+
+static uint64_t *model_value(const struct model *model, size_t i)
+{
+	return (uint64_t *)((char *)model + model_values[i].at);
 }
 
-static bool replay_plan(struct page_set *set, const struct mmnf_plan *plan,
-			uint64_t grain, uint64_t *nr_pages)
+/* A NAME=N of --model. */
+static int set_model(const struct options *o, struct model *model,
+		     const char *name, const char *text)
 {
-	uint64_t n, page, pos;
+	uint64_t v;
+	size_t i;
 
-	for (n = 0; n < mmnf_plan_nr(plan); n++) {
-		pos = mmnf_plan_pos(plan, n);
-		for (page = pos / grain; page <= (pos + plan->span - 1) / grain;
-		     page++) {
-			++*nr_pages;
-			if (!set_add(set, page))
-				return false;
-		}
-	}
-	return true;
-}
-
-static int read_option(const struct options *o, const char *name,
-		       const char *text, uint64_t *out)
-{
-	if (text && (!parse_u64(text, out) || !*out))
+	for (i = 0; i < NR_VALUES; i++)
+		if (!strcmp(model_values[i].name, name))
+			break;
+	if (i == NR_VALUES)
 		return usage_error(o,
-				   "--%s %s: expected a number of at least 1",
-				   name, text);
+				   "--model %s: expected latency_ns, depth, "
+				   "page_ns, request_pages, fault_ns, cpu_ns, "
+				   "wake_ns, around_pages, memory_pages or "
+				   "readahead_pages, =N",
+				   name);
+	if (!text || !parse_u64(text, &v) || v < model_values[i].least ||
+	    v > model_values[i].most)
+		return usage_error(o,
+				   "--model %s: expected %s=N, N from %" PRIu64
+				   " to %" PRIu64,
+				   name, name, model_values[i].least,
+				   model_values[i].most);
+	*model_value(model, i) = v;
+	if (model->around_pages & (model->around_pages - 1))
+		return usage_error(o,
+				   "--model around_pages=%s: expected a power "
+				   "of two",
+				   text);
 	return 0;
 }
 
-static int replay(const struct options *o, FILE *from, struct mmnf_table *table,
-		  uint64_t grain)
+static int read_model(const struct options *o, struct model *model)
 {
-	uint64_t nr = 0, hits = 0, planned_pages = 0, pending = 0, line = 0;
-	unsigned long long thread, ip, offset;
-	struct page_set set = { 0 };
-	struct mmnf_plan plan;
-	char text[256];
+	char *text, *item, *value, *save = NULL;
+	int ret = 0;
+
+	*model = model_default;
+	text = strdup(o->model ? o->model : "");
+	if (!text)
+		return failure(o, "out of memory");
+	for (item = strtok_r(text, ",", &save); item && !ret;
+	     item = strtok_r(NULL, ",", &save)) {
+		value = strchr(item, '=');
+		if (value)
+			*value++ = 0;
+		ret = set_model(o, model, item, value);
+	}
+	free(text);
+	return ret;
+}
+
+/* Which predictors --predictors names; all if it is not there. */
+static int read_chosen(const struct options *o, bool *chosen)
+{
+	char *text, *item, *save = NULL;
 	size_t i;
 	int ret = 0;
 
-	if (!set_add(&set, UINT64_MAX - 1))
+	for (i = 0; i < NR_PREDICTORS; i++)
+		chosen[i] = !o->predictors;
+	text = strdup(o->predictors ? o->predictors : "");
+	if (!text)
 		return failure(o, "out of memory");
-	while (!ret && fgets(text, sizeof(text), from)) {
-		struct mmnf_access access = { .outcome = MMNF_MISS };
-
-		line++;
-		text[strcspn(text, "#\n")] = 0;
-		if (!text[strspn(text, " \t")])
-			continue;
-		if (sscanf(text, "%lli %lli %lli", (long long *)&thread,
-			   (long long *)&ip, (long long *)&offset) != 3 ||
-		    offset > INT64_MAX) {
-			ret = failure(
-				o,
-				"%s: line %llu: expected THREAD IP OFFSET_BYTES",
-				o->args[0], (unsigned long long)line);
-			break;
-		}
-		nr++;
-		if (*set_find(&set, offset / grain)) {
-			access.outcome = MMNF_HIT;
-			hits++;
-		}
-		access.thread = thread;
-		access.ip = ip;
-		access.pos = offset;
-		if (!set_add(&set, offset / grain) ||
-		    (mmnf_observe(table, &access, &plan) &&
-		     !replay_plan(&set, &plan, grain, &planned_pages)))
-			ret = failure(o, "out of memory");
+	for (item = strtok_r(text, ",", &save); item && !ret;
+	     item = strtok_r(NULL, ",", &save)) {
+		for (i = 0; i < NR_PREDICTORS; i++)
+			if (!strcmp(predictors[i]->name, item))
+				break;
+		if (i < NR_PREDICTORS)
+			chosen[i] = true;
+		else
+			ret = usage_error(o,
+					  "--predictors %s: expected none, "
+					  "mainline, lustre, leap, ipstride, "
+					  "mmnf or oracle",
+					  item);
 	}
-	free(set.slot);
-	if (ret)
-		return ret;
-	for (i = 0; i < MMNF_NR_STREAMS; i++)
-		pending += table->stream[i].ahead;
-	return print_result(
-		o, json_pack("{sI sI sI sI sI sI sI sf sf}", "accesses",
-			     (json_int_t)nr, "hits", (json_int_t)hits,
-			     "planned_pages", (json_int_t)planned_pages,
-			     "planned", (json_int_t)table->nr_planned, "used",
-			     (json_int_t)table->nr_used, "wasted",
-			     (json_int_t)table->nr_wasted, "pending",
-			     (json_int_t)pending, "coverage",
-			     nr ? (double)hits / (double)nr : 0.0, "accuracy",
-			     table->nr_planned ?
-				     (double)table->nr_used /
-					     (double)table->nr_planned :
-				     0.0));
+	free(text);
+	return ret;
+}
+
+static int load(const struct options *o, struct trace *trace)
+{
+	char wrong[200];
+	bool good;
+	FILE *from;
+
+	if (o->generate) {
+		good = generate(trace, o->generate, o->args, o->nr_args, wrong,
+				sizeof(wrong));
+		return good ? 0 :
+			      usage_error(o, "--generate %s: %s", o->generate,
+					  wrong);
+	}
+	from = strcmp(o->args[0], "-") ? fopen(o->args[0], "r") : stdin;
+	if (!from)
+		return failure(o, "%s: %s", o->args[0], strerror(errno));
+	good = trace_read(trace, from, wrong, sizeof(wrong));
+	if (from != stdin)
+		fclose(from);
+	return good ? 0 : failure(o, "%s: %s", o->args[0], wrong);
+}
+
+static int save(const struct options *o, const struct trace *trace)
+{
+	FILE *to = strcmp(o->out, "-") ? fopen(o->out, "w") : stdout;
+	bool bad = !to;
+
+	if (to) {
+		trace_write(trace, to);
+		bad = ferror(to);
+		if (to != stdout)
+			bad |= fclose(to) != 0;
+	}
+	return bad ? failure(o, "%s: %s", o->out, strerror(errno)) : 0;
+}
+
+static double part(uint64_t of, uint64_t all)
+{
+	return all ? (double)of / (double)all : 0;
+}
+
+static json_t *result_json(const char *name, const struct replay_result *r)
+{
+	return json_pack("{ss sI sI sI sI sI sI sI sI sI sf sf sI sI}",
+			 "predictor", name, "faults", (json_int_t)r->faults,
+			 "hits", (json_int_t)r->hits, "late",
+			 (json_int_t)r->late, "misses", (json_int_t)r->misses,
+			 "needed_pages", (json_int_t)r->needed_pages,
+			 "read_pages",
+			 (json_int_t)(r->demand_pages + r->ahead_pages),
+			 "ahead_pages", (json_int_t)r->ahead_pages,
+			 "used_pages", (json_int_t)r->used_pages,
+			 "wasted_pages", (json_int_t)r->wasted_pages,
+			 "coverage", part(r->used_pages, r->needed_pages),
+			 "accuracy", part(r->used_pages, r->ahead_pages),
+			 "stall_ns", (json_int_t)r->stall_ns, "total_ns",
+			 (json_int_t)r->total_ns);
+}
+
+static void print_row(const char *name, const struct replay_result *r)
+{
+	printf("%-9s %7.2f%% %7.2f%% %9" PRIu64 " %9" PRIu64 " %8" PRIu64
+	       " %8" PRIu64 " %12.3f %12.3f\n",
+	       name, 100 * part(r->used_pages, r->needed_pages),
+	       100 * part(r->used_pages, r->ahead_pages),
+	       r->demand_pages + r->ahead_pages, r->wasted_pages, r->late,
+	       r->misses, (double)r->stall_ns / 1e6, (double)r->total_ns / 1e6);
+}
+
+static int run(const struct options *o, const struct trace *trace,
+	       const struct model *model, const bool *chosen)
+{
+	json_t *rows = json_array(), *values, *result;
+	struct replay_result r;
+	size_t i;
+
+	if (!o->json)
+		printf("%" PRIu64 " accesses; latency %" PRIu64
+		       " ns, depth %" PRIu64 ", %" PRIu64 " ns a page\n"
+		       "predictor coverage accuracy      read    wasted     "
+		       "late   misses     stall ms     total ms\n",
+		       trace->nr, model->latency_ns, model->depth,
+		       model->page_ns);
+	for (i = 0; i < NR_PREDICTORS; i++) {
+		if (!chosen[i])
+			continue;
+		if (!replay_run(predictors[i], trace, model, &r)) {
+			json_decref(rows);
+			return failure(o, "out of memory");
+		}
+		if (o->json)
+			json_array_append_new(
+				rows, result_json(predictors[i]->name, &r));
+		else
+			print_row(predictors[i]->name, &r);
+	}
+	if (!o->json) {
+		json_decref(rows);
+		return EXIT_SUCCESS;
+	}
+	values = json_object();
+	for (i = 0; i < NR_VALUES; i++)
+		json_object_set_new(
+			values, model_values[i].name,
+			json_integer((json_int_t)*model_value(model, i)));
+	result = json_pack("{sI so so}", "accesses", (json_int_t)trace->nr,
+			   "model", values, "results", rows);
+	return print_result(o, result);
 }
 
 int cmd_predict(const struct options *o)
 {
-	uint64_t grain = 4096, span = 1, end = INT64_MAX, max_depth = 0;
-	struct mmnf_table *table;
-	FILE *from;
+	struct trace trace = { 0 };
+	bool chosen[NR_PREDICTORS];
+	struct model model;
 	int ret;
 
-	ret = read_option(o, "grain", o->grain, &grain);
-	ret = ret ? ret : read_option(o, "span", o->span, &span);
-	ret = ret ? ret : read_option(o, "end", o->end, &end);
-	ret = ret ? ret : read_option(o, "max-depth", o->max_depth, &max_depth);
-	if (ret)
-		return ret;
-	if (grain & (grain - 1) || grain > 1ULL << 30 || span > 1ULL << 30 ||
-	    end > INT64_MAX || max_depth > 4096)
-		return usage_error(
-			o, "--grain: a power of two to 1G; --span to 1G; "
-			   "--end to 2^63 - 1; --max-depth to 4096");
-	table = malloc(sizeof(*table));
-	if (!table)
-		return failure(o, "out of memory");
-	mmnf_table_init(table, grain, 0, end, span);
-	if (max_depth) {
-		table->limits.max_depth = (uint32_t)max_depth;
-		if (table->limits.min_depth > max_depth)
-			table->limits.min_depth = (uint32_t)max_depth;
+	if (o->generate && !strcmp(o->generate, "help")) {
+		generate_help(stdout);
+		return EXIT_SUCCESS;
 	}
-	from = strcmp(o->args[0], "-") ? fopen(o->args[0], "r") : stdin;
-	if (!from) {
-		free(table);
-		return failure(o, "%s: %s", o->args[0], strerror(errno));
-	}
-	ret = replay(o, from, table, grain);
-	if (from != stdin)
-		fclose(from);
-	free(table);
+	if (!o->generate && o->nr_args != 1)
+		return usage_error(o, "expected one TRACE, or --generate");
+	ret = read_model(o, &model);
+	if (!ret)
+		ret = read_chosen(o, chosen);
+	if (!ret)
+		ret = load(o, &trace);
+	if (!ret)
+		ret = o->out ? save(o, &trace) : run(o, &trace, &model, chosen);
+	trace_free(&trace);
 	return ret;
 }

@@ -31,9 +31,10 @@ static const struct {
 	{ "evict", cmd_evict, 1, 1, "FIELD [--box BOX]",
 	  "drop a box from the page cache" },
 	{ "stat", cmd_stat, 0, 1, "[ID]", "counters of the fields attached" },
-	{ "predict", cmd_predict, 1, 1,
-	  "TRACE|- [--grain N] [--span N] [--end N] [--max-depth N]",
-	  "replay an access trace through the predictor" },
+	{ "predict", cmd_predict, 0, 32,
+	  "TRACE|- | --generate WORKLOAD [NAME=VALUE ...] [--model NAME=N,...]\n"
+	  "            [--predictors P,...] [--out FILE]",
+	  "replay an access trace through the predictor and its peers" },
 };
 
 #define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -85,16 +86,16 @@ static int parse_options(struct options *o, int argc, char **argv)
 		{ "out", required_argument, NULL, TEXT + 7 },
 		{ "engine", required_argument, NULL, TEXT + 8 },
 		{ "prefetch", required_argument, NULL, TEXT + 9 },
-		{ "grain", required_argument, NULL, TEXT + 10 },
-		{ "span", required_argument, NULL, TEXT + 11 },
-		{ "end", required_argument, NULL, TEXT + 12 },
-		{ "max-depth", required_argument, NULL, TEXT + 13 },
+		{ "generate", required_argument, NULL, TEXT + 10 },
+		{ "model", required_argument, NULL, TEXT + 11 },
+		{ "predictors", required_argument, NULL, TEXT + 12 },
 		{ 0 },
 	};
 	const char **text[] = {
-		&o->shape, &o->dtype, &o->fill, &o->segment_bytes, &o->at,
-		&o->box,   &o->order, &o->out,	&o->engine,	   &o->prefetch,
-		&o->grain, &o->span,  &o->end,	&o->max_depth,
+		&o->shape,	&o->dtype,    &o->fill,	    &o->segment_bytes,
+		&o->at,		&o->box,      &o->order,    &o->out,
+		&o->engine,	&o->prefetch, &o->generate, &o->model,
+		&o->predictors,
 	};
 	int c;
 
@@ -104,7 +105,7 @@ static int parse_options(struct options *o, int argc, char **argv)
 			o->json = true;
 		else if (c == DISK)
 			o->disk = true;
-		else if (c >= TEXT && c < TEXT + 14)
+		else if (c >= TEXT && c < TEXT + 13)
 			*text[c - TEXT] = optarg;
 		else
 			return EXIT_USAGE; /* getopt has said what */

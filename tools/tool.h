@@ -26,9 +26,10 @@ struct options {
 	bool json;
 	const char *shape, *dtype, *fill, *segment_bytes; /* create */
 	const char *at; /* import */
-	const char *box, *order, *out; /* get, gather, scan, prefetch, evict */
+	const char *box, *order; /* get, gather, scan, prefetch, evict */
+	const char *out; /* get, gather, predict */
 	const char *engine, *prefetch; /* where a field is opened */
-	const char *grain, *span, *end, *max_depth; /* predict */
+	const char *generate, *model, *predictors; /* predict */
 	bool disk; /* info */
 	int nr_args;
 	char **args;

@@ -137,11 +137,68 @@ def fill_is_read_where_nothing_was_written():
 
 @test
 def predict_follows_a_stride():
-    trace = "# thread ip offset\n" + "".join(f"1 0x400 {i * 69632}\n" for i in range(1000))
-    r = json.loads(ok("predict", "-", "--json", "--end", str(1000 * 69632), stdin=trace))
-    assert r["accesses"] == 1000
-    assert r["planned"] == r["used"] + r["wasted"] + r["pending"]
-    assert r["wasted"] == 0 and r["coverage"] >= 0.99, r
+    trace = f"file {1000 * 69632}\n# thread ip offset\n" + \
+        "".join(f"1 0x400 {i * 69632} 1000\n" for i in range(1000))
+    r = json.loads(ok("predict", "-", "--json", stdin=trace))
+    assert r["accesses"] == 1000 and r["model"]["latency_ns"] == 100000
+    for p in r["results"]:
+        assert p["faults"] == p["hits"] + p["late"] + p["misses"], p
+        assert p["ahead_pages"] == p["used_pages"] + p["wasted_pages"], p
+        assert p["needed_pages"] == 1000, p
+    by = {p["predictor"]: p for p in r["results"]}
+    # 1,000 times: 250 ns to start it, 100 us, 1 us for the page.
+    assert by["none"]["stall_ns"] == 1000 * 101250
+    assert by["mmnf"]["coverage"] >= 0.99 and by["mmnf"]["accuracy"] == 1
+    assert by["oracle"]["stall_ns"] < by["mmnf"]["stall_ns"] < by["leap"]["stall_ns"]
+
+
+@test
+def predict_repeats_and_writes_what_it_reads():
+    args = ["--generate", "rows", "count=500", "seed=7"]
+    ok("predict", *args, "--out", "t")
+    made, read = ok("predict", "--json", *args), ok("predict", "--json", "t")
+    assert made == read
+    ok("predict", "--generate", "rows", "count=500", "seed=8", "--out", "u")
+    with open("t") as t, open("u") as u:
+        lines = t.read().splitlines()
+        assert lines != u.read().splitlines()
+    assert "extent 100000000,512" in lines and "element 1" in lines
+    one = ok("predict", "t", "--predictors", "leap,none")
+    assert [line.split()[0] for line in one.splitlines()[2:]] == ["none", "leap"]
+    assert "strided" in ok("predict", "--generate", "help")
+
+
+@test
+def predict_names_what_is_wrong():
+    def trace(text):
+        with open("t", "w") as out:
+            out.write(text)
+
+    for text, what in (("1 2\n", "line 1: expected THREAD IP"), ("1 2 3 4 5\n", "line 1"),
+                       ("", "no access"), ("1 2 -3\n", "line 1"), ("pages 3\n", "expected file"),
+                       ("file 10\n1 1 10\n", "beyond its end"), ("1 1 1\nfile 3\n", "before"),
+                       ("extent 3,4\nstride 1\n1 1 1\n", "as many"),
+                       ("extent 4\nstride -8\n1 1 1\n", "before the file's start"),
+                       ("extent 1,1,1,1,1,1,1,1,1\n1 1 1\n", "1 to 8"),
+                       ("extent 4294967296,4294967296\n1 1 1\n", "2^63"),
+                       ("extent 0\n1 1 1\n", "at least 1"), ("element 8\nfile 4\n1 1 1\n", "small"),
+                       ("1 1 99999999999999999999\n", "line 1")):
+        trace(text)
+        refused(1, what, "predict", "t")
+    trace("1 1 1\n")
+    refused(2, "depth=N, N from 1", "predict", "t", "--model", "depth=0")
+    refused(2, "power of two", "predict", "t", "--model", "around_pages=3")
+    refused(2, "latency_ns", "predict", "t", "--model", "latency=3")
+    refused(2, "mainline", "predict", "t", "--predictors", "linux")
+    refused(2, "no such workload", "predict", "--generate", "nothing")
+    refused(2, "no such parameter", "predict", "--generate", "rows", "n=3")
+    refused(2, "expected NAME=VALUE", "predict", "--generate", "rows", "3")
+    refused(2, "expected a number", "predict", "--generate", "rows", "rows=x")
+    refused(2, "as many", "predict", "--generate", "nest", "count=1,2,3")
+    refused(2, "inside the shape", "predict", "--generate", "walk", "count=257,1,1")
+    refused(2, "2^63", "predict", "--generate", "walk", "shape=9999999999,9999999999,9")
+    refused(2, "TRACE", "predict")
+    refused(1, "nowhere", "predict", "nowhere")
 
 
 @test
