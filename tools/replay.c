@@ -295,6 +295,12 @@ void replay_read(struct replay *r, uint64_t at_ns, uint64_t first, uint64_t nr,
 
 /* ---- consumer */
 
+/* Who waits for a read maps the page when it is there. */
+static bool is_mapped(const struct page *p, uint64_t now_ns)
+{
+	return p->mapped && p->ready_ns <= now_ns;
+}
+
 /* The kernel's map_pages: maps what is there around a page. */
 static void map_around(struct replay *r, struct touch *t, uint64_t now_ns,
 		       bool again)
@@ -355,7 +361,7 @@ static uint64_t fault(struct replay *r, const struct trace_access *access,
 	result->faults++;
 	now_ns = t.now_ns;
 	map_around(r, &t, now_ns, false);
-	t.around = p && p->mapped;
+	t.around = p && is_mapped(p, now_ns);
 	if (!p) {
 		t.outcome = MMNF_MISS;
 		result->misses++;
@@ -402,7 +408,7 @@ static void step(struct replay *r, struct thread *t)
 	}
 	r->result->accesses++;
 	p = cache_find(r, access->pos / PAGE_BYTES);
-	if (!p || !p->mapped) {
+	if (!p || !is_mapped(p, now_ns)) {
 		now_ns = fault(r, access, now_ns);
 		p = cache_find(r, access->pos / PAGE_BYTES);
 	}
