@@ -35,6 +35,9 @@ static const struct {
 	  "TRACE|- | --generate WORKLOAD [NAME=VALUE ...] [--model NAME=N,...]\n"
 	  "            [--predictors P,...] [--out FILE]",
 	  "replay an access trace through the predictor and its peers" },
+	{ "record", cmd_record, 0, 4096,
+	  "[ID] [--out FILE] [--seconds N] [-- COMMAND ...]",
+	  "take a trace of the faults of an attached field" },
 };
 
 #define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -60,7 +63,7 @@ static void hide_negative(int argc, char **argv)
 {
 	int i;
 
-	for (i = 1; i < argc; i++) {
+	for (i = 1; i < argc && strcmp(argv[i], "--"); i++) {
 		char *text;
 
 		if (argv[i][0] != '-' || argv[i][1] < '0' || argv[i][1] > '9')
@@ -89,13 +92,14 @@ static int parse_options(struct options *o, int argc, char **argv)
 		{ "generate", required_argument, NULL, TEXT + 10 },
 		{ "model", required_argument, NULL, TEXT + 11 },
 		{ "predictors", required_argument, NULL, TEXT + 12 },
+		{ "seconds", required_argument, NULL, TEXT + 13 },
 		{ 0 },
 	};
 	const char **text[] = {
 		&o->shape,	&o->dtype,    &o->fill,	    &o->segment_bytes,
 		&o->at,		&o->box,      &o->order,    &o->out,
 		&o->engine,	&o->prefetch, &o->generate, &o->model,
-		&o->predictors,
+		&o->predictors, &o->seconds,
 	};
 	int c;
 
@@ -105,7 +109,7 @@ static int parse_options(struct options *o, int argc, char **argv)
 			o->json = true;
 		else if (c == DISK)
 			o->disk = true;
-		else if (c >= TEXT && c < TEXT + 13)
+		else if (c >= TEXT && c < TEXT + 14)
 			*text[c - TEXT] = optarg;
 		else
 			return EXIT_USAGE; /* getopt has said what */

@@ -27,7 +27,8 @@ struct options {
 	const char *shape, *dtype, *fill, *segment_bytes; /* create */
 	const char *at; /* import */
 	const char *box, *order; /* get, gather, scan, prefetch, evict */
-	const char *out; /* get, gather, predict */
+	const char *out; /* get, gather, predict, record */
+	const char *seconds; /* record */
 	const char *engine, *prefetch; /* where a field is opened */
 	const char *generate, *model, *predictors; /* predict */
 	bool disk; /* info */
@@ -45,6 +46,7 @@ int cmd_prefetch(const struct options *o);
 int cmd_evict(const struct options *o);
 int cmd_stat(const struct options *o);
 int cmd_predict(const struct options *o);
+int cmd_record(const struct options *o);
 
 /* "mmnf: COMMAND: ..." on stderr; returns what the command should exit with. */
 int usage_error(const struct options *o, const char *format, ...)

@@ -198,6 +198,8 @@ def predict_names_what_is_wrong():
     refused(2, "inside the shape", "predict", "--generate", "walk", "count=257,1,1")
     refused(2, "2^63", "predict", "--generate", "walk", "shape=9999999999,9999999999,9")
     refused(2, "TRACE", "predict")
+    refused(2, "--seconds 0", "record", "--seconds", "0")
+    refused(2, "field's number", "record", "0")
     refused(1, "nowhere", "predict", "nowhere")
 
 
