@@ -129,7 +129,8 @@ struct mmnf_field *mmnf_field_create(struct mmnf_ioc_attach *attach)
 	start = attach->data_offset_bytes - below;
 	mmnf_table_init(&field->table, PAGE_SIZE, start, end,
 			attach->record_bytes);
-	mmnf_table_set_axes(&field->table, attach->stride_bytes, attach->ndim);
+	mmnf_table_set_axes(&field->table, attach->stride_bytes, attach->extent,
+			    attach->ndim);
 
 	id = ida_alloc_min(&mmnf_field_ids, 1, GFP_KERNEL);
 	if (id < 0) {
@@ -220,9 +221,13 @@ void mmnf_field_get_stats(struct mmnf_field *field,
 			  struct mmnf_ioc_stats *stats)
 {
 	u32 size = stats->size;
+	u64 quiet;
 
 	spin_lock(&field->lock);
 	*stats = field->stats;
+	quiet = atomic64_read(&field->nr_quiet_hits);
+	stats->out_faults += quiet;
+	stats->out_hits += quiet;
 	stats->out_pending_pages = field->pending.nr;
 	spin_unlock(&field->lock);
 	stats->size = size;

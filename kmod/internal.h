@@ -91,6 +91,8 @@ struct mmnf_extent {
  * @table: the predictor
  * @pending: pages read ahead and not used yet
  * @stats: counters; out_pending_pages is taken from @pending
+ * @nr_idle: hits in a row that used nothing read ahead and led to no plan
+ * @nr_quiet_hits: hits that were counted here alone, see vm.c
  * @queue: plans for the worker, a ring of @nr_queued from @queue_head
  * @work: the worker; runs once at a time per field
  * @data: bytes last seen not to be a hole; worker only
@@ -108,9 +110,11 @@ struct mmnf_field {
 	struct mmnf_table table;
 	struct mmnf_pending pending;
 	struct mmnf_ioc_stats stats;
+	u32 nr_idle;
 	u32 queue_head, nr_queued;
 	struct mmnf_queued_plan queue[MMNF_QUEUE_PLANS];
 
+	atomic64_t nr_quiet_hits;
 	struct work_struct work;
 	struct mmnf_extent data;
 };

@@ -55,6 +55,32 @@ static bool observe(struct mmnf_mapping *mapping,
 }
 
 /*
+ * Over data that is all resident the predictor has nothing to do, and a fault is
+ * cheap enough for its look to be felt.  After so many hits in a row that told it
+ * nothing, hits are only counted, until something is absent again ..
+ */
+#define MMNF_IDLE_HITS 64
+/* .. and what was read ahead and not used by then is given up. */
+#define MMNF_FORGET_HITS 1024
+
+static bool is_quiet(const struct mmnf_field *field)
+{
+	return READ_ONCE(field->nr_idle) >= MMNF_IDLE_HITS &&
+	       !READ_ONCE(field->pending.nr) && !trace_mmnf_fault_enabled();
+}
+
+static void note_idle(struct mmnf_field *field, bool idle)
+{
+	u32 nr = idle ? min(field->nr_idle + 1, MMNF_FORGET_HITS) : 0;
+
+	if (nr != field->nr_idle)
+		WRITE_ONCE(field->nr_idle, nr);
+	if (nr == MMNF_FORGET_HITS && field->pending.nr)
+		field->stats.out_wasted_pages +=
+			mmnf_pending_forget(&field->pending);
+}
+
+/*
  * Account an access and let the predictor see it.  Pages first .. first + nr - 1
  * are those that this fault made, or will make, accessible: counted as used
  * with it, because no other fault will tell.
@@ -72,6 +98,7 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		.ip = user_ip(),
 		.pos = ((u64)vmf->pgoff << PAGE_SHIFT) +
 		       offset_in_page(vmf->real_address),
+		.now_ns = ktime_get_mono_fast_ns(),
 		.covered = first + nr - 1 - vmf->pgoff,
 		.outcome = outcome,
 	};
@@ -86,7 +113,9 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		field->stats.out_wasted_pages += taken;
 	else
 		field->stats.out_used_pages += taken;
-	if (!(vmf->flags & FAULT_FLAG_TRIED)) {
+	if (vmf->flags & FAULT_FLAG_TRIED) {
+		mmnf_resume(&field->table, access.thread, access.now_ns);
+	} else {
 		field->stats.out_faults++;
 		if (outcome == MMNF_HIT)
 			field->stats.out_hits++;
@@ -105,6 +134,7 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 						   &plan);
 		if (planned)
 			kick = mmnf_prefetch_queue(mapping, &plan);
+		note_idle(field, outcome == MMNF_HIT && !taken && !planned);
 	}
 	spin_unlock(&field->lock);
 
@@ -128,7 +158,11 @@ static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
 		end_pgoff = vmf->pgoff;
 	}
 	ret = mapping->host->map_pages(vmf, start_pgoff, end_pgoff);
-	if (ret & VM_FAULT_NOPAGE)
+	if (!(ret & VM_FAULT_NOPAGE))
+		return ret;
+	if (is_quiet(mapping->field))
+		atomic64_inc(&mapping->field->nr_quiet_hits);
+	else
 		mmnf_vm_observe(mapping, vmf, MMNF_HIT, start_pgoff,
 				end_pgoff - start_pgoff + 1);
 	return ret;

@@ -35,7 +35,7 @@ static void *mmnf_create(const struct replay *r)
 		return NULL;
 	mmnf_table_init(&m->table, PAGE_BYTES, g->start, g->end,
 			g->record_bytes);
-	mmnf_table_set_axes(&m->table, g->stride, g->ndim);
+	mmnf_table_set_axes(&m->table, g->stride, g->extent, g->ndim);
 	return m;
 }
 

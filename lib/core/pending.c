@@ -109,3 +109,11 @@ u64 mmnf_pending_take(struct mmnf_pending *pending, u64 first, u64 nr)
 	}
 	return taken;
 }
+
+u64 mmnf_pending_forget(struct mmnf_pending *pending)
+{
+	u64 nr = pending->nr;
+
+	memset(pending, 0, sizeof(*pending));
+	return nr;
+}

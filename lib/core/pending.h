@@ -47,4 +47,10 @@ u64 mmnf_pending_add(struct mmnf_pending *pending, u64 first, u64 nr);
  */
 u64 mmnf_pending_take(struct mmnf_pending *pending, u64 first, u64 nr);
 
+/**
+ * mmnf_pending_forget() - empty the set
+ * Return: how many pages were in it.
+ */
+u64 mmnf_pending_forget(struct mmnf_pending *pending);
+
 #endif

@@ -3,34 +3,40 @@
  * The predictor: what was touched goes in, what to read next comes out.
  *
  * Pure computation over a table that the caller owns: no allocation, no lock,
- * no clock, no I/O.  The caller serialises access to a table.
+ * no I/O; time is an argument.  The caller serialises access to a table.
  *
  * A position is a byte offset in the field's file.  A stream is one walk: the
- * accesses of one instruction in one thread.  While its deltas repeat, the
- * stream keeps a run of positions planned ahead of the consumer:
+ * accesses of one instruction in one thread.  A walk is a sequence of runs: a
+ * run is one touch, or a record where records are known, or a dense stretch of
+ * grains (pages) touched one after the other, in either direction.  The starts
+ * of the runs follow a nest of loops (nest.h).  While they do, the stream keeps a
+ * part of the walk planned ahead of the consumer, across the ends of rows,
+ * planes and volumes:
  *
- *	      last                                    last + ahead * stride
- *	        |<------------- ahead strides -------------->|
- *	--o--o--O--x--x--x--x--x--x--x--x--x--x--x--x--x--x--X - - - - - -
- *	 touched      planned: being read, or resident         not planned
+ *	    row                       next row          next plane
+ *	--o--o--O--x--x--x-- jump --x--x--x--x--x-- jump --x--X - - - - -
+ *	        |<------------- ahead, in steps ------------->|
+ *	 touched    planned: being read, or resident           not planned
  *
- * When ahead falls to half of depth, the run is filled up to depth again and
- * the difference is the plan.  depth doubles, at once, when a planned position
- * was touched before its read was done, but stays within twice min_depth and
- * four times the steps that the walk has shown so far; and once a walk is four
- * times as long as its depth, up to a depth at which a plan is worth waking a
- * worker for.  It halves when a walk ends with planned positions untouched.
+ * A step is a run, or a grain of a dense run.  When ahead falls to half of depth,
+ * the plan is filled up to depth again.  Nothing is planned across a jump that
+ * was seen once, unless the geometry says that it is the next carry.
+ *
+ * depth begins where the measured latency, divided by the time that the consumer
+ * takes for a step, puts it.  It doubles, at once, when a planned position was
+ * touched before its read was done, but stays within twice min_depth and four
+ * times the steps that the walk has shown so far; and once a walk is four times
+ * as long as its depth, up to a depth at which a plan is worth waking a worker
+ * for.  It halves when a walk is lost with planned positions untouched.
  *
  * One delta that is the distance of neighbours along an axis of the field is
  * enough for a first plan.  Such guesses are rationed: a wrong one has to be paid
- * for by a right one.
+ * for by a right one.  A delta that holds the majority of the last ones counts as
+ * a walk when it comes again, whatever came between (after Leap: Al Maruf and
+ * Chowdhury, "Effectively Prefetching Remote Memory with Leap", USENIX ATC 2020).
  *
- * A walk that goes from grain (page) to neighbouring grain is dense: it is
- * followed by grain, whatever the exact byte deltas, and its depth doubles with
- * each plan, as the kernel's own readahead window does.
- *
- * Strided walks are followed from record to record where records are known, so
- * that a record across two pages is one step, and a touch in its middle too.
+ * A dense run whose length is not known doubles its window with each plan, as
+ * the kernel's own readahead does.
  *
  * Nothing is planned while everything touched is resident: a walk starts to
  * plan with its first late or missed access.
@@ -38,11 +44,10 @@
 #ifndef MMNF_CORE_PREDICT_H
 #define MMNF_CORE_PREDICT_H
 
-#include "port.h"
+#include "nest.h"
 
 #define MMNF_NR_STREAMS 16
-#define MMNF_NR_LEVELS 4
-#define MMNF_NR_AXES 8
+#define MMNF_NR_DELTAS 8
 
 enum mmnf_outcome {
 	MMNF_HIT, /* resident and up to date */
@@ -55,6 +60,7 @@ enum mmnf_outcome {
  * @thread: who; any number that tells threads apart
  * @ip: where in the program; 0 if unknown
  * @pos: byte offset of the touch
+ * @now_ns: when; any monotonic clock, 0 if unknown
  * @covered: grains after @pos's that became accessible without a further
  *	observation (fault-around); 0 if none
  * @outcome: what was found there
@@ -63,62 +69,67 @@ struct mmnf_access {
 	u64 thread;
 	u64 ip;
 	u64 pos;
+	u64 now_ns;
 	u32 covered;
 	enum mmnf_outcome outcome;
 };
 
-/* One level of a plan: nr positions, stride apart. */
-struct mmnf_level {
-	s64 stride;
-	u64 nr;
-};
-
 /**
- * struct mmnf_plan - positions to read
+ * struct mmnf_plan - positions to read, in the order of the walk
  * @start: first position
- * @nr_levels: 1 .. MMNF_NR_LEVELS
- * @level: innermost first; position (i0, i1, ..) is
- *	@start + i0 * level[0].stride + i1 * level[1].stride ...
+ * @nr: positions
+ * @nr_levels: 0 .. MMNF_NR_LEVELS; 0: @nr is 1
+ * @level: innermost first
  * @span: bytes to read at each position
  *
- * Laws: every position lies in [table.start, table.end); the number of
- * positions is at most 1 + limits.max_depth, or 1 + max_window_bytes / grain for
- * a dense walk; and all but the first take at most limits.max_inflight_bytes,
- * or one span where a span is more than that.
+ * Laws: every position lies in [table.start, table.end); the positions beyond
+ * the first take at most limits.max_inflight_bytes, and a dense walk's at most
+ * limits.max_window_bytes; @nr is at most 1 + limits.max_depth.
  */
 struct mmnf_plan {
 	u64 start;
+	u64 nr;
+	u64 span;
 	u32 nr_levels;
 	struct mmnf_level level[MMNF_NR_LEVELS];
-	u64 span;
 };
 
 /* A walk; all zero means free. */
 struct mmnf_stream {
 	u64 thread;
 	u64 ip;
-	u64 last; /* position touched most recently; grain start if dense */
-	u64 record; /* start of the record of that touch */
-	s64 delta; /* from the record touched before to this one */
 	u64 seen; /* table's clock then, for LRU; 0: free */
-	u32 nr_levels; /* of level[]; 0 while nothing repeats */
-	struct mmnf_level level[MMNF_NR_LEVELS];
-	u32 confirmed; /* times the innermost delta repeated */
-	u32 depth;
-	u32 ahead; /* planned positions beyond last */
+	u64 run; /* where the present run began; its record's start */
+	u64 last; /* position touched most recently */
+	u64 len; /* bytes of a run; 0: goes on */
+	u64 edge; /* steps to what only the geometry promised; 0: nothing */
+	u64 touched_ns; /* the last touch */
+	u64 ready_ns; /* when it was served */
+	u64 pace_ns; /* the consumer's time for a step; 0: unknown */
+	s64 gap; /* from the touch before to the last one */
+	s64 delta[MMNF_NR_DELTAS]; /* from run to run, recent ones, a ring */
+	u32 turn; /* the next one's place there */
+	struct mmnf_nest nest; /* of the starts of runs */
+	u32 alike; /* runs in a row of that length */
+	u32 in; /* grains from the run's first to the last touched */
+	u32 depth; /* steps */
+	u32 ahead; /* steps planned beyond the last touched */
 	u32 late; /* late or missed since the last plan */
 	u32 covered; /* of the last access */
-	bool dense;
+	u32 followed; /* steps since the walk was learned */
+	int dense; /* direction of the present run: 1, -1; 0: one touch */
+	bool missed; /* the last touch */
 	bool planned; /* since the walk was learned */
 	bool guess; /* taken from the geometry after one delta */
-	u32 followed; /* steps since the walk was learned */
+	bool flat; /* does not end where the axes do */
 };
 
 /**
  * struct mmnf_limits - how far ahead a table may plan
- * @min_depth: positions planned when a strided walk is first recognised, >= 1
- * @max_depth: most positions ahead of a strided walk, >= @min_depth
- * @max_window_bytes: most bytes ahead of a dense walk
+ * @min_depth: steps planned when a walk is first recognised, >= 1
+ * @max_depth: most steps ahead of a walk that is not one dense run,
+ *	>= @min_depth
+ * @max_window_bytes: most bytes ahead of a dense run
  * @max_inflight_bytes: most bytes ahead of any one walk
  */
 struct mmnf_limits {
@@ -134,9 +145,10 @@ struct mmnf_limits {
  * @start: first byte of the data, rounded down to a grain
  * @end: byte after the last of the data
  * @origin: where the first record starts
- * @span: bytes of a record, what is read at each position of a strided walk, >= 1
+ * @span: bytes of a record, >= 1
  * @clock: number of observations
- * @nr_planned: positions ahead of a walk handed out so far
+ * @latency_ns: smoothed wait for an absent grain; 0: unknown
+ * @nr_planned: steps ahead of a walk handed out so far
  * @nr_used: of these: passed by their walk
  * @nr_wasted: of these: given up when the walk ended
  *
@@ -150,12 +162,12 @@ struct mmnf_table {
 	u64 span;
 	struct mmnf_limits limits;
 	u64 clock;
+	u64 latency_ns;
 	u64 nr_planned;
 	u64 nr_used;
 	u64 nr_wasted;
-	u32 nr_axes;
 	u32 guesses; /* left before one has to come true */
-	u64 axis[MMNF_NR_AXES]; /* distances of neighbours, bytes */
+	struct mmnf_axes axes;
 	u32 recent; /* index of the stream used last: usually the next, too */
 	struct mmnf_stream stream[MMNF_NR_STREAMS];
 };
@@ -176,18 +188,32 @@ void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
 /**
  * mmnf_table_set_axes() - tell the field's geometry
  * @stride: signed distance of neighbours along each axis, bytes
+ * @extent: elements along each axis, at least 1
  * @nr: 0 .. MMNF_NR_AXES
+ *
+ * The element with the lowest address is taken to start at the table's start.
  */
-void mmnf_table_set_axes(struct mmnf_table *table, const s64 *stride, u32 nr);
+void mmnf_table_set_axes(struct mmnf_table *table, const s64 *stride,
+			 const u64 *extent, u32 nr);
 
 /**
  * mmnf_observe() - note an access
  * @plan: receives what to read if the return value is true
  *
- * O(MMNF_NR_STREAMS).  The same accesses give the same plans.
+ * O(MMNF_NR_STREAMS), and the rows of a plan.  The same accesses give the same
+ * plans.
  */
 bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		  struct mmnf_plan *plan);
+
+/**
+ * mmnf_resume() - the thread's last access was served after a wait
+ *
+ * Teaches the latency of the storage and the pace of the consumer.  To be called
+ * after an access that was late or missed, where the caller gets to know; what
+ * is never told is never waited for.
+ */
+void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns);
 
 /**
  * mmnf_record_plan() - the rest of the record that a miss fell into
@@ -203,39 +229,25 @@ bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
 static inline bool mmnf_table_sparse(const struct mmnf_table *table, u64 grains)
 {
 	const struct mmnf_stream *s = &table->stream[table->recent];
-	s64 stride = s->level[0].stride;
+	s64 jump = s->nest.level[0].jump;
 
-	return s->nr_levels && !s->dense &&
-	       (u64)(stride < 0 ? -stride : stride) >= grains * table->grain;
+	return (s->nest.sure & 1) && !s->dense &&
+	       (u64)(jump < 0 ? -jump : jump) >= grains * table->grain;
 }
 
-/* Number of positions of a plan; no overflow by the laws above. */
+/* Number of positions of a plan. */
 static inline u64 mmnf_plan_nr(const struct mmnf_plan *plan)
 {
-	u64 nr = 1;
-	u32 i;
-
-	for (i = 0; i < plan->nr_levels; i++)
-		nr *= plan->level[i].nr;
-	return nr;
+	return plan->nr;
 }
 
 /**
  * mmnf_plan_pos() - the n-th position of a plan
- * @n: 0 .. mmnf_plan_nr() - 1, innermost level fastest
+ * @n: 0 .. mmnf_plan_nr() - 1
  */
 static inline u64 mmnf_plan_pos(const struct mmnf_plan *plan, u64 n)
 {
-	u64 pos = plan->start;
-	u32 i;
-
-	for (i = 0; i < plan->nr_levels; i++) {
-		u64 q = div64_u64(n, plan->level[i].nr);
-
-		pos += (u64)plan->level[i].stride * (n - q * plan->level[i].nr);
-		n = q;
-	}
-	return pos;
+	return plan->start + mmnf_level_offset(plan->level, plan->nr_levels, n);
 }
 
 #endif

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * What to read ahead of a stream: how deep, from where, as which positions.
+ *
+ * Never allocates, sleeps, reads a clock or does I/O; loops are bounded by
+ * MAX_PLAN_ROWS.  What a nest foresees is computed modulo 2^64, so each position
+ * is checked against the data before it is planned.
+ */
+#include "stream.h"
+
+/* Rows of one plan: so many look-ups are made under the caller's lock. */
+#define MAX_PLAN_ROWS 512
+
+/* Bytes that a step may read. */
+static u64 step_bytes(const struct mmnf_table *table,
+		      const struct mmnf_stream *s)
+{
+	return s->dense ? table->grain : max_of(table->span, table->grain);
+}
+
+/* Most steps the limits leave ahead of the walk. */
+static u64 stream_room(const struct mmnf_table *table,
+		       const struct mmnf_stream *s)
+{
+	const struct mmnf_limits *limits = &table->limits;
+	u64 bytes = step_bytes(table, s);
+	u64 most = s->dense ? div64_u64(limits->max_window_bytes, bytes) :
+			      limits->max_depth;
+	u64 budget = div64_u64(limits->max_inflight_bytes, bytes);
+
+	if (s->dense && s->len)
+		most = min_of(most, limits->max_depth);
+	return min_of(most, max_of(budget, 1));
+}
+
+/* Was the last plan too shallow?  See the head of predict.h. */
+static bool stream_deepens(const struct mmnf_table *table,
+			   const struct mmnf_stream *s)
+{
+	if (!s->planned || s->guess)
+		return false;
+	if (stream_sequential(s))
+		return true;
+	if (s->late)
+		return s->depth < table->limits.max_depth &&
+		       (u64)s->depth <=
+			       (u64)s->followed * 2 + table->limits.min_depth;
+	return s->depth < BATCH_DEPTH && s->followed / 4 >= s->depth;
+}
+
+/* Cuts a plan where its positions leave the data. */
+static void plan_fit(const struct mmnf_table *table, struct mmnf_plan *plan)
+{
+	u64 n = 0, pos, row, fit, rows, last = table->end - 1;
+	const struct mmnf_level *l = &plan->level[0];
+	s64 stride = plan->nr_levels ? l->stride : 0;
+
+	for (rows = 0; n < plan->nr && rows < MAX_PLAN_ROWS; rows++) {
+		pos = mmnf_plan_pos(plan, n);
+		if (pos < table->start || pos > last)
+			break;
+		row = plan->nr - n;
+		if (!plan->nr_levels)
+			row = 1;
+		else if (l->nr != U64_MAX)
+			row = min_of(row, l->nr - (n ? 0 : l->at));
+		fit = row;
+		if (stride)
+			fit = div64_u64(stride > 0 ? last - pos :
+						     pos - table->start,
+					magnitude(stride)) +
+			      1;
+		n += min_of(fit, row);
+		if (fit < row)
+			break;
+	}
+	plan->nr = n;
+}
+
+/* Grains [from, from + nr) of a run as one read. */
+static u64 plan_part(const struct mmnf_table *table,
+		     const struct mmnf_stream *s, u64 run, u64 from, u64 nr,
+		     struct mmnf_plan *plan)
+{
+	u64 start = grain_of(table, run), left;
+
+	if (run < table->start || run >= table->end)
+		return 0;
+	if (s->dense > 0) {
+		left = div64_u64(table->end - 1 - start, table->grain) + 1;
+		start += from * table->grain;
+	} else {
+		left = div64_u64(start - table->start, table->grain) + 1;
+	}
+	if (from >= left)
+		return 0;
+	nr = min_of(nr, left - from);
+	if (s->dense < 0)
+		start -= (from + nr - 1) * table->grain;
+	plan->start = start;
+	plan->nr = 1;
+	plan->span = nr * table->grain;
+	return nr;
+}
+
+/* Whole runs, @from runs ahead of the present one. */
+static u64 plan_runs(const struct mmnf_table *table,
+		     const struct mmnf_stream *s, const struct mmnf_nest *nest,
+		     u64 from, u64 nr, struct mmnf_plan *plan)
+{
+	struct mmnf_nest first = *nest;
+	u64 run = s->run + mmnf_nest_offset(nest, from);
+
+	mmnf_nest_advance(&first, from);
+	plan->nr_levels = mmnf_nest_levels(&first, plan->level);
+	plan->nr = nr;
+	if (s->dense && s->len) {
+		plan->span = s->len;
+		plan->start = s->dense > 0 ? run : run + 1 - s->len;
+	} else {
+		plan->span = table->span;
+		plan->start = run;
+	}
+	plan_fit(table, plan);
+	return plan->nr;
+}
+
+/* Grains of a dense run, @runs ahead, from grain @from on; to its end if near. */
+static u64 fill_run(struct mmnf_table *table, const struct mmnf_stream *s,
+		    const struct mmnf_nest *nest, u64 runs, u64 from, u64 want,
+		    struct mmnf_plan *plan)
+{
+	u64 run = s->run + mmnf_nest_offset(nest, runs), got;
+	u64 grains = run_grains(table, s, run);
+
+	if (from >= grains)
+		return 0;
+	got = plan_part(table, s, run, from, min_of(want, grains - from), plan);
+	return got && from + got == grains ? run_steps(table, s) - from : got;
+}
+
+/* Up to @want steps beyond what is planned. */
+static u64 stream_fill(struct mmnf_table *table, struct mmnf_stream *s,
+		       u64 want, struct mmnf_plan *plan)
+{
+	u64 frontier = (u64)s->in + s->ahead, runs, horizon, edge = 0, got;
+	u32 steps = run_steps(table, s);
+	struct mmnf_nest nest;
+
+	memset(plan, 0, sizeof(*plan));
+	if (stream_sequential(s))
+		return plan_part(table, s, s->run, frontier + 1, want, plan);
+	if (stream_extend(table, s, &nest, &edge))
+		s->edge = edge;
+	horizon = mmnf_nest_horizon(&nest);
+	runs = div64_u64(frontier, steps);
+	frontier -= runs * steps;
+	if (runs > horizon)
+		return 0;
+	if (frontier + 1 < steps) {
+		got = fill_run(table, s, &nest, runs, frontier + 1, want, plan);
+		if (got)
+			return got;
+	}
+	if (++runs > horizon)
+		return 0;
+	if (want < steps)
+		return fill_run(table, s, &nest, runs, 0, want, plan);
+	want = div64_u64(want, steps);
+	if (horizon != U64_MAX)
+		want = min_of(want, horizon - runs + 1);
+	/* Steps up to there: those that the run before it did not need, too. */
+	return plan_runs(table, s, &nest, runs, want, plan) * steps +
+	       (plan->nr ? steps - 1 - frontier : 0);
+}
+
+bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
+		      struct mmnf_plan *plan)
+{
+	bool deepens = stream_deepens(table, s);
+	u64 room = stream_room(table, s), target, got;
+
+	/* A consumer that waits already does not wait for half to be left. */
+	if (s->ahead > s->depth / 2 && !(deepens && s->late))
+		return false;
+	if (deepens)
+		s->depth = s->depth > U32_MAX / 2 ? U32_MAX : s->depth * 2;
+	/* A depth beyond what may be used would take long to come down. */
+	if (stream_sequential(s) && s->depth > room)
+		s->depth = (u32)room;
+	if (!s->dense && s->depth > table->limits.max_depth)
+		s->depth = table->limits.max_depth;
+	target = min_of(s->depth, room);
+	s->late = 0;
+	s->planned = true;
+	if (target <= s->ahead)
+		return false;
+	got = stream_fill(table, s, target - s->ahead, plan);
+	table->nr_planned += got;
+	s->ahead += (u32)got;
+	return got;
+}
+
+void mmnf_stream_replan(const struct mmnf_table *table, struct mmnf_stream *s,
+			struct mmnf_plan *plan)
+{
+	memset(plan, 0, sizeof(*plan));
+	plan_runs(table, s, &s->nest, 0, (u64)s->ahead + 1, plan);
+}
+
+bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
+		      struct mmnf_plan *plan)
+{
+	u64 record = record_of(table, pos);
+
+	if (pos < table->start || pos >= table->end ||
+	    !record_spills(table, record))
+		return false;
+	memset(plan, 0, sizeof(*plan));
+	plan->start = record;
+	plan->nr = 1;
+	plan->span = table->span;
+	return true;
+}

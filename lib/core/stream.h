@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * What predict.c and plan.c share about streams: arithmetic of grains, records
+ * and runs.  Internal to the core.
+ */
+#ifndef MMNF_CORE_STREAM_H
+#define MMNF_CORE_STREAM_H
+
+#include "predict.h"
+
+/* A window of fewer grains is not worth a plan of its own. */
+#define MIN_WINDOW_GRAINS 4
+/* Plans of half of this make the waking of a worker cheap beside the reads. */
+#define BATCH_DEPTH 64
+
+static inline u64 min_of(u64 a, u64 b)
+{
+	return a < b ? a : b;
+}
+
+static inline u64 max_of(u64 a, u64 b)
+{
+	return a > b ? a : b;
+}
+
+static inline u64 magnitude(s64 v)
+{
+	return v < 0 ? -(u64)v : (u64)v;
+}
+
+static inline u64 grain_of(const struct mmnf_table *table, u64 pos)
+{
+	return pos & ~(table->grain - 1);
+}
+
+/* Grains from @from to @to, signed; both are positions in the data. */
+static inline s64 grains_between(const struct mmnf_table *table, u64 from,
+				 u64 to)
+{
+	return (s64)(grain_of(table, to) - grain_of(table, from)) /
+	       (s64)table->grain;
+}
+
+static inline u64 record_of(const struct mmnf_table *table, u64 pos)
+{
+	u64 off;
+
+	if (table->span == 1 || pos < table->origin)
+		return pos;
+	off = pos - table->origin;
+	return pos - (off - div64_u64(off, table->span) * table->span);
+}
+
+/* Does the record reach beyond its first grain? */
+static inline bool record_spills(const struct mmnf_table *table, u64 record)
+{
+	return grain_of(table, record + table->span - 1) !=
+	       grain_of(table, record);
+}
+
+/* Does the walk go on through a dense run whose end is not known? */
+static inline bool stream_sequential(const struct mmnf_stream *s)
+{
+	return s->dense && !s->len;
+}
+
+/*
+ * Steps of a run: of a dense one, the most grains that its length may lie in.  It
+ * takes as many steps if it happens to lie in one fewer.
+ */
+static inline u32 run_steps(const struct mmnf_table *table,
+			    const struct mmnf_stream *s)
+{
+	if (!s->dense || !s->len)
+		return 1;
+	return (u32)min_of(div64_u64(s->len + table->grain - 2, table->grain) +
+				   1,
+			   U32_MAX / 4);
+}
+
+/* Grains that a dense run of known length does lie in. */
+static inline u64 run_grains(const struct mmnf_table *table,
+			     const struct mmnf_stream *s, u64 run)
+{
+	u64 off = run & (table->grain - 1);
+
+	if (s->dense < 0)
+		off = table->grain - 1 - off;
+	return div64_u64(off + s->len - 1, table->grain) + 1;
+}
+
+/* The nest with what the geometry adds to it; @edge as mmnf_nest_extend(). */
+static inline bool stream_extend(const struct mmnf_table *table,
+				 const struct mmnf_stream *s,
+				 struct mmnf_nest *nest, u64 *edge)
+{
+	*nest = s->nest;
+	return !s->flat && mmnf_nest_extend(nest, &table->axes, s->run, edge);
+}
+
+/**
+ * mmnf_stream_plan() - fill what is planned ahead of a stream up to its depth
+ * @plan: receives what to read
+ * Return: false if enough is planned, or nothing more is foreseen.
+ */
+bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
+		      struct mmnf_plan *plan);
+
+/* All that is planned ahead of a strided walk, and the touched run again. */
+void mmnf_stream_replan(const struct mmnf_table *table, struct mmnf_stream *s,
+			struct mmnf_plan *plan);
+
+#endif

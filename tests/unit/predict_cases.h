@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Walks and what the predictor owes them: one table for the unit tests, KUnit
+ * and the fuzzer.  Needs the core alone: no allocation, no output.
+ *
+ * A walk is a nest of loops over a field, touched page by page in a world where
+ * what a plan names is resident at once.  So a miss is a page that was not
+ * foreseen, and a planned page that is never touched is wasted.
+ *
+ *	misses <= what the arithmetic of the nest asks for
+ *	wasted <= overshoot where a loop ended for the first time
+ */
+#ifndef MMNF_TEST_PREDICT_CASES_H
+#define MMNF_TEST_PREDICT_CASES_H
+
+#include "core/predict.h"
+
+#define CASE_PAGE 4096ULL
+#define CASE_LOOPS 5
+
+/* One loop of a walk: nr times, stride apart; outermost first. */
+struct mmnf_case_loop {
+	s64 stride;
+	u64 nr;
+};
+
+/**
+ * struct mmnf_case - a walk
+ * @bytes: size of the field
+ * @span: bytes of a record, 0: unknown
+ * @axes, @stride, @extent: geometry, 0: none
+ * @first: byte offset of the walk's first touch
+ * @loop: outermost first; unused ones have nr 0
+ * @run: bytes touched at each position, page by page; 0: one touch
+ * @skip: positions left out at the start (the walk begins in a row's middle)
+ * @jitter: pages by which each turn of the outermost loop is moved, by chance
+ * @max_misses: pages not foreseen
+ * @max_wasted: pages planned and never touched
+ */
+struct mmnf_case {
+	const char *name;
+	u64 bytes, span;
+	u32 axes;
+	s64 stride[MMNF_NR_AXES];
+	u64 extent[MMNF_NR_AXES];
+	u64 first;
+	struct mmnf_case_loop loop[CASE_LOOPS];
+	s64 run;
+	u64 skip;
+	u64 jitter;
+	u64 max_misses, max_wasted;
+};
+
+#define K(n) ((n)*1024ULL)
+#define M(n) ((n)*1024ULL * 1024)
+#define P(n) ((n)*CASE_PAGE)
+
+/* [Z][Y][X] f32: strides and extents, for cases with geometry */
+#define ZYX(z, y, x)                                              \
+	.axes = 3, .stride = { (s64)(y) * (x)*4, (s64)(x)*4, 4 }, \
+	.extent = { z, y, x }, .bytes = (u64)(z) * (y) * (x)*4
+
+/*
+ * Unknown nests: two equal deltas show a stride (3 misses), and each outer loop
+ * is seen to end once and to jump again once (2 misses and an overshoot each,
+ * of at most the depth that the steps so far allow: no depth here is above 64).
+ */
+static const struct mmnf_case mmnf_cases[] = {
+	{ .name = "y-plane, a page a row",
+	  .bytes = M(1024),
+	  .first = P(100),
+	  .loop = { { M(4), 256 } },
+	  .max_misses = 3,
+	  .max_wasted = 0 },
+	{ .name = "y-plane with geometry",
+	  ZYX(256, 1024, 1024),
+	  .first = P(100),
+	  .loop = { { M(4), 256 } },
+	  .max_misses = 2,
+	  .max_wasted = 0 },
+	{ .name = "y-plane, rows of four pages",
+	  .bytes = M(2048),
+	  .first = P(400),
+	  .loop = { { M(8), 256 } },
+	  .run = P(4),
+	  .max_misses = 8,
+	  .max_wasted = 4 },
+	{ .name = "y-plane, rows of odd length",
+	  .bytes = 200 * 300 * 10000,
+	  .first = 7 * 10000,
+	  .loop = { { 300 * 10000, 200 } },
+	  .run = 10000,
+	  .max_misses = 10,
+	  .max_wasted = 8 },
+	{ .name = "y-plane, rows of odd length, backwards",
+	  .bytes = 200 * 300 * 10000,
+	  .first = 200 * 300 * 10000 - 4,
+	  .loop = { { -300 * 10000, 200 } },
+	  .run = -10000,
+	  .max_misses = 10,
+	  .max_wasted = 8 },
+	{ .name = "x-plane, every 16th row, geometry",
+	  ZYX(50, 1000, 2048),
+	  .first = 4 * 77,
+	  .loop = { { 1000 * 8192, 50 }, { 16 * 8192, 63 } },
+	  .max_misses = 3,
+	  .max_wasted = 0 },
+	{ .name = "x-plane, every 16th row, no geometry",
+	  .bytes = 50 * 1000 * 8192ULL,
+	  .first = 4 * 77,
+	  .loop = { { 1000 * 8192, 50 }, { 16 * 8192, 63 } },
+	  .max_misses = 5,
+	  .max_wasted = 64 },
+	{ .name = "x-plane backwards, geometry",
+	  ZYX(50, 1000, 2048),
+	  .first = 50 * 1000 * 8192ULL - 8192,
+	  .loop = { { -1000 * 8192, 50 }, { -16 * 8192, 63 } },
+	  .max_misses = 3,
+	  .max_wasted = 0 },
+	{ .name = "box, two levels",
+	  .bytes = M(1024),
+	  .first = M(3) + P(5),
+	  .loop = { { M(4), 64 }, { P(2), 64 } },
+	  .max_misses = 5,
+	  .max_wasted = 64 },
+	{ .name = "box, three levels",
+	  .bytes = M(4096),
+	  .first = M(3),
+	  .loop = { { M(64), 12 }, { M(1), 20 }, { P(3), 16 } },
+	  .max_misses = 8,
+	  .max_wasted = 128 },
+	{ .name = "four levels",
+	  .bytes = M(4096),
+	  .first = M(3),
+	  .loop = { { M(256), 8 }, { M(16), 8 }, { K(512), 8 }, { P(3), 8 } },
+	  .max_misses = 10,
+	  .max_wasted = 128 },
+	{ .name = "four levels, signs mixed",
+	  .bytes = M(4096),
+	  .first = M(2000) + P(99),
+	  .loop = { { -(s64)M(200), 8 },
+		    { M(16), 8 },
+		    { -(s64)K(512), 8 },
+		    { P(3), 8 } },
+	  .max_misses = 10,
+	  .max_wasted = 128 },
+	{ .name = "rows of two",
+	  .bytes = M(1024),
+	  .first = 0,
+	  .loop = { { M(1), 500 }, { P(7), 2 } },
+	  .max_misses = 5,
+	  .max_wasted = 64 },
+	{ .name = "planes of two rows of two",
+	  .bytes = M(1024),
+	  .first = 0,
+	  .loop = { { M(2), 400 }, { K(512), 2 }, { P(7), 2 } },
+	  .max_misses = 11,
+	  .max_wasted = 64 },
+	{ .name = "a first row entered in its middle",
+	  .bytes = M(1024),
+	  .first = 0,
+	  .skip = 40,
+	  .loop = { { M(4), 100 }, { P(3), 60 } },
+	  .max_misses = 7,
+	  .max_wasted = 96 },
+	{ .name = "a first row entered in its middle, geometry",
+	  ZYX(50, 1024, 2048),
+	  .first = 0,
+	  .skip = 40,
+	  .loop = { { 1024 * 8192, 50 }, { 16 * 8192, 64 } },
+	  .max_misses = 3,
+	  .max_wasted = 0 },
+	{ .name = "epochs",
+	  .bytes = M(1024),
+	  .first = P(3),
+	  .loop = { { 0, 4 }, { P(17), 300 } },
+	  .max_misses = 4,
+	  .max_wasted = 64 },
+	{ .name = "boxes at random",
+	  .bytes = M(4096),
+	  .first = 0,
+	  .loop = { { M(64), 40 }, { M(1), 16 }, { P(2), 16 } },
+	  .jitter = 4000,
+	  .max_misses = 2 * 40 + 6,
+	  .max_wasted = 64 },
+};
+
+#define MMNF_NR_CASES (sizeof(mmnf_cases) / sizeof(mmnf_cases[0]))
+
+/* The law that a table breaks, or "". */
+static inline const char *mmnf_law_of_table(const struct mmnf_table *table)
+{
+	u64 sum = table->nr_used + table->nr_wasted;
+	u32 i;
+
+	for (i = 0; i < MMNF_NR_STREAMS; i++)
+		sum += table->stream[i].ahead;
+	return table->nr_planned == sum ? "" :
+					  "planned = used + wasted + ahead";
+}
+
+/* The law that a plan breaks, or "".  Of huge plans some positions are seen. */
+static inline const char *mmnf_law_of_plan(const struct mmnf_table *table,
+					   const struct mmnf_plan *plan)
+{
+	const struct mmnf_limits *limits = &table->limits;
+	u64 nr = mmnf_plan_nr(plan), budget = limits->max_inflight_bytes;
+	u64 pos, n, step = nr / 256 + 1, least = plan->span;
+
+	if (plan->nr_levels > MMNF_NR_LEVELS || !plan->span || !nr)
+		return "a plan names positions and bytes";
+	if (!plan->nr_levels && nr != 1)
+		return "many positions need levels";
+	if (nr - 1 > limits->max_depth)
+		return "at most max_depth positions ahead";
+	for (n = 0; n < nr; n += step) {
+		pos = mmnf_plan_pos(plan, n);
+		if (pos < table->start || pos >= table->end)
+			return "positions lie in the data";
+	}
+	pos = mmnf_plan_pos(plan, nr - 1);
+	if (pos < table->start || pos >= table->end)
+		return "the last position lies in the data";
+	if (plan->span != table->span) {
+		/* Grains of dense runs: at least one. */
+		if (budget > limits->max_window_bytes)
+			budget = limits->max_window_bytes;
+		least = table->grain;
+	}
+	if (budget < least)
+		budget = least;
+	if (nr - 1 > budget / plan->span)
+		return "within the bytes in flight";
+	return "";
+}
+
+/**
+ * struct mmnf_case_run - a walk under way
+ * @pages: a byte per page of the largest case, see MMNF_CASE_PAGES; zeroed
+ * @nr_misses, @nr_wasted, @nr_touched: pages
+ * @at_misses: touches at which the first misses happened, for the reader
+ * @law: one that was broken, or ""
+ */
+#define MMNF_CASE_PAGES (1ULL << 20)
+#define MMNF_CASE_NOTED 48
+
+struct mmnf_case_run {
+	struct mmnf_table table;
+	u8 *pages;
+	u64 nr_pages, nr_misses, nr_wasted, nr_touched, nr_planned;
+	u64 at_misses[MMNF_CASE_NOTED];
+	const char *law;
+};
+
+enum { PAGE_ABSENT, PAGE_PLANNED, PAGE_TOUCHED };
+
+static inline void mmnf_case_read(struct mmnf_case_run *run,
+				  const struct mmnf_plan *plan)
+{
+	u64 n, page, last;
+
+	for (n = 0; n < mmnf_plan_nr(plan); n++) {
+		u64 pos = mmnf_plan_pos(plan, n);
+
+		last = (pos + plan->span - 1) / CASE_PAGE;
+		for (page = pos / CASE_PAGE; page <= last; page++) {
+			if (page >= run->nr_pages || run->pages[page])
+				continue;
+			run->pages[page] = PAGE_PLANNED;
+			run->nr_planned++;
+		}
+	}
+}
+
+static inline void mmnf_case_touch(struct mmnf_case_run *run, u64 pos)
+{
+	u8 *page = &run->pages[pos / CASE_PAGE];
+	struct mmnf_access access = { .thread = 1, .ip = 1, .pos = pos };
+	const char *law = "";
+	struct mmnf_plan plan;
+
+	access.outcome = *page == PAGE_ABSENT ? MMNF_MISS : MMNF_HIT;
+	if (*page == PAGE_ABSENT) {
+		if (run->nr_misses < MMNF_CASE_NOTED)
+			run->at_misses[run->nr_misses] = run->nr_touched;
+		run->nr_misses++;
+	}
+	*page = PAGE_TOUCHED;
+	run->nr_touched++;
+	if (mmnf_observe(&run->table, &access, &plan)) {
+		law = mmnf_law_of_plan(&run->table, &plan);
+		mmnf_case_read(run, &plan);
+	}
+	if (!*law)
+		law = mmnf_law_of_table(&run->table);
+	if (*law)
+		run->law = law;
+}
+
+/* Touch the run of a position: its first byte, then page by page. */
+static inline void mmnf_case_touch_run(struct mmnf_case_run *run, u64 pos,
+				       s64 bytes)
+{
+	u64 end = pos + (u64)bytes;
+
+	mmnf_case_touch(run, pos);
+	if (bytes > 0)
+		for (pos = (pos / CASE_PAGE + 1) * CASE_PAGE; pos < end;
+		     pos += CASE_PAGE)
+			mmnf_case_touch(run, pos);
+	else
+		for (pos = pos / CASE_PAGE * CASE_PAGE; bytes && pos > end;
+		     pos -= CASE_PAGE)
+			mmnf_case_touch(run, pos - 4);
+}
+
+/* Walk a case from its beginning to its end. */
+static inline void mmnf_case_walk(struct mmnf_case_run *run,
+				  const struct mmnf_case *c)
+{
+	u64 at[CASE_LOOPS] = { 0 }, jitter = 0, chance = 88172645463325252ULL;
+	u64 n, skip = c->skip, pos, page;
+	u32 loops = 0, k;
+
+	while (loops < CASE_LOOPS && c->loop[loops].nr)
+		loops++;
+	run->nr_pages = (c->bytes + CASE_PAGE - 1) / CASE_PAGE;
+	run->nr_misses = run->nr_wasted = run->nr_touched = 0;
+	run->nr_planned = 0;
+	run->law = "";
+	memset(run->pages, 0, run->nr_pages);
+	mmnf_table_init(&run->table, CASE_PAGE, 0, c->bytes, c->span);
+	if (c->axes)
+		mmnf_table_set_axes(&run->table, c->stride, c->extent, c->axes);
+	for (n = 0;; n++) {
+		pos = c->first + jitter * CASE_PAGE;
+		for (k = 0; k < loops; k++)
+			pos += at[k] * (u64)c->loop[k].stride;
+		if (n >= skip)
+			mmnf_case_touch_run(run, pos, c->run);
+		for (k = loops; k-- > 0;) {
+			if (++at[k] < c->loop[k].nr)
+				break;
+			at[k] = 0;
+			if (!k)
+				goto out;
+		}
+		if (!k && c->jitter) {
+			chance ^= chance << 13;
+			chance ^= chance >> 7;
+			chance ^= chance << 17;
+			jitter = (chance >> 20) % c->jitter;
+		}
+	}
+out:
+	for (page = 0; page < run->nr_pages; page++)
+		run->nr_wasted += run->pages[page] == PAGE_PLANNED;
+}
+
+#undef K
+#undef M
+#undef P
+#undef ZYX
+
+#endif
