@@ -197,7 +197,7 @@ static void print_row(const char *name, const struct replay_result *r)
 }
 
 static int run(const struct options *o, const struct trace *trace,
-	       const struct model *model, const bool *chosen)
+	       const struct model *model, const bool *chosen, FILE *timeline)
 {
 	json_t *rows = json_array(), *values, *result;
 	struct replay_result r;
@@ -213,7 +213,7 @@ static int run(const struct options *o, const struct trace *trace,
 	for (i = 0; i < NR_PREDICTORS; i++) {
 		if (!chosen[i])
 			continue;
-		if (!replay_run(predictors[i], trace, model, &r)) {
+		if (!replay_run(predictors[i], trace, model, timeline, &r)) {
 			json_decref(rows);
 			return failure(o, "out of memory");
 		}
@@ -237,6 +237,22 @@ static int run(const struct options *o, const struct trace *trace,
 	return print_result(o, result);
 }
 
+static int run_and_tell(const struct options *o, const struct trace *trace,
+			const struct model *model, const bool *chosen)
+{
+	FILE *timeline = o->timeline ? fopen(o->timeline, "w") : NULL;
+	bool bad = o->timeline && !timeline;
+	int ret = 0;
+
+	if (!bad)
+		ret = run(o, trace, model, chosen, timeline);
+	if (timeline) {
+		bad = ferror(timeline);
+		bad |= fclose(timeline) != 0;
+	}
+	return bad ? failure(o, "%s: %s", o->timeline, strerror(errno)) : ret;
+}
+
 int cmd_predict(const struct options *o)
 {
 	struct trace trace = { 0 };
@@ -256,7 +272,8 @@ int cmd_predict(const struct options *o)
 	if (!ret)
 		ret = load(o, &trace);
 	if (!ret)
-		ret = o->out ? save(o, &trace) : run(o, &trace, &model, chosen);
+		ret = o->out ? save(o, &trace) :
+			       run_and_tell(o, &trace, &model, chosen);
 	trace_free(&trace);
 	return ret;
 }

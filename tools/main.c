@@ -33,7 +33,7 @@ static const struct {
 	{ "stat", cmd_stat, 0, 1, "[ID]", "counters of the fields attached" },
 	{ "predict", cmd_predict, 0, 32,
 	  "TRACE|- | --generate WORKLOAD [NAME=VALUE ...] [--model NAME=N,...]\n"
-	  "            [--predictors P,...] [--out FILE]",
+	  "            [--predictors P,...] [--timeline FILE] [--out FILE]",
 	  "replay an access trace through the predictor and its peers" },
 	{ "record", cmd_record, 0, 4096,
 	  "[ID] [--out FILE] [--seconds N] [-- COMMAND ...]",
@@ -93,13 +93,14 @@ static int parse_options(struct options *o, int argc, char **argv)
 		{ "model", required_argument, NULL, TEXT + 11 },
 		{ "predictors", required_argument, NULL, TEXT + 12 },
 		{ "seconds", required_argument, NULL, TEXT + 13 },
+		{ "timeline", required_argument, NULL, TEXT + 14 },
 		{ 0 },
 	};
 	const char **text[] = {
 		&o->shape,	&o->dtype,    &o->fill,	    &o->segment_bytes,
 		&o->at,		&o->box,      &o->order,    &o->out,
 		&o->engine,	&o->prefetch, &o->generate, &o->model,
-		&o->predictors, &o->seconds,
+		&o->predictors, &o->seconds,  &o->timeline,
 	};
 	int c;
 
@@ -109,7 +110,7 @@ static int parse_options(struct options *o, int argc, char **argv)
 			o->json = true;
 		else if (c == DISK)
 			o->disk = true;
-		else if (c >= TEXT && c < TEXT + 14)
+		else if (c >= TEXT && c < TEXT + 15)
 			*text[c - TEXT] = optarg;
 		else
 			return EXIT_USAGE; /* getopt has said what */

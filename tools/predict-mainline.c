@@ -133,13 +133,11 @@ static void mainline_fault(void *state, struct replay *r, const struct touch *t)
 		read_ahead(ra, r, t);
 }
 
-static void mainline_mapped(void *state, const struct touch *t, uint64_t found,
-			    bool again)
+static void mainline_mapped(void *state, const struct touch *t, uint64_t found)
 {
 	struct mainline *ra = state;
 
 	(void)t;
-	(void)again;
 	ra->mmap_miss -= found < ra->mmap_miss ? found : ra->mmap_miss;
 }
 

@@ -124,14 +124,12 @@ static void mmnf_fault(void *state, struct replay *r, const struct touch *t)
 }
 
 /* FAULT_FLAG_TRIED: the same access, only the pages around it are news. */
-static void mmnf_mapped(void *state, const struct touch *t, uint64_t found,
-			bool again)
+static void mmnf_resumed(void *state, const struct touch *t, uint64_t now_ns)
 {
 	struct mmnf *m = state;
 
-	(void)found;
-	if (again)
-		mmnf_pending_take(&m->pending, t->first, t->nr);
+	(void)now_ns;
+	mmnf_pending_take(&m->pending, t->first, t->nr);
 }
 
 static bool mmnf_alone(void *state)
@@ -144,7 +142,7 @@ const struct predictor_ops predict_mmnf = {
 	.create = mmnf_create,
 	.destroy = free,
 	.fault = mmnf_fault,
-	.mapped = mmnf_mapped,
+	.resumed = mmnf_resumed,
 	.alone = mmnf_alone,
 	.run = mmnf_run,
 };

@@ -5,6 +5,7 @@
  * Threads take turns by their virtual time, so whatever happens happens in order;
  * of two at the same time the one that came first in the trace goes first.
  */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +44,7 @@ struct replay {
 	const struct trace *trace;
 	const struct model *model;
 	struct replay_result *result;
+	FILE *timeline;
 	void *state;
 	bool no_memory;
 
@@ -259,6 +261,13 @@ static void read_absent(struct replay *r, uint64_t at_ns, uint64_t first,
 		r->busy_ns = at_ns;
 	r->busy_ns += nr * r->model->cpu_ns;
 	done = device_read(r, r->busy_ns, nr);
+	if (r->timeline)
+		fprintf(r->timeline,
+			"%s %" PRIu64 " %s %" PRIu64 " %" PRIu64 " %" PRIu64
+			"\n",
+			r->ops->name, r->busy_ns,
+			first == r->demand && nr == 1 ? "demand" : "read",
+			first, nr, done);
 	for (; nr; nr--, first++) {
 		struct page *p = cache_add(r, first, at_ns);
 
@@ -302,8 +311,7 @@ static bool is_mapped(const struct page *p, uint64_t now_ns)
 }
 
 /* The kernel's map_pages: maps what is there around a page. */
-static void map_around(struct replay *r, struct touch *t, uint64_t now_ns,
-		       bool again)
+static void map_around(struct replay *r, struct touch *t, uint64_t now_ns)
 {
 	uint64_t around = r->model->around_pages, found = 0, page;
 
@@ -329,7 +337,7 @@ static void map_around(struct replay *r, struct touch *t, uint64_t now_ns,
 		found++;
 	}
 	if (r->ops->mapped)
-		r->ops->mapped(r->state, t, found, again);
+		r->ops->mapped(r->state, t, found);
 }
 
 static void use(struct replay *r, struct page *p)
@@ -343,6 +351,18 @@ static void use(struct replay *r, struct page *p)
 	}
 	lru_remove(r, p);
 	lru_add(r, p);
+}
+
+static void tell_fault(const struct replay *r, const struct touch *t)
+{
+	static const char *const names[] = {
+		[MMNF_HIT] = "hit", [MMNF_LATE] = "late", [MMNF_MISS] = "miss"
+	};
+
+	fprintf(r->timeline,
+		"%s %" PRIu64 " %s %" PRIu64 " %" PRIu64 " 0x%" PRIx64 "\n",
+		r->ops->name, t->now_ns, names[t->outcome], t->page,
+		t->access->thread, t->access->ip);
 }
 
 /* Returns when the thread goes on. */
@@ -360,7 +380,7 @@ static uint64_t fault(struct replay *r, const struct trace_access *access,
 
 	result->faults++;
 	now_ns = t.now_ns;
-	map_around(r, &t, now_ns, false);
+	map_around(r, &t, now_ns);
 	t.around = p && is_mapped(p, now_ns);
 	if (!p) {
 		t.outcome = MMNF_MISS;
@@ -372,6 +392,8 @@ static uint64_t fault(struct replay *r, const struct trace_access *access,
 		t.outcome = MMNF_HIT;
 		result->hits++;
 	}
+	if (r->timeline)
+		tell_fault(r, &t);
 	if (p) {
 		t.marker = p->marker;
 		p->marker = false;
@@ -391,7 +413,9 @@ static uint64_t fault(struct replay *r, const struct trace_access *access,
 		return now_ns;
 	/* The kernel runs a fault that waited again, from the start. */
 	result->stall_ns += ready_ns - now_ns;
-	map_around(r, &t, ready_ns, true);
+	map_around(r, &t, ready_ns);
+	if (r->ops->resumed)
+		r->ops->resumed(r->state, &t, ready_ns);
 	return ready_ns;
 }
 
@@ -483,13 +507,15 @@ static struct thread *next_thread(struct replay *r)
 }
 
 bool replay_run(const struct predictor_ops *ops, const struct trace *trace,
-		const struct model *model, struct replay_result *result)
+		const struct model *model, FILE *timeline,
+		struct replay_result *result)
 {
 	struct replay r = {
 		.ops = ops,
 		.trace = trace,
 		.model = model,
 		.result = result,
+		.timeline = timeline,
 		.file_pages = (trace->geometry.file_bytes + PAGE_BYTES - 1) /
 			      PAGE_BYTES,
 		.demand = NO_PAGE,

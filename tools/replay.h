@@ -82,7 +82,8 @@ struct replay;
  * @create: NULL if out of memory
  * @fault: a fault; may read; a missed page that is still absent afterwards is read
  * @mapped: map_pages looked at the touch's pages and found @found of them there;
- *	@again: after the wait.  Optional.
+ *	also after a wait.  Optional.
+ * @resumed: the wait is over, and map_pages has looked again.  Optional.
  * @alone: map the touched page without its neighbours.  Optional.
  * @run: called before each access: what a worker had to do by now.  Optional.
  */
@@ -93,8 +94,9 @@ struct predictor_ops {
 	void (*destroy)(void *state);
 	void (*fault)(void *state, struct replay *replay,
 		      const struct touch *touch);
-	void (*mapped)(void *state, const struct touch *touch, uint64_t found,
-		       bool again);
+	void (*mapped)(void *state, const struct touch *touch, uint64_t found);
+	void (*resumed)(void *state, const struct touch *touch,
+			uint64_t now_ns);
 	bool (*alone)(void *state);
 	void (*run)(void *state, struct replay *replay, uint64_t now_ns);
 };
@@ -121,9 +123,16 @@ struct replay_result {
 	uint64_t stall_ns, total_ns;
 };
 
-/* False: out of memory. */
+/**
+ * replay_run() - the whole trace
+ * @timeline: NULL, or where each fault and each read is told, a line each:
+ *	PREDICTOR TIME_NS hit|late|miss PAGE THREAD IP, and
+ *	PREDICTOR TIME_NS read|demand PAGE PAGES READY_NS
+ * Return: false if out of memory.
+ */
 bool replay_run(const struct predictor_ops *ops, const struct trace *trace,
-		const struct model *model, struct replay_result *result);
+		const struct model *model, FILE *timeline,
+		struct replay_result *result);
 
 /* ---- what a predictor may ask and do */
 

@@ -30,7 +30,7 @@ struct options {
 	const char *out; /* get, gather, predict, record */
 	const char *seconds; /* record */
 	const char *engine, *prefetch; /* where a field is opened */
-	const char *generate, *model, *predictors; /* predict */
+	const char *generate, *model, *predictors, *timeline; /* predict */
 	bool disk; /* info */
 	int nr_args;
 	char **args;

@@ -163,6 +163,11 @@ def predict_repeats_and_writes_what_it_reads():
         lines = t.read().splitlines()
         assert lines != u.read().splitlines()
     assert "extent 100000000,512" in lines and "element 1" in lines
+    ok("predict", "t", "--predictors", "none", "--timeline", "line")
+    with open("line") as line:
+        words = [row.split() for row in line]
+    assert [w[2] for w in words[:2]] == ["miss", "demand"], words[:2]
+    assert words[0][3] == words[1][3] and int(words[1][5]) == int(words[1][1]) + 101000
     one = ok("predict", "t", "--predictors", "leap,none")
     assert [line.split()[0] for line in one.splitlines()[2:]] == ["none", "leap"]
     assert "strided" in ok("predict", "--generate", "help")

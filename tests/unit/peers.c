@@ -178,10 +178,10 @@ TEST(mainline_gives_up_after_100_misses)
 	miss(200000);
 	expect_nothing();
 	/* 101; one page mapped around: 100, and the miss is the 101st again. */
-	ops->mapped(state, &t, 1, false);
+	ops->mapped(state, &t, 1);
 	miss(201000);
 	expect_nothing();
-	ops->mapped(state, &t, 2, false);
+	ops->mapped(state, &t, 2);
 	miss(202000);
 	expect_marked(201984, 32, 202008);
 	/* What ->fault finds counts back by one, too. */

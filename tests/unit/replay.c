@@ -45,7 +45,7 @@ static void replay(const struct predictor_ops *ops)
 		&trace.geometry, trace.geometry.file_bytes - 1);
 
 	ASSERT_TRUE(!wrong);
-	ASSERT_TRUE(replay_run(ops, &trace, &model, &result));
+	ASSERT_TRUE(replay_run(ops, &trace, &model, NULL, &result));
 	trace_free(&trace);
 	EXPECT_EQ(result.faults, result.hits + result.late + result.misses);
 	EXPECT_EQ(result.needed_pages, result.demand_pages + result.used_pages);
