@@ -14,6 +14,8 @@
 /* As kmod/vm.c and kmod/internal.h have them. */
 #define AROUND_PAGES 16
 #define QUEUE_PLANS 32
+#define IDLE_HITS 64
+#define FORGET_HITS 1024
 
 struct mmnf {
 	struct mmnf_table table;
@@ -23,7 +25,7 @@ struct mmnf {
 		struct mmnf_plan plan;
 		uint64_t due_ns;
 	} queue[QUEUE_PLANS];
-	uint32_t head, nr_queued;
+	uint32_t head, nr_queued, nr_idle;
 };
 
 static void *mmnf_create(const struct replay *r)
@@ -94,25 +96,38 @@ static void mmnf_run(void *state, struct replay *r, uint64_t now_ns)
 	}
 }
 
+/* Resident data is not looked at for long. */
+static void note_idle(struct mmnf *m, bool idle)
+{
+	m->nr_idle = idle ? m->nr_idle + (m->nr_idle < FORGET_HITS) : 0;
+	if (m->nr_idle == FORGET_HITS && m->pending.nr)
+		mmnf_pending_forget(&m->pending);
+}
+
 static void mmnf_fault(void *state, struct replay *r, const struct touch *t)
 {
 	struct mmnf_access access = {
 		.thread = t->access->thread,
 		.ip = t->access->ip,
 		.pos = t->access->pos,
+		.now_ns = t->now_ns,
 		.outcome = t->outcome,
 	};
 	struct mmnf *m = state;
 	struct mmnf_plan plan;
+	uint64_t taken;
 	bool planned;
 	uint32_t tail;
 
+	if (t->around && m->nr_idle >= IDLE_HITS && !m->pending.nr)
+		return;
 	if (t->around)
 		access.covered = (uint32_t)(t->first + t->nr - 1 - t->page);
-	mmnf_pending_take(&m->pending, t->around ? t->first : t->page,
-			  t->around ? t->nr : 1);
+	taken = mmnf_pending_take(&m->pending, t->around ? t->first : t->page,
+				  t->around ? t->nr : 1);
 	planned = mmnf_observe(&m->table, &access, &plan);
 	m->alone = mmnf_table_sparse(&m->table, AROUND_PAGES);
+	note_idle(m, t->outcome == MMNF_HIT && !taken && !planned);
 	/* The thread's own read is on its way before the worker is awake. */
 	if (t->outcome == MMNF_MISS)
 		replay_read(r, t->now_ns, t->page, 1, NO_PAGE);
@@ -128,8 +143,8 @@ static void mmnf_resumed(void *state, const struct touch *t, uint64_t now_ns)
 {
 	struct mmnf *m = state;
 
-	(void)now_ns;
 	mmnf_pending_take(&m->pending, t->first, t->nr);
+	mmnf_resume(&m->table, t->access->thread, now_ns);
 }
 
 static bool mmnf_alone(void *state)
