@@ -8,9 +8,13 @@
 #define MMNF_COMPAT_H
 
 #include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/version.h>
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+#include <linux/io_uring/cmd.h>
+#endif
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
 #error "mmnf needs Linux 6.1 or later"
@@ -77,6 +81,16 @@ static inline bool mmnf_compat_owner(struct file *file)
 	return inode_owner_or_capable(file_mnt_idmap(file), file_inode(file));
 #else
 	return inode_owner_or_capable(file_mnt_user_ns(file), file_inode(file));
+#endif
+}
+
+/* Drop when the minimum is 6.5: the sqe itself was not shown before. */
+static inline const void *mmnf_compat_uring_arg(const struct io_uring_cmd *cmd)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+	return cmd->sqe->cmd;
+#else
+	return cmd->cmd;
 #endif
 }
 

@@ -45,6 +45,8 @@ static int mmnf_dev_get_info(struct mmnf_device_file *df, union mmnf_arg *arg)
 			     MMNF_FEATURE_RESIDENCY;
 	if (IS_ENABLED(CONFIG_MEMCG))
 		info->out_features |= MMNF_FEATURE_MEMCG;
+	if (IS_ENABLED(CONFIG_IO_URING))
+		info->out_features |= MMNF_FEATURE_URING;
 	info->out_page_bytes = PAGE_SIZE;
 	info->out_max_ndim = MMNF_MAX_NDIM;
 	info->out_max_items = MMNF_MAX_ITEMS;
@@ -94,7 +96,17 @@ static int mmnf_dev_prefetch(struct mmnf_device_file *df, union mmnf_arg *arg)
 {
 	if (arg->prefetch.flags & ~MMNF_PREFETCH_WAIT)
 		return -EOPNOTSUPP;
-	return mmnf_hint_prefetch(df->field, &arg->prefetch);
+	return mmnf_hint_prefetch(df->field, &arg->prefetch,
+				  arg->prefetch.flags & MMNF_PREFETCH_WAIT);
+}
+
+/* As io_uring runs it: done when the data is there. */
+static int mmnf_dev_prefetch_wait(struct mmnf_device_file *df,
+				  union mmnf_arg *arg)
+{
+	if (arg->prefetch.flags & ~MMNF_PREFETCH_WAIT)
+		return -EOPNOTSUPP;
+	return mmnf_hint_prefetch(df->field, &arg->prefetch, true);
 }
 
 static int mmnf_dev_evict(struct mmnf_device_file *df, union mmnf_arg *arg)
@@ -135,47 +147,47 @@ struct mmnf_op {
 	int (*fn)(struct mmnf_device_file *df, union mmnf_arg *arg);
 };
 
-#define MMNF_OP(_cmd, _fn, _member, _last, _attached)                   \
-	[_IOC_NR(_cmd) - _IOC_NR(MMNF_IOC_GET_INFO)] = {                \
-		.cmd = _cmd,                                            \
-		.size = sizeof(((union mmnf_arg *)0)->_member),         \
-		.min_size = offsetofend(                                \
-			typeof(((union mmnf_arg *)0)->_member), _last), \
-		.attached = _attached,                                  \
-		.fn = _fn,                                              \
+#define MMNF_OP(_cmd, _fn, _member, _last, _attached)                        \
+	{                                                                    \
+		.cmd = _cmd, .size = sizeof(((union mmnf_arg *)0)->_member), \
+		.min_size = offsetofend(                                     \
+			typeof(((union mmnf_arg *)0)->_member), _last),      \
+		.attached = _attached, .fn = _fn,                            \
 	}
 
+#define MMNF_IOCTL(_cmd, ...)                          \
+	[_IOC_NR(_cmd) - _IOC_NR(MMNF_IOC_GET_INFO)] = \
+		MMNF_OP(_cmd, __VA_ARGS__)
+
 static const struct mmnf_op mmnf_ops[] = {
-	MMNF_OP(MMNF_IOC_GET_INFO, mmnf_dev_get_info, info,
-		out_max_inflight_bytes, false),
-	MMNF_OP(MMNF_IOC_ATTACH, mmnf_dev_attach, attach, out_id, false),
-	MMNF_OP(MMNF_IOC_SET_POLICY, mmnf_dev_set_policy, policy,
-		max_inflight_bytes, true),
-	MMNF_OP(MMNF_IOC_GET_POLICY, mmnf_dev_get_policy, policy,
-		max_inflight_bytes, true),
-	MMNF_OP(MMNF_IOC_PREFETCH, mmnf_dev_prefetch, prefetch, out_hole_bytes,
-		true),
-	MMNF_OP(MMNF_IOC_EVICT, mmnf_dev_evict, evict, out_busy_bytes, true),
-	MMNF_OP(MMNF_IOC_RESIDENCY, mmnf_dev_residency, residency, out_total,
-		true),
-	MMNF_OP(MMNF_IOC_GET_STATS, mmnf_dev_get_stats, stats, out_mappings,
-		true),
+	MMNF_IOCTL(MMNF_IOC_GET_INFO, mmnf_dev_get_info, info,
+		   out_max_inflight_bytes, false),
+	MMNF_IOCTL(MMNF_IOC_ATTACH, mmnf_dev_attach, attach, out_id, false),
+	MMNF_IOCTL(MMNF_IOC_SET_POLICY, mmnf_dev_set_policy, policy,
+		   max_inflight_bytes, true),
+	MMNF_IOCTL(MMNF_IOC_GET_POLICY, mmnf_dev_get_policy, policy,
+		   max_inflight_bytes, true),
+	MMNF_IOCTL(MMNF_IOC_PREFETCH, mmnf_dev_prefetch, prefetch,
+		   out_hole_bytes, true),
+	MMNF_IOCTL(MMNF_IOC_EVICT, mmnf_dev_evict, evict, out_busy_bytes, true),
+	MMNF_IOCTL(MMNF_IOC_RESIDENCY, mmnf_dev_residency, residency, out_total,
+		   true),
+	MMNF_IOCTL(MMNF_IOC_GET_STATS, mmnf_dev_get_stats, stats, out_mappings,
+		   true),
 };
 
-static long mmnf_dev_ioctl(struct file *file, unsigned int cmd,
-			   unsigned long user)
+static const struct mmnf_op mmnf_uring_op =
+	MMNF_OP(MMNF_IOC_PREFETCH, mmnf_dev_prefetch_wait, prefetch,
+		out_hole_bytes, true);
+
+static int mmnf_dev_run(struct file *file, const struct mmnf_op *op,
+			void __user *ptr)
 {
-	unsigned int nr = _IOC_NR(cmd) - _IOC_NR(MMNF_IOC_GET_INFO);
 	struct mmnf_device_file *df = file->private_data;
-	void __user *ptr = (void __user *)user;
-	const struct mmnf_op *op;
 	union mmnf_arg arg;
 	u32 size;
 	int ret;
 
-	if (nr >= ARRAY_SIZE(mmnf_ops) || mmnf_ops[nr].cmd != cmd)
-		return -ENOTTY;
-	op = &mmnf_ops[nr];
 	if (get_user(size, (u32 __user *)ptr))
 		return -EFAULT;
 	if (size < op->min_size)
@@ -194,6 +206,38 @@ static long mmnf_dev_ioctl(struct file *file, unsigned int cmd,
 	if (copy_to_user(ptr, &arg, min(size, op->size)))
 		return -EFAULT;
 	return 0;
+}
+
+static long mmnf_dev_ioctl(struct file *file, unsigned int cmd,
+			   unsigned long user)
+{
+	unsigned int nr = _IOC_NR(cmd) - _IOC_NR(MMNF_IOC_GET_INFO);
+
+	if (nr >= ARRAY_SIZE(mmnf_ops) || mmnf_ops[nr].cmd != cmd)
+		return -ENOTTY;
+	return mmnf_dev_run(file, &mmnf_ops[nr], (void __user *)user);
+}
+
+/*
+ * Starting a read may sleep, so the submitter is not made to wait for it: one of
+ * io_uring's workers, a thread of the same process, runs the command as the
+ * ioctl would.  It holds the file, and a cancellation is a signal to it.
+ */
+static int mmnf_dev_uring_cmd(struct io_uring_cmd *cmd,
+			      unsigned int issue_flags)
+{
+	const struct mmnf_uring_cmd *arg = mmnf_compat_uring_arg(cmd);
+	u64 user = READ_ONCE(arg->arg);
+	int ret;
+
+	if (cmd->cmd_op != MMNF_IOC_PREFETCH)
+		return -ENOTTY;
+	if (READ_ONCE(arg->__reserved))
+		return -EINVAL;
+	if (issue_flags & IO_URING_F_NONBLOCK)
+		return -EAGAIN;
+	ret = mmnf_dev_run(cmd->file, &mmnf_uring_op, u64_to_user_ptr(user));
+	return ret == -ERESTARTSYS ? -EINTR : ret;
 }
 
 static int mmnf_dev_mmap(struct file *file, struct vm_area_struct *vma)
@@ -235,6 +279,7 @@ static const struct file_operations mmnf_dev_fops = {
 	.release = mmnf_dev_release,
 	.unlocked_ioctl = mmnf_dev_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
+	.uring_cmd = mmnf_dev_uring_cmd,
 	.mmap = mmnf_dev_mmap,
 	.get_unmapped_area = thp_get_unmapped_area,
 	.llseek = noop_llseek,

@@ -56,25 +56,26 @@ static int wait_range(struct mmnf_walker *walker, pgoff_t first, pgoff_t end)
 
 	folio_batch_init(&batch);
 	while (!ret && filemap_get_folios(mapping, &first, end - 1, &batch)) {
-		for (i = 0; i < folio_batch_count(&batch) && !ret; i++)
+		for (i = 0; i < folio_batch_count(&batch) && !ret; i++) {
 			ret = folio_wait_locked_killable(batch.folios[i]);
+			if (ret || signal_pending(current))
+				ret = -ERESTARTSYS;
+		}
 		folio_batch_release(&batch);
 		cond_resched();
-		if (ret || signal_pending(current))
-			ret = -ERESTARTSYS;
 	}
 	return ret;
 }
 
 int mmnf_hint_prefetch(struct mmnf_field *field,
-		       struct mmnf_ioc_prefetch *prefetch)
+		       struct mmnf_ioc_prefetch *prefetch, bool wait)
 {
 	struct mmnf_extent data = {};
 	struct mmnf_prefetch_walker w = {
 		.walker = { .field = field, .range = prefetch_range },
 		.reader = { .field = field, .file = field->file, .data = &data },
 	};
-	struct mmnf_walker wait = { .field = field, .range = wait_range };
+	struct mmnf_walker waiter = { .field = field, .range = wait_range };
 	struct blk_plug plug;
 	int ret;
 
@@ -90,9 +91,9 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
 	prefetch->out_queued_bytes = bytes_of(w.reader.nr_queued);
 	prefetch->out_resident_bytes = bytes_of(w.reader.nr_resident);
 	prefetch->out_hole_bytes = bytes_of(w.reader.nr_hole);
-	if (ret || !(prefetch->flags & MMNF_PREFETCH_WAIT))
+	if (ret || !wait)
 		return ret;
-	return mmnf_select_walk(&prefetch->select, &wait);
+	return mmnf_select_walk(&prefetch->select, &waiter);
 }
 
 /* Looking */

@@ -192,7 +192,7 @@ int mmnf_select_walk(const struct mmnf_select *select,
 
 /* hint.c: what the program asks for */
 int mmnf_hint_prefetch(struct mmnf_field *field,
-		       struct mmnf_ioc_prefetch *prefetch);
+		       struct mmnf_ioc_prefetch *prefetch, bool wait);
 int mmnf_hint_evict(struct mmnf_field *field, struct mmnf_ioc_evict *evict);
 int mmnf_hint_residency(struct mmnf_field *field,
 			struct mmnf_ioc_residency *residency);

@@ -66,6 +66,7 @@
 #define MMNF_FEATURE_SELECT (1ULL << 3) /* boxes and records, not ranges only */
 #define MMNF_FEATURE_EVICT (1ULL << 4) /* MMNF_IOC_EVICT */
 #define MMNF_FEATURE_RESIDENCY (1ULL << 5) /* MMNF_IOC_RESIDENCY */
+#define MMNF_FEATURE_URING (1ULL << 6) /* struct mmnf_uring_cmd */
 
 /**
  * struct mmnf_ioc_info - MMNF_IOC_GET_INFO
@@ -254,6 +255,24 @@ struct mmnf_ioc_prefetch {
 	__aligned_u64 out_queued_bytes;
 	__aligned_u64 out_resident_bytes;
 	__aligned_u64 out_hole_bytes;
+};
+
+/**
+ * struct mmnf_uring_cmd - MMNF_IOC_PREFETCH by io_uring
+ * @arg: user pointer to a struct mmnf_ioc_prefetch
+ * @__reserved: 0
+ *
+ * The cmd[] of an sqe with opcode IORING_OP_URING_CMD, the device's fd, and
+ * cmd_op MMNF_IOC_PREFETCH.  It is the same command, with MMNF_PREFETCH_WAIT
+ * understood: the cqe comes when the data is resident, its res being 0 or
+ * -errno.  The struct and the list must stay until then.
+ *
+ * It can be cancelled, which takes effect at the next page (-ECANCELED before
+ * its start, -EINTR later).  The fd may be closed while it runs.
+ */
+struct mmnf_uring_cmd {
+	__aligned_u64 arg;
+	__aligned_u64 __reserved;
 };
 
 /**
