@@ -16,9 +16,11 @@
 /**
  * struct mmnf_device_file - private data of an open /dev/mmnf
  * @field: NULL until ATTACH, then constant
+ * @writable: opened for writing
  */
 struct mmnf_device_file {
 	struct mmnf_field *field;
+	bool writable;
 };
 
 union mmnf_arg {
@@ -42,7 +44,7 @@ static int mmnf_dev_get_info(struct mmnf_device_file *df, union mmnf_arg *arg)
 	info->out_features = MMNF_FEATURE_PREDICT |
 			     MMNF_FEATURE_PREFETCH_RANGES |
 			     MMNF_FEATURE_SELECT | MMNF_FEATURE_EVICT |
-			     MMNF_FEATURE_RESIDENCY;
+			     MMNF_FEATURE_RESIDENCY | MMNF_FEATURE_WRITE;
 	if (IS_ENABLED(CONFIG_MEMCG))
 		info->out_features |= MMNF_FEATURE_MEMCG;
 	if (IS_ENABLED(CONFIG_IO_URING))
@@ -60,8 +62,10 @@ static int mmnf_dev_attach(struct mmnf_device_file *df, union mmnf_arg *arg)
 {
 	struct mmnf_field *field;
 
-	if (arg->attach.flags)
+	if (arg->attach.flags & ~MMNF_ATTACH_WRITE)
 		return -EOPNOTSUPP;
+	if (arg->attach.flags & MMNF_ATTACH_WRITE && !df->writable)
+		return -EACCES;
 	if (READ_ONCE(df->field))
 		return -EBUSY;
 	field = mmnf_field_create(&arg->attach);
@@ -258,6 +262,7 @@ static int mmnf_dev_open(struct inode *inode, struct file *file)
 	df = kzalloc(sizeof(*df), GFP_KERNEL_ACCOUNT);
 	if (!df)
 		return -ENOMEM;
+	df->writable = file->f_mode & FMODE_WRITE;
 	file->private_data = df;
 	return 0;
 }

@@ -69,11 +69,25 @@ static int file_check(struct file *file)
 	return 0;
 }
 
+/* May what lies in the file be changed at any place?  As open() and mmap() ask. */
+int mmnf_field_may_write(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EACCES;
+	if (IS_APPEND(inode) || IS_IMMUTABLE(inode))
+		return -EPERM;
+	if (IS_SWAPFILE(file->f_mapping->host))
+		return -ETXTBSY;
+	return 0;
+}
+
 /*
  * A private open: its own position and readahead state, opened with the
  * caller's credentials so that security modules see it.
  */
-static struct file *file_reopen(int fd)
+static struct file *file_reopen(int fd, bool write)
 {
 	struct file *file, *private;
 	int ret;
@@ -82,8 +96,11 @@ static struct file *file_reopen(int fd)
 	if (!file)
 		return ERR_PTR(-EBADF);
 	ret = file_check(file);
+	if (!ret && write)
+		ret = mmnf_field_may_write(file);
 	private = ret ? ERR_PTR(ret) :
-			dentry_open(&file->f_path, O_RDONLY | O_LARGEFILE,
+			dentry_open(&file->f_path,
+				    (write ? O_RDWR : O_RDONLY) | O_LARGEFILE,
 				    current_cred());
 	fput(file);
 	return private;
@@ -99,7 +116,8 @@ struct mmnf_field *mmnf_field_create(struct mmnf_ioc_attach *attach)
 	field = kvzalloc(sizeof(*field), GFP_KERNEL_ACCOUNT);
 	if (!field)
 		return ERR_PTR(-ENOMEM);
-	field->file = file_reopen(attach->fd);
+	field->file =
+		file_reopen(attach->fd, attach->flags & MMNF_ATTACH_WRITE);
 	if (IS_ERR(field->file)) {
 		ret = PTR_ERR(field->file);
 		goto out_free;

@@ -46,6 +46,7 @@ struct mmnf_field;
  * struct mmnf_mapping - one mmap of a field
  * @ref: virtual memory areas and queued plans
  * @nr_areas: virtual memory areas alone
+ * @writable: holds a writable mapping of @file, against sealing
  * @alone: map the touched page without its neighbours; a hint, no lock
  * @field: the field; alive because @owner is
  * @owner: the open file of /dev/mmnf
@@ -58,6 +59,7 @@ struct mmnf_field;
 struct mmnf_mapping {
 	refcount_t ref;
 	atomic_t nr_areas;
+	bool writable;
 	bool alone;
 	struct mmnf_field *field;
 	struct file *owner;
@@ -82,7 +84,7 @@ struct mmnf_extent {
  * struct mmnf_field - an attached file
  * @kobj: its sysfs directory; also its lifetime
  * @id: number of that directory
- * @file: private read-only open of the attached file
+ * @file: private open of the attached file, for writing if that was asked for
  * @geometry: as given to ATTACH
  * @size_bytes: of the file at ATTACH
  * @can_read_ahead: the filesystem has a page cache reader
@@ -160,6 +162,7 @@ extern struct miscdevice mmnf_dev_misc;
 
 /* field.c: a field's life, policy and counters */
 struct mmnf_field *mmnf_field_create(struct mmnf_ioc_attach *attach);
+int mmnf_field_may_write(struct file *file);
 void mmnf_field_destroy(struct mmnf_field *field);
 void mmnf_field_release(struct kobject *kobj);
 void mmnf_field_get_policy(struct mmnf_field *field,

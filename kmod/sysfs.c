@@ -36,6 +36,7 @@ MMNF_GEOMETRY(ndim, "%u", field->geometry.ndim);
 MMNF_GEOMETRY(element_bytes, "%u", field->geometry.element_bytes);
 MMNF_GEOMETRY(data_offset_bytes, "%llu", field->geometry.data_offset_bytes);
 MMNF_GEOMETRY(record_bytes, "%llu", field->geometry.record_bytes);
+MMNF_GEOMETRY(writable, "%d", !!(field->file->f_mode & FMODE_WRITE));
 MMNF_GEOMETRY(size_bytes, "%llu", field->size_bytes);
 
 static ssize_t shape_show(struct kobject *kobj, struct kobj_attribute *attr,
@@ -137,6 +138,7 @@ static struct attribute *mmnf_field_attrs[] = {
 	&data_offset_bytes_attr.attr,
 	&record_bytes_attr.attr,
 	&size_bytes_attr.attr,
+	&writable_attr.attr,
 	&shape_attr.attr,
 	&stride_bytes_attr.attr,
 	&mode_attr.attr,

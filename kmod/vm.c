@@ -8,7 +8,9 @@
  * The virtual memory area belongs to the attached file (vm_file, i_mmap), so
  * truncate, hole punch, reclaim and writeback work as for any mapping of it.
  * Only the operations differ: a private copy of the host's with open, close,
- * fault and map_pages replaced.
+ * fault and map_pages replaced.  Making a mapped page writable is left to the
+ * host (page_mkwrite), which waits for a frozen file system and finds room on
+ * storage; it is no access of its own.
  *
  * The fault path sleeps and allocates nothing of its own and changes no memory
  * map state; it takes field->lock for a bounded time.  map_pages runs under RCU.
@@ -217,6 +219,8 @@ static void mmnf_vm_close(struct vm_area_struct *vma)
 	if (mapping->host->close)
 		mapping->host->close(vma);
 	if (atomic_dec_and_test(&mapping->nr_areas)) {
+		if (mapping->writable)
+			mapping_unmap_writable(mapping->file->f_mapping);
 		spin_lock(&field->lock);
 		field->stats.out_mappings--;
 		spin_unlock(&field->lock);
@@ -234,38 +238,75 @@ static struct cgroup_subsys_state *blkcg_of_current(void)
 #endif
 }
 
+static int may_map(struct mmnf_field *field, unsigned long vm_flags)
+{
+	if (vm_flags & VM_EXEC)
+		return -EACCES;
+	if (!(vm_flags & VM_WRITE))
+		return 0;
+	/* Its copies would be pages that no counter of the field knows. */
+	if (!(vm_flags & VM_SHARED))
+		return -EOPNOTSUPP;
+	return mmnf_field_may_write(field->file);
+}
+
+/*
+ * The host's own mmap, then what the kernel asked the device's file for, asked
+ * of the file that is mapped instead.
+ */
+static int map_host(struct file *file, struct vm_area_struct *vma, bool write)
+{
+	int ret;
+
+	vma_set_file(vma, file);
+	ret = mmnf_compat_mmap(file, vma);
+	if (ret)
+		return ret;
+	if (!vma->vm_ops || !vma->vm_ops->fault || !vma->vm_ops->map_pages)
+		ret = -EOPNOTSUPP;
+	/*
+	 * Linking the area into i_mmap counts it as writable without a look at
+	 * the seals.  Ours is counted with a look, and until the last area is
+	 * gone, so that no seal can come in between.
+	 */
+	else if (write)
+		ret = mapping_map_writable(vma->vm_file->f_mapping);
+	if (ret && vma->vm_ops && vma->vm_ops->close)
+		vma->vm_ops->close(vma);
+	return ret;
+}
+
 int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 		 struct vm_area_struct *vma)
 {
+	bool write = vma->vm_flags & VM_WRITE;
 	struct mmnf_mapping *mapping;
 	unsigned long advice;
 	int ret;
 
-	if (vma->vm_flags & (VM_WRITE | VM_EXEC))
-		return -EACCES;
+	ret = may_map(field, vma->vm_flags);
+	if (ret)
+		return ret;
 	mapping = kzalloc(sizeof(*mapping), GFP_KERNEL_ACCOUNT);
 	if (!mapping)
 		return -ENOMEM;
 
 	/*
-	 * As mmap does for a file that is open for reading only: the device may
-	 * be open for writing, and hosts take these flags at their word.
+	 * Unless it is to be written now, as mmap does for a file that is open
+	 * for reading only: the device may be open for writing, hosts take these
+	 * flags at their word, and a seal against future writing was asked of the
+	 * device's file, which has none.
 	 */
-	mmnf_compat_vm_flags_mod(vma, 0, VM_SHARED | VM_MAYWRITE | VM_MAYEXEC);
-	vma_set_file(vma, field->file);
-	ret = mmnf_compat_mmap(field->file, vma);
-	if (!ret &&
-	    (!vma->vm_ops || !vma->vm_ops->fault || !vma->vm_ops->map_pages)) {
-		if (vma->vm_ops && vma->vm_ops->close)
-			vma->vm_ops->close(vma);
-		ret = -EOPNOTSUPP;
-	}
+	mmnf_compat_vm_flags_mod(
+		vma, 0, VM_MAYEXEC | (write ? 0 : VM_SHARED | VM_MAYWRITE));
+	ret = map_host(field->file, vma, write);
 	if (ret) {
 		kfree(mapping);
 		return ret;
 	}
 	refcount_set(&mapping->ref, 1);
 	atomic_set(&mapping->nr_areas, 1);
+	mapping->writable = write;
 	mapping->field = field;
 	mapping->owner = get_file(owner);
 	mapping->file = get_file(vma->vm_file);

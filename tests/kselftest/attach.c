@@ -260,7 +260,7 @@ TEST_F(attach, flag_and_reserved)
 {
 	struct mmnf_ioc_attach arg = self->good;
 
-	arg.flags = 1;
+	arg.flags = 1U << 31;
 	EXPECT_EQ(EOPNOTSUPP, attach(self->dev, &arg));
 	arg.flags = 0;
 	arg.__reserved = 1;

@@ -110,6 +110,7 @@ TEST_F(sysfs, geometry_as_attached)
 	EXPECT_STREQ("990008", text_of(self->dir, "data_offset_bytes"));
 	EXPECT_STREQ("80", text_of(self->dir, "record_bytes"));
 	EXPECT_STREQ("1048576", text_of(self->dir, "size_bytes"));
+	EXPECT_STREQ("0", text_of(self->dir, "writable"));
 }
 
 TEST_F(sysfs, directory_goes_with_the_descriptor)
@@ -244,9 +245,10 @@ TEST_F(sysfs, rubbish_einval_and_no_change)
 
 TEST_F(sysfs, facts_are_read_only_even_for_root)
 {
-	static const char *const names[] = { "ndim",	     "shape",
-					     "stride_bytes", "size_bytes",
-					     "stats/faults", "stats/mappings" };
+	static const char *const names[] = { "ndim",	      "shape",
+					     "stride_bytes",  "size_bytes",
+					     "writable",      "stats/faults",
+					     "stats/mappings" };
 	struct stat st;
 	char path[400];
 	unsigned int i;

@@ -29,16 +29,19 @@
  *	EINVAL		wrong value; struct shorter than its first version
  *	EOVERFLOW	arithmetic on the given numbers overflows
  *	EBADF		fd is closed, O_PATH, or neither regular file nor block device
- *	EACCES		fd was not opened for reading
+ *	EACCES		fd was not opened for what is asked
  *	ENXIO		nothing is attached to this open of the device yet
  *	EBUSY		something is attached already
- *	EPERM		not told to strangers, see MMNF_IOC_RESIDENCY
+ *	EPERM		not told to strangers, see MMNF_IOC_RESIDENCY; writing to a
+ *			file that is append-only, immutable or sealed
  *	EFAULT		bad pointer
  *	EINTR		a signal came; while waiting for a page, a fatal one
  *
- * mmap: ENXIO before ATTACH; EACCES for PROT_EXEC and for PROT_WRITE; otherwise
- * what the mmap of the attached file returns.  Access beyond the end of the
- * file and read errors raise SIGBUS, as for any mapped file.
+ * mmap: ENXIO before ATTACH; EACCES for PROT_EXEC, and for PROT_WRITE without
+ * MMNF_ATTACH_WRITE; EOPNOTSUPP for a MAP_PRIVATE that is writable; otherwise
+ * what the mmap of the attached file returns.  A mapping made without PROT_WRITE
+ * never becomes writable.  Access beyond the end of the file and read errors
+ * raise SIGBUS, as for any mapped file.
  */
 #ifndef _LINUX_MMNF_H
 #define _LINUX_MMNF_H
@@ -67,6 +70,7 @@
 #define MMNF_FEATURE_EVICT (1ULL << 4) /* MMNF_IOC_EVICT */
 #define MMNF_FEATURE_RESIDENCY (1ULL << 5) /* MMNF_IOC_RESIDENCY */
 #define MMNF_FEATURE_URING (1ULL << 6) /* struct mmnf_uring_cmd */
+#define MMNF_FEATURE_WRITE (1ULL << 7) /* MMNF_ATTACH_WRITE */
 
 /**
  * struct mmnf_ioc_info - MMNF_IOC_GET_INFO
@@ -96,10 +100,14 @@ struct mmnf_ioc_info {
 	__aligned_u64 out_max_inflight_bytes;
 };
 
+#define MMNF_ATTACH_WRITE (1U << 0) /* mappings may be writable */
+
 /**
  * struct mmnf_ioc_attach - MMNF_IOC_ATTACH
  * @size: sizeof(struct mmnf_ioc_attach)
- * @flags: 0
+ * @flags: 0 or MMNF_ATTACH_WRITE, for which @fd and the device must be open for
+ *	reading and writing (EACCES) and the file neither append-only nor
+ *	immutable (EPERM)
  * @fd: the file or block device, open for reading.  The module opens it again
  *	with the caller's credentials and keeps that; @fd may be closed.
  * @ndim: 1 .. MMNF_MAX_NDIM
