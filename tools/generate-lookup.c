@@ -3,6 +3,7 @@
  * Workloads that look up: rows of tables, skewed or not.
  */
 #include <math.h>
+#include <stdlib.h>
 
 #include "generate.h"
 
@@ -53,20 +54,38 @@ static void run_uniform(struct gen *g)
 			  bytes);
 }
 
+static int ascending(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
 static void run_rows(struct gen *g)
 {
 	uint64_t rows = gen_number(g, "rows"), count = gen_number(g, "count");
-	uint64_t bytes = gen_number(g, "row_bytes");
+	uint64_t bytes = gen_number(g, "row_bytes"), *row = NULL, i;
 	double alpha = gen_real(g, "alpha");
 
 	table(g, rows, bytes);
-	for (; count && !g->wrong[0]; count--)
-		gen_touch(g,
-			  spread(alpha > 0 ? zipf(g, rows, alpha) :
-					     gen_below(g, rows),
-				 rows) *
-				  bytes,
-			  bytes);
+	if (!g->wrong[0] && count <= TRACE_MAX)
+		row = calloc(count, sizeof(*row));
+	if (!row) {
+		gen_wrong(g, "count: more than memory holds");
+		return;
+	}
+	/* Each row once, as in a cache that is loaded before it is used. */
+	if (gen_number(g, "warm"))
+		gen_touch(g, 0, rows * bytes);
+	for (i = 0; i < count && !g->wrong[0]; i++)
+		row[i] = spread(alpha > 0 ? zipf(g, rows, alpha) :
+					    gen_below(g, rows),
+				rows);
+	if (gen_number(g, "sorted"))
+		qsort(row, count, sizeof(*row), ascending);
+	for (i = 0; i < count && !g->wrong[0]; i++)
+		gen_touch(g, row[i] * bytes, bytes);
+	free(row);
 }
 
 /* MLPerf's DLRM v2: rows of each table, and look-ups of each per sample. */
@@ -191,7 +210,9 @@ const struct workload workloads_lookup[] = {
 	  { { "rows", "100000000", "of the table" },
 	    { "row_bytes", "512", "of a row" },
 	    { "alpha", "1.09", "of the power law; 0: uniform" },
-	    { "count", "20000", "look-ups" } },
+	    { "count", "20000", "look-ups" },
+	    { "sorted", "0", "1: in ascending order" },
+	    { "warm", "0", "1: the whole table was touched before" } },
 	  run_rows },
 	{ "dlrm",
 	  "Criteo's 26 tables, 214 look-ups a sample",
