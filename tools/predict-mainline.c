@@ -66,12 +66,15 @@ static void read_around(struct mainline *ra, struct replay *r,
 	submit(ra, r, t);
 }
 
-/* The first absent page of [first, first + nr), or first + nr. */
+/*
+ * page_cache_next_miss(): the first absent page of [first, first + nr); if there is
+ * none, 6.1 returns the last page that it looked at.
+ */
 static uint64_t next_miss(const struct replay *r, uint64_t first, uint64_t nr)
 {
 	uint64_t page = first;
 
-	while (page < first + nr && replay_present(r, page))
+	while (page + 1 < first + nr && replay_present(r, page))
 		page++;
 	return page;
 }
@@ -96,8 +99,6 @@ static void read_ahead(struct mainline *ra, struct replay *r,
 	} else {
 		/* Another walk's marker: its window ends at the next hole. */
 		start = next_miss(r, t->page + 1, ra->max_pages);
-		if (start - t->page > ra->max_pages)
-			return;
 		ra->start = start;
 		ra->size = start - t->page + ra->max_pages;
 		ra->size = next_size(ra);

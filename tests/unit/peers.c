@@ -156,6 +156,21 @@ TEST(mainline_marker_of_another_walk)
 	end();
 }
 
+TEST(mainline_marker_before_pages_that_are_there)
+{
+	begin(&predict_mainline);
+	miss(100);
+	miss(130);
+	miss(1000);
+	expect_marked(84, 32, 108);
+	expect_marked(114, 32, 138);
+	expect_marked(984, 32, 1008);
+	/* 109 to 140, all that is looked at, is there: on from the last. */
+	touch_as(1, 108 * PAGE_BYTES, MMNF_HIT, true);
+	expect_marked(140, 32, 140);
+	end();
+}
+
 TEST(mainline_marker_at_the_start)
 {
 	begin(&predict_mainline);
