@@ -114,6 +114,8 @@ struct mmnf_create_opts {
 				 * 64 MiB where fill is not zero, because such
 				 * a segment is written out in full */
 	const void *fill; /* one element; NULL: zero */
+	const uint64_t *tile; /* elements of a tile along each axis: the field
+			       * is stored in tiles; NULL: in C order */
 };
 
 struct mmnf_open_opts {
@@ -145,12 +147,26 @@ MMNF_API int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
 /**
  * mmnf_field_open() - open a field
  * @out: receives the field; NULL on failure
- * @path: directory of an uncompressed Zarr v3 array in linear layout
+ * @path: directory of an uncompressed Zarr v3 array, regular or sharded; or a
+ *	file that is used where it lies:
+ *
+ *	.npy			C and Fortran order
+ *	.safetensors#NAME	tensor of that name; alone: the only one
+ *	.gguf#NAME		the same, elements that are not quantised
+ *	.nii			NIfTI-1 and -2; axes slowest first, [z][y][x]
+ *	.nrrd, .nhdr		encoding raw; axes slowest first
+ *	.fbin .u8bin .i8bin .ibin
+ *	FILE#raw,dtype=T,shape=NxN...[,offset=N][,order=C|F][,strides=NxN...]
+ *				anything; offset and strides in bytes, any sign
+ *
+ *	fbin and its kin are told by their name, the others by their content.
+ *	A name that has a '#' itself is taken as it is if there is such a file.
  * @opts: NULL for defaults (read-only, AUTO)
  *
- * Costs the same for a gigabyte and a petabyte.
+ * Costs the same for a gigabyte and a petabyte.  Files other than Zarr arrays
+ * keep their size: opened writable, their elements may be written in place.
  *
- * Return: 0, -ENOENT, -EINVAL (manifest is wrong; the text says where),
+ * Return: 0, -ENOENT, -EINVAL (manifest or header is wrong; the text says where),
  * -EOPNOTSUPP (a valid store of a kind that is not handled, an unknown option,
  * or DEVICE asked for and not to be had), -ENOMEM.
  */
@@ -407,16 +423,15 @@ static inline uint64_t mmnf_row_elements(const struct mmnf_field *field,
 }
 
 /**
- * mmnf_import() - copy an array file into a field
+ * mmnf_import() - copy a field of any format into another
  * @field: opened writable, same element type
- * @src: .npy (C or Fortran order) or uncompressed .nii; told by its content
+ * @src: anything that mmnf_field_open() takes
  * @at: where its element (0, 0, ...) goes; NULL: the origin.  An array of
  *	fewer axes than the field is placed along the
  *	field's last axes, the missing leading axes having length 1
  * @progress: called now and then with bytes done and in all; NULL for none
  *
- * A NIfTI volume's axes are taken slowest first, as [z][y][x] of its file
- * order, so that its fastest axis is the field's last.
+ * In blocks of bounded size, each read in the order of its file.
  *
  * Return: bytes written, -EINVAL (header is wrong), -EOPNOTSUPP (big-endian,
  * structured, compressed), -ERANGE (does not fit), -EBADF, errors of storage.
@@ -427,13 +442,33 @@ MMNF_API ssize_t mmnf_import(struct mmnf_field *field, const char *src,
 					      uint64_t total_bytes),
 			     void *arg);
 
+/**
+ * mmnf_export() - copy a box of a field into a file of another format
+ * @box: NULL: the whole field
+ * @dst: the file; appears, or replaces another, when it is whole and durable
+ * @format: "npy", "safetensors" (one tensor, "data"), "nrrd", "nifti" (-2 where
+ *	an extent is above 32767), "fbin" or "raw"; NULL: by the suffix of @dst
+ * @progress: as for mmnf_import()
+ *
+ * For a Zarr array: mmnf_field_create() and mmnf_import().
+ *
+ * Return: bytes of elements written, -EINVAL, -EOPNOTSUPP (the format has no
+ * such type, or not so many axes), -ERANGE, errors of storage.
+ */
+MMNF_API ssize_t mmnf_export(struct mmnf_field *field,
+			     const struct mmnf_box *box, const char *dst,
+			     const char *format,
+			     void (*progress)(void *arg, uint64_t done_bytes,
+					      uint64_t total_bytes),
+			     void *arg);
+
 struct mmnf_array_info {
 	size_t size; /* set by the caller */
 	uint32_t dtype, ndim;
 	uint64_t shape[MMNF_NDIM_MAX];
 	uint64_t data_offset_bytes;
 	int64_t stride_bytes[MMNF_NDIM_MAX];
-	char format[16]; /* "npy", "nifti" */
+	char format[16]; /* as mmnf_field_info's */
 };
 
 /**

@@ -42,14 +42,23 @@ MMNF_EXPORT const char *mmnf_dtype_name(enum mmnf_dtype dtype)
 	return known(dtype) ? types[dtype].name : NULL;
 }
 
-MMNF_EXPORT int mmnf_dtype_parse(const char *name)
+int mmnf_dtype_of(const char *name)
 {
 	u32 i;
 
-	mmnf_error_enter("mmnf_dtype_parse");
-	for (i = MMNF_I8; name && i < NR_TYPES; i++)
+	for (i = MMNF_I8; i < NR_TYPES; i++)
 		if (!strcmp(types[i].name, name))
 			return (int)i;
+	return -EINVAL;
+}
+
+MMNF_EXPORT int mmnf_dtype_parse(const char *name)
+{
+	int dtype = name ? mmnf_dtype_of(name) : -EINVAL;
+
+	if (dtype >= 0)
+		return dtype;
+	mmnf_error_enter("mmnf_dtype_parse");
 	return mmnf_error(
 		EINVAL,
 		"dtype is '%s': expected i8 u8 i16 u16 i32 u32 i64 u64 f16 bf16 f32 or f64",

@@ -9,9 +9,10 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "store/store.h"
 #include "tier.h"
 
 #define SEGMENT_DEFAULT (64ULL << 30)
@@ -21,34 +22,39 @@ MMNF_EXPORT int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
 				  unsigned int ndim, const uint64_t *shape,
 				  const struct mmnf_create_opts *opts)
 {
-	u64 chunk[MMNF_NDIM_MAX], segment_bytes = 0;
+	struct mmnf_create_opts o = { .size = sizeof(o) };
 	static const u8 zero[8];
-	const void *fill = zero;
+	u64 chunk[MMNF_NDIM_MAX];
 	struct mmnf_geometry g;
 	int err = 0;
 
 	mmnf_error_enter("mmnf_field_create");
 	if (!path || !shape)
 		return mmnf_error(EINVAL, "path and shape: expected not NULL");
-	if (opts)
-		err = mmnf_error_opts(opts, opts->size, sizeof(*opts),
+	if (opts) {
+		err = mmnf_error_opts(opts, opts->size, sizeof(o),
 				      "mmnf_create_opts");
-	if (err)
-		return err;
-	if (opts && opts->size >= offsetof(struct mmnf_create_opts, fill))
-		segment_bytes = opts->segment_bytes;
-	if (opts && opts->size >= sizeof(*opts) && opts->fill)
-		fill = opts->fill;
-	if (!segment_bytes)
-		segment_bytes = memcmp(fill, zero, mmnf_dtype_bytes(dtype)) ?
-					SEGMENT_DEFAULT_FILLED :
-					SEGMENT_DEFAULT;
-	err = mmnf_geometry_cut(dtype, ndim, shape, NULL, segment_bytes, chunk);
+		if (err)
+			return err;
+		memcpy(&o, opts, min_u64(opts->size, sizeof(o)));
+	}
+	if (!o.fill)
+		o.fill = zero;
+	/* Linear segments are written out in full where fill is not zero. */
+	if (!o.segment_bytes)
+		o.segment_bytes = !o.tile && memcmp(o.fill, zero,
+						    mmnf_dtype_bytes(dtype)) ?
+					  SEGMENT_DEFAULT_FILLED :
+					  SEGMENT_DEFAULT;
+	if (o.tile)
+		return mmnf_error(EOPNOTSUPP, "tile: expected NULL");
+	err = mmnf_geometry_cut(dtype, ndim, shape, o.tile, o.segment_bytes,
+				chunk);
 	if (!err)
-		err = mmnf_geometry_init(&g, dtype, ndim, shape, chunk, NULL);
+		err = mmnf_geometry_init(&g, dtype, ndim, shape, chunk, o.tile);
 	if (err)
 		return err;
-	mmnf_geometry_set_fill(&g, fill);
+	mmnf_geometry_set_fill(&g, o.fill);
 	return mmnf_zarr_write(path, &g);
 }
 
@@ -100,23 +106,63 @@ static void fill_view(struct mmnf_field *field)
 	}
 }
 
-static int open_parts(struct mmnf_field *field, const char *path,
-		      const struct mmnf_open_opts *opts)
+/* A folder is a Zarr array; whatever else it is, is told by its content. */
+static int open_zarr(struct mmnf_field *field, const char *path)
 {
+	struct mmnf_store *store = &field->store;
 	int err;
 
-	field->writable = opts->writable;
-	field->prefetch_off = opts->prefetch_off;
-	field->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (field->dir < 0)
+	store->format = "zarr";
+	store->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (store->dir < 0)
 		return mmnf_error_system(errno, "%s", path);
-	err = mmnf_zarr_read(&field->zarr, field->dir, path);
+	err = mmnf_zarr_read(store, path);
+	if (!err && field->writable &&
+	    faccessat(store->dir, ".", W_OK, AT_EACCESS))
+		err = mmnf_error_system(errno, "%s: opening for writing", path);
+	return err;
+}
+
+static int open_plain(struct mmnf_field *field, const char *path)
+{
+	struct mmnf_store *store = &field->store;
+	const struct mmnf_format *format;
+	struct mmnf_source src;
+	struct mmnf_array a;
+	int err;
+
+	err = mmnf_source_open(&src, path);
 	if (err)
 		return err;
-	if (field->writable && faccessat(field->dir, ".", W_OK, AT_EACCESS))
-		return mmnf_error_system(errno, "%s: opening for writing",
-					 path);
-	err = choose_engine(field, opts->engine);
+	err = mmnf_source_parse(&src, &format, &a);
+	if (!err)
+		err = mmnf_source_take(&src, &a, field->writable,
+				       &store->geometry, &store->file);
+	if (!err) {
+		store->format = format->name;
+		store->name = strdup(path);
+		if (!store->name)
+			err = mmnf_error(ENOMEM, "no memory");
+	}
+	mmnf_source_close(&src);
+	return err;
+}
+
+static int open_store(struct mmnf_field *field, const char *path)
+{
+	struct stat st;
+
+	if (!stat(path, &st) && S_ISDIR(st.st_mode))
+		return open_zarr(field, path);
+	return open_plain(field, path);
+}
+
+/* What follows once it is known where the field lies. */
+static int open_parts(struct mmnf_field *field,
+		      const struct mmnf_open_opts *opts)
+{
+	int err = choose_engine(field, opts->engine);
+
 	if (err)
 		return err;
 	if (field->engine == MMNF_ENGINE_MMAP && !field->prefetch_off &&
@@ -128,14 +174,56 @@ static int open_parts(struct mmnf_field *field, const char *path,
 	return 0;
 }
 
-MMNF_EXPORT int mmnf_field_open(struct mmnf_field **out, const char *path,
-				const struct mmnf_open_opts *opts)
+static struct mmnf_field *new_field(const struct mmnf_open_opts *opts)
+{
+	struct mmnf_field *field = calloc(1, sizeof(*field));
+
+	if (!field) {
+		mmnf_error(ENOMEM, "no memory");
+		return NULL;
+	}
+	pthread_mutex_init(&field->segments.lock, NULL);
+	field->windows.pattern = -1;
+	field->store.dir = field->store.file = -1;
+	field->writable = opts->writable;
+	field->prefetch_off = opts->prefetch_off;
+	return field;
+}
+
+int mmnf_field_open_made(struct mmnf_field **out, const char *name,
+			 const struct mmnf_geometry *g, int fd)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	int err = -ENOMEM;
+
+	opts.engine = MMNF_ENGINE_MMAP;
+	opts.writable = 1;
+	field = new_field(&opts);
+	if (!field) {
+		close(fd);
+		return err;
+	}
+	field->store.format = "raw";
+	field->store.geometry = *g;
+	field->store.file = fd;
+	field->store.name = strdup(name);
+	if (field->store.name)
+		err = open_parts(field, &opts);
+	if (err)
+		mmnf_field_close(field);
+	else
+		*out = field;
+	return err;
+}
+
+int mmnf_field_open_quiet(struct mmnf_field **out, const char *path,
+			  const struct mmnf_open_opts *opts)
 {
 	struct mmnf_open_opts o = { .size = sizeof(o) };
 	struct mmnf_field *field;
 	int err;
 
-	mmnf_error_enter("mmnf_field_open");
 	if (!out || !path)
 		return mmnf_error(EINVAL, "out and path: expected not NULL");
 	*out = NULL;
@@ -150,18 +238,24 @@ MMNF_EXPORT int mmnf_field_open(struct mmnf_field **out, const char *path,
 		return mmnf_error(
 			EINVAL,
 			"mmnf_open_opts: writable and prefetch_off: expected 0 or 1");
-	field = calloc(1, sizeof(*field));
+	field = new_field(&o);
 	if (!field)
-		return mmnf_error(ENOMEM, "no memory");
-	pthread_mutex_init(&field->segments.lock, NULL);
-	field->windows.pattern = -1;
-	err = open_parts(field, path, &o);
-	if (err) {
+		return -ENOMEM;
+	err = open_store(field, path);
+	if (!err)
+		err = open_parts(field, &o);
+	if (err)
 		mmnf_field_close(field);
-		return err;
-	}
-	*out = field;
-	return 0;
+	else
+		*out = field;
+	return err;
+}
+
+MMNF_EXPORT int mmnf_field_open(struct mmnf_field **out, const char *path,
+				const struct mmnf_open_opts *opts)
+{
+	mmnf_error_enter("mmnf_field_open");
+	return mmnf_field_open_quiet(out, path, opts);
 }
 
 MMNF_EXPORT void mmnf_field_close(struct mmnf_field *field)
@@ -170,8 +264,11 @@ MMNF_EXPORT void mmnf_field_close(struct mmnf_field *field)
 		return;
 	mmnf_window_exit(field);
 	mmnf_segment_close_all(field);
-	if (field->dir >= 0)
-		close(field->dir);
+	if (field->store.dir >= 0)
+		close(field->store.dir);
+	if (field->store.file >= 0)
+		close(field->store.file);
+	free(field->store.name);
 	free(field->walk);
 	free(field);
 }
@@ -203,7 +300,7 @@ MMNF_EXPORT int mmnf_field_info(const struct mmnf_field *field,
 	memcpy(info.tile_shape, g->tile, sizeof(info.tile_shape));
 	memcpy(info.stride_bytes, g->stride_bytes, sizeof(info.stride_bytes));
 	info.data_offset_bytes = g->data_offset;
-	snprintf(info.format, sizeof(info.format), "zarr");
+	snprintf(info.format, sizeof(info.format), "%s", field->store.format);
 	memcpy(out, &info, info.size);
 	return 0;
 }

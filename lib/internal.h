@@ -61,6 +61,7 @@ int mmnf_error_opts(const void *opts, size_t size, size_t known,
 
 const char *mmnf_dtype_zarr(enum mmnf_dtype dtype);
 int mmnf_dtype_from_zarr(const char *name); /* or -EINVAL, no text */
+int mmnf_dtype_of(const char *name); /* "f32"; the same */
 bool mmnf_dtype_is_float(enum mmnf_dtype dtype);
 
 /* ---- geometry.c */
@@ -236,53 +237,43 @@ void mmnf_runs_skip_segment(struct mmnf_runs *it);
 
 /* ---- store/zarr.c */
 
-struct mmnf_zarr {
+/**
+ * struct mmnf_store - where a field lies
+ * @format: "zarr", or that of a plain file
+ * @dir: the folder of a Zarr array, or -1
+ * @file: the file with the data of a plain file, or -1
+ * @name: of that in messages
+ * @v2_keys: names of segments have no leading "c"
+ */
+struct mmnf_store {
 	struct mmnf_geometry geometry;
-	bool v2_keys; /* no leading "c" */
+	const char *format;
+	int dir, file;
+	char *name;
+	bool v2_keys;
 	char separator;
 };
 
-int mmnf_zarr_parse(struct mmnf_zarr *out, const char *text, size_t len);
-int mmnf_zarr_read(struct mmnf_zarr *out, int dir, const char *path);
+int mmnf_zarr_parse(struct mmnf_store *out, const char *text, size_t len);
+int mmnf_zarr_read(struct mmnf_store *out, const char *path);
 char *mmnf_zarr_print(const struct mmnf_geometry *g); /* malloc; NULL: text */
 int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g);
 
 #define MMNF_KEY_MAX (MMNF_NDIM_MAX * 21 + 2)
-void mmnf_zarr_key(const struct mmnf_zarr *zarr, u64 segment, char *key);
+void mmnf_zarr_key(const struct mmnf_store *store, u64 segment, char *key);
 
-/* ---- import.c */
+/* ---- copy.c */
 
-/**
- * struct mmnf_array - a strided array in a plain file
+/* Called now and then, and at the end, with bytes done and in all. */
+typedef void mmnf_progress(void *arg, uint64_t done_bytes,
+			   uint64_t total_bytes);
+
+/*
+ * Copies a box of src to the same shape at a place in dst, in blocks that suit
+ * both.  src may have fewer axes: they are the last of dst.
  */
-struct mmnf_array {
-	enum mmnf_dtype dtype;
-	u32 ndim;
-	u64 shape[MMNF_NDIM_MAX];
-	s64 stride_bytes[MMNF_NDIM_MAX];
-	u64 data_offset_bytes;
-};
-
-/**
- * struct mmnf_format - a file format that can be read as an array
- * @is: do the first bytes look like it?
- * @parse: header to array; file_bytes bounds what the header may promise
- *
- * @head holds the first min(file_bytes, MMNF_HEAD_MAX) bytes.
- */
-struct mmnf_format {
-	const char *name;
-	bool (*is)(const u8 *head, size_t len);
-	int (*parse)(struct mmnf_array *out, const u8 *head, size_t len,
-		     u64 file_bytes);
-};
-
-#define MMNF_HEAD_MAX (1 << 20)
-
-extern const struct mmnf_format mmnf_format_npy, mmnf_format_nifti;
-
-/* Fills strides from the shape and checks the data against the file's size. */
-int mmnf_array_finish(struct mmnf_array *a, bool fortran, u64 file_bytes);
+int mmnf_copy(struct mmnf_field *dst, const u64 *dst_at, struct mmnf_field *src,
+	      const struct mmnf_box *box, mmnf_progress *progress, void *arg);
 
 /* ---- segment.c */
 
@@ -393,12 +384,19 @@ void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats);
 
 /* ---- field.c */
 
+/* mmnf_field_open() without its mmnf_error_enter(). */
+int mmnf_field_open_quiet(struct mmnf_field **out, const char *path,
+			  const struct mmnf_open_opts *opts);
+
+/* A plain file of a known geometry, writable; takes fd over, also on failure. */
+int mmnf_field_open_made(struct mmnf_field **out, const char *name,
+			 const struct mmnf_geometry *g, int fd);
+
 struct mmnf_tier_ops;
 
 struct mmnf_field {
 	struct mmnf_view view; /* first: mmnf_activate() looks there */
-	struct mmnf_zarr zarr;
-	int dir;
+	struct mmnf_store store;
 	bool writable, prefetch_off;
 	u32 engine;
 	char engine_reason[128];
@@ -412,7 +410,7 @@ struct mmnf_field {
 static inline const struct mmnf_geometry *
 mmnf_field_geometry(const struct mmnf_field *field)
 {
-	return &field->zarr.geometry;
+	return &field->store.geometry;
 }
 
 static inline void mmnf_count(u64 *counter, u64 n)
@@ -432,6 +430,12 @@ u64 mmnf_shard_place(const struct mmnf_geometry *g, const void *index,
 
 /* Sets the text for MMNF_TILE_WRONG. */
 int mmnf_shard_wrong(struct mmnf_field *field, u64 segment, u64 nominal);
+
+/* ---- io.c */
+
+/* mmnf_get() without its mmnf_error_enter(). */
+ssize_t mmnf_get_box(struct mmnf_field *field, const struct mmnf_box *box,
+		     void *dst, size_t dst_bytes);
 
 /* ---- write.c */
 

@@ -327,12 +327,10 @@ static int read_first(struct mmnf_field *field, struct mmnf_run *run, char *dst,
 	return err;
 }
 
-MMNF_EXPORT ssize_t mmnf_get(struct mmnf_field *field,
-			     const struct mmnf_box *box, void *dst,
-			     size_t dst_bytes)
+static ssize_t get(struct mmnf_field *field, const struct mmnf_box *box,
+		   void *dst, size_t dst_bytes, const void *ip)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	const void *ip = __builtin_return_address(0);
 	struct mmnf_box normal;
 	struct mmnf_runs it;
 	struct mmnf_run run;
@@ -340,7 +338,6 @@ MMNF_EXPORT ssize_t mmnf_get(struct mmnf_field *field,
 	u64 bytes;
 	int err;
 
-	mmnf_error_enter("mmnf_get");
 	err = mmnf_geometry_box(g, box, &normal, &bytes);
 	if (err)
 		return err;
@@ -365,6 +362,20 @@ MMNF_EXPORT ssize_t mmnf_get(struct mmnf_field *field,
 	mmnf_count(&field->stats.gets, 1);
 	mmnf_count(&field->stats.get_bytes, bytes);
 	return (ssize_t)bytes;
+}
+
+ssize_t mmnf_get_box(struct mmnf_field *field, const struct mmnf_box *box,
+		     void *dst, size_t dst_bytes)
+{
+	return get(field, box, dst, dst_bytes, __builtin_return_address(0));
+}
+
+MMNF_EXPORT ssize_t mmnf_get(struct mmnf_field *field,
+			     const struct mmnf_box *box, void *dst,
+			     size_t dst_bytes)
+{
+	mmnf_error_enter("mmnf_get");
+	return get(field, box, dst, dst_bytes, __builtin_return_address(0));
 }
 
 struct wanted {

@@ -72,37 +72,62 @@ static int create_file(struct mmnf_field *field, char *key)
 	char temp[MMNF_KEY_MAX + 48];
 	int fd, err;
 
-	err = make_dirs(field->dir, key);
+	err = make_dirs(field->store.dir, key);
 	if (err)
 		return mmnf_error_system(-err, "segment %s", key);
 	snprintf(temp, sizeof(temp), "%s.%d.%u.new", key, (int)getpid(),
 		 __atomic_fetch_add(&serial, 1, __ATOMIC_RELAXED));
-	fd = openat(field->dir, temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
-		    0666);
+	fd = openat(field->store.dir, temp,
+		    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	if (fd < 0)
 		return mmnf_error_system(errno, "segment %s", key);
 	err = ftruncate(fd, (off_t)bytes) ? -errno : 0;
 	if (!err && !mmnf_field_geometry(field)->fill_is_zero)
 		err = fill_file(field, fd);
 	/* Unlike a rename, a link does not replace what another has made. */
-	if (!err && linkat(field->dir, temp, field->dir, key, 0) &&
+	if (!err && linkat(field->store.dir, temp, field->store.dir, key, 0) &&
 	    errno != EEXIST)
 		err = -errno;
-	unlinkat(field->dir, temp, 0);
+	unlinkat(field->store.dir, temp, 0);
 	close(fd);
 	return err ? mmnf_error_system(-err, "segment %s of %" PRIu64 " bytes",
 				       key, bytes) :
 		     0;
 }
 
+/* Is a file as long as its segment?  That of others may be longer. */
+static int check_length(const struct mmnf_field *field, const char *key,
+			u64 bytes)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	bool plain = field->store.dir < 0;
+
+	if (g->indexed) {
+		if (bytes >= g->index_bytes && bytes <= (u64)S64_MAX)
+			return 0;
+		return mmnf_error(EIO,
+				  "segment %s is %" PRIu64
+				  " bytes: expected an index of %" PRIu64,
+				  key, bytes, g->index_bytes);
+	}
+	if (plain ? bytes >= g->segment_bytes : bytes == g->segment_bytes)
+		return 0;
+	return mmnf_error(EIO,
+			  "segment %s is %" PRIu64 " bytes: expected %" PRIu64,
+			  key, bytes, g->segment_bytes);
+}
+
 /* Returns the descriptor, -ENOENT without text, or -errno. */
-static int open_file(struct mmnf_field *field, const char *key)
+static int open_file(struct mmnf_field *field, const char *key, u64 *bytes)
 {
 	int flags = field->writable ? O_RDWR : O_RDONLY, fd, err;
-	u64 expected = mmnf_field_geometry(field)->segment_bytes;
 	struct stat st;
 
-	fd = openat(field->dir, key, flags | O_CLOEXEC | O_NONBLOCK);
+	if (field->store.file >= 0)
+		fd = fcntl(field->store.file, F_DUPFD_CLOEXEC, 0);
+	else
+		fd = openat(field->store.dir, key,
+			    flags | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
 		return -ENOENT;
 	if (fd < 0)
@@ -112,17 +137,13 @@ static int open_file(struct mmnf_field *field, const char *key)
 	else if (!S_ISREG(st.st_mode))
 		err = mmnf_error(EIO, "segment %s: expected a regular file",
 				 key);
-	else if ((u64)st.st_size != expected)
-		err = mmnf_error(EIO,
-				 "segment %s is %" PRIu64
-				 " bytes: expected %" PRIu64,
-				 key, (u64)st.st_size, expected);
 	else
-		err = 0;
+		err = check_length(field, key, (u64)st.st_size);
 	if (err) {
 		close(fd);
 		return err;
 	}
+	*bytes = (u64)st.st_size;
 	/* Here the library predicts; the kernel's guesses would only add. */
 	if (field->walk || field->prefetch_off)
 		posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
@@ -140,10 +161,10 @@ static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
 	if (fdatasync(s->fd))
 		return -errno;
 	if (s->created) {
-		mmnf_zarr_key(&field->zarr, s->number, key);
+		mmnf_zarr_key(&field->store, s->number, key);
 		while ((slash = strrchr(key, '/'))) {
 			*slash = 0;
-			fd = openat(field->dir, key,
+			fd = openat(field->store.dir, key,
 				    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 			if (fd < 0)
 				return -errno;
@@ -152,7 +173,7 @@ static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
 			if (err)
 				return err;
 		}
-		if (fsync(field->dir))
+		if (fsync(field->store.dir))
 			return -errno;
 	}
 	s->dirty = s->created = false;
@@ -202,6 +223,7 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 	struct mmnf_segment *s = NULL;
 	char key[MMNF_KEY_MAX];
 	bool created = false;
+	u64 bytes = 0;
 	int fd, err;
 	u32 i;
 
@@ -210,12 +232,12 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 		if (all->open[i] && all->open[i]->number == number)
 			s = all->open[i];
 	if (!s) {
-		mmnf_zarr_key(&field->zarr, number, key);
-		fd = open_file(field, key);
+		mmnf_segment_name(field, number, key);
+		fd = open_file(field, key, &bytes);
 		if (fd == -ENOENT && create) {
 			created = true;
 			err = create_file(field, key);
-			fd = err ? err : open_file(field, key);
+			fd = err ? err : open_file(field, key, &bytes);
 			if (fd == -ENOENT)
 				fd = mmnf_error(
 					EIO,
@@ -233,7 +255,7 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 			return fd;
 		}
 		s->number = number;
-		s->file_bytes = mmnf_field_geometry(field)->segment_bytes;
+		s->file_bytes = bytes;
 		s->fd = fd;
 		s->created = s->dirty = created;
 		keep(field, s);
@@ -254,7 +276,10 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 
 void mmnf_segment_name(const struct mmnf_field *field, u64 number, char *name)
 {
-	mmnf_zarr_key(&field->zarr, number, name);
+	if (field->store.dir >= 0)
+		mmnf_zarr_key(&field->store, number, name);
+	else
+		snprintf(name, MMNF_KEY_MAX, "%s", field->store.name);
 }
 
 void mmnf_segment_put(struct mmnf_field *field, struct mmnf_segment *s)

@@ -106,7 +106,8 @@ linux_files() {
 }
 
 venv() {
-	local wanted=("numpy>=1.26,<3" "zarr>=3,<4")
+	local wanted=("numpy>=1.26,<3" "zarr>=3,<4" tensorstore safetensors
+		nibabel gguf pynrrd ml_dtypes)
 
 	[ "$(cat build/venv/.packages 2>/dev/null)" = "${wanted[*]}" ] &&
 		return 0

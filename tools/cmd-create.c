@@ -49,11 +49,27 @@ static bool parse_fill(const char *text, int dtype, void *out)
 	return end != text && !*end && errno != ERANGE;
 }
 
+int layout_options(const struct options *o, unsigned int ndim,
+		   struct mmnf_create_opts *opts, uint64_t *tile)
+{
+	if (o->segment_bytes &&
+	    !parse_u64(o->segment_bytes, &opts->segment_bytes))
+		return usage_error(o, "--segment-bytes %s: expected a number",
+				   o->segment_bytes);
+	if (!o->tile)
+		return 0;
+	if (parse_list(o->tile, tile, MMNF_NDIM_MAX) != (int)ndim)
+		return usage_error(o, "--tile %s: expected %u numbers", o->tile,
+				   ndim);
+	opts->tile = tile;
+	return 0;
+}
+
 int cmd_create(const struct options *o)
 {
 	MMNF_OPTS(mmnf_create_opts, opts);
-	uint64_t shape[MMNF_NDIM_MAX], fill = 0;
-	int ndim, dtype;
+	uint64_t shape[MMNF_NDIM_MAX], tile[MMNF_NDIM_MAX], fill = 0;
+	int ndim, dtype, ret;
 
 	if (!o->shape || !o->dtype)
 		return usage_error(o, "--shape and --dtype are needed");
@@ -69,10 +85,9 @@ int cmd_create(const struct options *o)
 				   "--dtype %s: expected i8, u8 ... i64, u64, "
 				   "f16, bf16, f32 or f64",
 				   o->dtype);
-	if (o->segment_bytes &&
-	    !parse_u64(o->segment_bytes, &opts.segment_bytes))
-		return usage_error(o, "--segment-bytes %s: expected a number",
-				   o->segment_bytes);
+	ret = layout_options(o, (unsigned int)ndim, &opts, tile);
+	if (ret)
+		return ret;
 	if (o->fill) {
 		if (!parse_fill(o->fill, dtype, &fill))
 			return usage_error(

@@ -1,8 +1,31 @@
 // SPDX-License-Identifier: MIT
 /*
- * mmnf import: an array file into a field, made durable before it returns.
+ * mmnf import, mmnf export: a field of any format into another, made durable
+ * before they return.
  */
+#include <errno.h>
+#include <unistd.h>
+
 #include "tool.h"
+
+/* A field as the source is, where there is none yet. */
+static int create_like(const struct options *o)
+{
+	MMNF_OPTS(mmnf_array_info, info);
+	MMNF_OPTS(mmnf_create_opts, opts);
+	uint64_t tile[MMNF_NDIM_MAX];
+	int ret;
+
+	if (mmnf_array_info(o->args[0], &info))
+		return library_failure(o);
+	ret = layout_options(o, info.ndim, &opts, tile);
+	if (ret)
+		return ret;
+	if (mmnf_field_create(o->args[1], info.dtype, info.ndim, info.shape,
+			      &opts))
+		return library_failure(o);
+	return 0;
+}
 
 int cmd_import(const struct options *o)
 {
@@ -12,6 +35,11 @@ int cmd_import(const struct options *o)
 	ssize_t bytes;
 	int ret, nr;
 
+	if (access(o->args[1], F_OK) && errno == ENOENT && !o->at) {
+		ret = create_like(o);
+		if (ret)
+			return ret;
+	}
 	ret = open_field(o, true, &field, &info);
 	if (ret)
 		return ret;
@@ -30,6 +58,36 @@ int cmd_import(const struct options *o)
 	ret = print_result(o, json_pack("{ss ss sI}", "source", o->args[0],
 					"field", o->args[1], "bytes",
 					(json_int_t)bytes));
+out:
+	mmnf_field_close(field);
+	return ret;
+}
+
+int cmd_export(const struct options *o)
+{
+	struct mmnf_field_info info;
+	struct mmnf_field *field;
+	struct mmnf_box box;
+	const char *wrong;
+	ssize_t bytes;
+	int ret;
+
+	ret = open_field(o, false, &field, &info);
+	if (ret)
+		return ret;
+	wrong = parse_box(o->box, &info, &box);
+	if (wrong) {
+		ret = usage_error(o, "--box %s: %s", o->box, wrong);
+		goto out;
+	}
+	bytes = mmnf_export(field, &box, o->args[1], o->format, progress,
+			    (void *)"export");
+	if (bytes < 0)
+		ret = library_failure(o);
+	else
+		ret = print_result(o, json_pack("{ss ss sI}", "field",
+						o->args[0], "file", o->args[1],
+						"bytes", (json_int_t)bytes));
 out:
 	mmnf_field_close(field);
 	return ret;

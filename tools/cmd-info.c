@@ -52,6 +52,11 @@ int cmd_info(const struct options *o)
 			   "nr_segments", (json_int_t)info.nr_segments,
 			   "engine", engine_name(info.engine), "engine_reason",
 			   info.engine_reason);
+	json_object_set_new(result, "format", json_string(info.format));
+	json_object_set_new(result, "tile_shape",
+			    json_numbers(info.tile_shape, info.ndim));
+	json_object_set_new(result, "data_offset_bytes",
+			    json_integer((json_int_t)info.data_offset_bytes));
 	if (o->disk) {
 		ret = disk_bytes(o, &on_disk, &nr_files);
 		json_object_set_new(result, "disk_bytes",

@@ -3,6 +3,7 @@
  * mmnf: one program, a table of sub-commands, one file each.
  */
 #include <getopt.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "tool.h"
@@ -14,10 +15,13 @@ static const struct {
 	const char *args, *help;
 } commands[] = {
 	{ "create", cmd_create, 1, 1,
-	  "FIELD --shape N,N,... --dtype T [--segment-bytes N] [--fill V]",
+	  "FIELD --shape N,N,... --dtype T [--tile N,N,...] [--segment-bytes N] [--fill V]",
 	  "make an empty field" },
-	{ "import", cmd_import, 2, 2, "SRC FIELD [--at i,j,...]",
-	  "copy a .npy or .nii file into a field" },
+	{ "import", cmd_import, 2, 2,
+	  "SRC FIELD [--at i,j,...] [--tile N,N,...]",
+	  "copy a file or field into a field, made if it is not there" },
+	{ "export", cmd_export, 2, 2, "FIELD FILE [--box BOX] [--format F]",
+	  "copy a box into a .npy, .safetensors, .nrrd, .nii, .fbin or raw file" },
 	{ "info", cmd_info, 1, 1, "FIELD [--disk]", "shape, sizes, engine" },
 	{ "get", cmd_get, 1, 2, "FIELD i,j,...|BOX [--out FILE]",
 	  "print elements, or write them as raw or .npy" },
@@ -73,47 +77,74 @@ static void hide_negative(int argc, char **argv)
 	}
 }
 
+/* Options with a value, in the order of their names. */
+static const struct {
+	const char *name;
+	size_t place;
+} texts[] = {
+#define TEXT(name, member)                             \
+	{                                              \
+		name, offsetof(struct options, member) \
+	}
+	TEXT("at", at),
+	TEXT("box", box),
+	TEXT("dtype", dtype),
+	TEXT("engine", engine),
+	TEXT("fill", fill),
+	TEXT("format", format),
+	TEXT("generate", generate),
+	TEXT("model", model),
+	TEXT("order", order),
+	TEXT("out", out),
+	TEXT("predictors", predictors),
+	TEXT("prefetch", prefetch),
+	TEXT("seconds", seconds),
+	TEXT("segment-bytes", segment_bytes),
+	TEXT("shape", shape),
+	TEXT("tile", tile),
+	TEXT("timeline", timeline),
+#undef TEXT
+};
+
+#define NR_TEXTS (sizeof(texts) / sizeof(texts[0]))
+
+/* Options without one. */
+static const struct {
+	const char *name;
+	size_t place;
+} flags[] = {
+#define FLAG(name, member)                             \
+	{                                              \
+		name, offsetof(struct options, member) \
+	}
+	FLAG("disk", disk),
+	FLAG("json", json),
+#undef FLAG
+};
+
+#define NR_FLAGS (sizeof(flags) / sizeof(flags[0]))
+
 static int parse_options(struct options *o, int argc, char **argv)
 {
-	enum { JSON = 1, DISK, TEXT };
-	static const struct option longs[] = {
-		{ "json", no_argument, NULL, JSON },
-		{ "disk", no_argument, NULL, DISK },
-		{ "shape", required_argument, NULL, TEXT },
-		{ "dtype", required_argument, NULL, TEXT + 1 },
-		{ "fill", required_argument, NULL, TEXT + 2 },
-		{ "segment-bytes", required_argument, NULL, TEXT + 3 },
-		{ "at", required_argument, NULL, TEXT + 4 },
-		{ "box", required_argument, NULL, TEXT + 5 },
-		{ "order", required_argument, NULL, TEXT + 6 },
-		{ "out", required_argument, NULL, TEXT + 7 },
-		{ "engine", required_argument, NULL, TEXT + 8 },
-		{ "prefetch", required_argument, NULL, TEXT + 9 },
-		{ "generate", required_argument, NULL, TEXT + 10 },
-		{ "model", required_argument, NULL, TEXT + 11 },
-		{ "predictors", required_argument, NULL, TEXT + 12 },
-		{ "seconds", required_argument, NULL, TEXT + 13 },
-		{ "timeline", required_argument, NULL, TEXT + 14 },
-		{ 0 },
-	};
-	const char **text[] = {
-		&o->shape,	&o->dtype,    &o->fill,	    &o->segment_bytes,
-		&o->at,		&o->box,      &o->order,    &o->out,
-		&o->engine,	&o->prefetch, &o->generate, &o->model,
-		&o->predictors, &o->seconds,  &o->timeline,
-	};
+	struct option longs[NR_TEXTS + NR_FLAGS + 1] = { { 0 } };
+	size_t i;
 	int c;
 
+	for (i = 0; i < NR_TEXTS; i++)
+		longs[i] = (struct option) { texts[i].name, required_argument,
+					     NULL, (int)i };
+	for (i = 0; i < NR_FLAGS; i++)
+		longs[NR_TEXTS + i] = (struct option) { flags[i].name,
+							no_argument, NULL,
+							(int)(NR_TEXTS + i) };
 	hide_negative(argc, argv);
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		if (c == JSON)
-			o->json = true;
-		else if (c == DISK)
-			o->disk = true;
-		else if (c >= TEXT && c < TEXT + 15)
-			*text[c - TEXT] = optarg;
-		else
+		if (c == '?')
 			return EXIT_USAGE; /* getopt has said what */
+		if ((size_t)c < NR_TEXTS)
+			*(const char **)((char *)o + texts[c].place) = optarg;
+		else
+			*(bool *)((char *)o + flags[c - NR_TEXTS].place) = true;
 	}
 	o->nr_args = argc - optind;
 	o->args = argv + optind;

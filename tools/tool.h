@@ -24,7 +24,9 @@
 struct options {
 	const char *command;
 	bool json;
-	const char *shape, *dtype, *fill, *segment_bytes; /* create */
+	const char *shape, *dtype, *fill; /* create */
+	const char *segment_bytes, *tile; /* create, import */
+	const char *format; /* export */
 	const char *at; /* import */
 	const char *box, *order; /* get, gather, scan, prefetch, evict */
 	const char *out; /* get, gather, predict, record */
@@ -38,6 +40,7 @@ struct options {
 
 int cmd_create(const struct options *o);
 int cmd_import(const struct options *o);
+int cmd_export(const struct options *o);
 int cmd_info(const struct options *o);
 int cmd_get(const struct options *o);
 int cmd_gather(const struct options *o);
@@ -72,6 +75,10 @@ int parse_list(const char *text, uint64_t *out, unsigned int most);
 const char *parse_box(const char *text, const struct mmnf_field_info *info,
 		      struct mmnf_box *box);
 uint64_t box_elements(const struct mmnf_box *box, unsigned int ndim);
+
+/* --segment-bytes and --tile, kept in tile; 0 or an exit status. */
+int layout_options(const struct options *o, unsigned int ndim,
+		   struct mmnf_create_opts *opts, uint64_t *tile);
 
 /* Opens the field args[0] with the options given; 0 or an exit status. */
 int open_field(const struct options *o, bool writable,

@@ -7,13 +7,15 @@
  * an error.  Never reads beyond the header it was given.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-#include "internal.h"
+#include "store/store.h"
 
-static bool is_npy(const u8 *head, size_t len)
+static bool is_npy(const struct mmnf_source *src)
 {
-	return len >= 10 && !memcmp(head, "\x93NUMPY", 6);
+	return src->head_bytes >= 10 && !memcmp(src->head, "\x93NUMPY", 6);
 }
 
 struct cursor {
@@ -111,17 +113,20 @@ static int parse_shape(struct mmnf_array *out, struct cursor *c)
 	return 0;
 }
 
+static const struct {
+	const char *code;
+	enum mmnf_dtype dtype;
+} codes[] = {
+	{ "i1", MMNF_I8 },  { "u1", MMNF_U8 },	{ "i2", MMNF_I16 },
+	{ "u2", MMNF_U16 }, { "i4", MMNF_I32 }, { "u4", MMNF_U32 },
+	{ "i8", MMNF_I64 }, { "u8", MMNF_U64 }, { "f2", MMNF_F16 },
+	{ "f4", MMNF_F32 }, { "f8", MMNF_F64 },
+};
+
+#define NR_CODES (sizeof(codes) / sizeof(codes[0]))
+
 static int parse_descr(struct mmnf_array *out, struct cursor *c)
 {
-	static const struct {
-		const char *code;
-		enum mmnf_dtype dtype;
-	} codes[] = {
-		{ "i1", MMNF_I8 },  { "u1", MMNF_U8 },	{ "i2", MMNF_I16 },
-		{ "u2", MMNF_U16 }, { "i4", MMNF_I32 }, { "u4", MMNF_U32 },
-		{ "i8", MMNF_I64 }, { "u8", MMNF_U64 }, { "f2", MMNF_F16 },
-		{ "f4", MMNF_F32 }, { "f8", MMNF_F64 },
-	};
 	char descr[16];
 	u32 i;
 
@@ -129,7 +134,7 @@ static int parse_descr(struct mmnf_array *out, struct cursor *c)
 		return mmnf_error(
 			EOPNOTSUPP,
 			"npy: descr: expected a plain type, not a structure");
-	for (i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+	for (i = 0; i < NR_CODES; i++) {
 		u32 bytes = mmnf_dtype_bytes(codes[i].dtype);
 
 		if (!descr[0] || strcmp(descr + 1, codes[i].code))
@@ -195,9 +200,10 @@ static int parse_dict(struct mmnf_array *out, struct cursor *c, bool *fortran)
 	return err;
 }
 
-static int parse_npy(struct mmnf_array *out, const u8 *head, size_t len,
-		     u64 file_bytes)
+static int parse_npy(struct mmnf_array *out, struct mmnf_source *src)
 {
+	const u8 *head = src->head;
+	size_t len = src->head_bytes;
 	u8 version = head[6];
 	size_t start = version == 1 ? 10 : 12;
 	bool fortran = false;
@@ -230,11 +236,50 @@ static int parse_npy(struct mmnf_array *out, const u8 *head, size_t len,
 			EINVAL,
 			"npy: header: expected nothing behind the dict");
 	out->data_offset_bytes = start + bytes;
-	return mmnf_array_finish(out, fortran, file_bytes);
+	return mmnf_array_finish(out, fortran);
+}
+
+/* Version 1, padded with spaces so that the data starts at a multiple of 64. */
+static int print_npy(const struct mmnf_array *a, u8 **head, size_t *bytes)
+{
+	char shape[MMNF_NDIM_MAX * 21 + 1] = "", dict[320];
+	size_t len = 0, i, code, total;
+	char *text;
+
+	for (code = 0; code < NR_CODES && codes[code].dtype != a->dtype; code++)
+		;
+	if (code == NR_CODES)
+		return mmnf_error(
+			EOPNOTSUPP,
+			".npy has no type %s: expected another format",
+			mmnf_dtype_name(a->dtype));
+	for (i = 0; i < a->ndim; i++)
+		len += (size_t)snprintf(shape + len, sizeof(shape) - len,
+					"%" PRIu64 ",", a->shape[i]);
+	len = (size_t)snprintf(
+		dict, sizeof(dict),
+		"{'descr': '%c%s', 'fortran_order': False, 'shape': (%s), }",
+		mmnf_dtype_bytes(a->dtype) > 1 ? '<' : '|', codes[code].code,
+		shape);
+	total = round_up_u64(10 + len + 1, 64);
+	text = malloc(total);
+	if (!text)
+		return mmnf_error(ENOMEM, "no memory");
+	memset(text, ' ', total);
+	memcpy(text, "\x93NUMPY\x01\x00", 8);
+	text[8] = (char)((total - 10) & 255);
+	text[9] = (char)((total - 10) >> 8);
+	memcpy(text + 10, dict, len);
+	text[total - 1] = '\n';
+	*head = (u8 *)text;
+	*bytes = total;
+	return 0;
 }
 
 const struct mmnf_format mmnf_format_npy = {
 	.name = "npy",
+	.suffix = ".npy",
 	.is = is_npy,
 	.parse = parse_npy,
+	.print = print_npy,
 };

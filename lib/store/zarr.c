@@ -104,7 +104,7 @@ static int parse_codecs(const json_t *v, u32 element_bytes)
 		     "\"little\"");
 }
 
-static int parse_keys(struct mmnf_zarr *out, const json_t *v)
+static int parse_keys(struct mmnf_store *out, const json_t *v)
 {
 	const char *name = extension_name(v);
 	const json_t *separator;
@@ -173,7 +173,7 @@ static int check_keys(const json_t *root)
 	return 0;
 }
 
-static int parse_array(struct mmnf_zarr *out, const json_t *root)
+static int parse_array(struct mmnf_store *out, const json_t *root)
 {
 	const json_t *v, *grid;
 	u64 shape[MMNF_NDIM_MAX], chunk[MMNF_NDIM_MAX];
@@ -239,13 +239,12 @@ static int parse_array(struct mmnf_zarr *out, const json_t *root)
 	return err == -EOVERFLOW ? -EINVAL : err;
 }
 
-int mmnf_zarr_parse(struct mmnf_zarr *out, const char *text, size_t len)
+int mmnf_zarr_parse(struct mmnf_store *out, const char *text, size_t len)
 {
 	json_error_t where;
 	json_t *root;
 	int err;
 
-	memset(out, 0, sizeof(*out));
 	root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
 	if (!root)
 		return mmnf_error(
@@ -262,7 +261,7 @@ int mmnf_zarr_parse(struct mmnf_zarr *out, const char *text, size_t len)
 	return err;
 }
 
-int mmnf_zarr_read(struct mmnf_zarr *out, int dir, const char *path)
+int mmnf_zarr_read(struct mmnf_store *out, const char *path)
 {
 	struct stat st;
 	char *text;
@@ -270,7 +269,7 @@ int mmnf_zarr_read(struct mmnf_zarr *out, int dir, const char *path)
 	int fd, err;
 
 	/* O_NONBLOCK: whatever stands there, opening it does not hang. */
-	fd = openat(dir, "zarr.json", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = openat(out->dir, "zarr.json", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return mmnf_error_system(errno, "%s/zarr.json", path);
 	if (fstat(fd, &st) || !S_ISREG(st.st_mode) ||
@@ -392,22 +391,22 @@ int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g)
 	return err;
 }
 
-void mmnf_zarr_key(const struct mmnf_zarr *zarr, u64 segment, char *key)
+void mmnf_zarr_key(const struct mmnf_store *store, u64 segment, char *key)
 {
-	const struct mmnf_geometry *g = &zarr->geometry;
+	const struct mmnf_geometry *g = &store->geometry;
 	size_t left = MMNF_KEY_MAX;
 	int n = 0;
 	u32 i;
 
-	if (!zarr->v2_keys)
+	if (!store->v2_keys)
 		n = snprintf(key, left, "c");
 	for (i = 0; i < g->ndim; i++) {
 		u64 at = segment / g->segment_stride[i] % g->grid[i];
 
 		key += n;
 		left -= (size_t)n;
-		if (i || !zarr->v2_keys) {
-			*key++ = zarr->separator;
+		if (i || !store->v2_keys) {
+			*key++ = store->separator;
 			left--;
 		}
 		n = snprintf(key, left, "%" PRIu64, at);

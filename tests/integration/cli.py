@@ -209,6 +209,24 @@ def predict_names_what_is_wrong():
 
 
 @test
+def files_are_used_where_they_lie():
+    np.save("a.npy", np.asfortranarray(array()))
+    info = json.loads(ok("info", "a.npy", "--json"))
+    assert info["format"] == "npy" and info["shape"] == [5, 6, 7], info
+    sums = json.loads(ok("scan", "a.npy", "--order", "2,0,1", "--json"))
+    assert sums["sum"] == float(array().sum(dtype="f8")), sums
+    ok("export", "a.npy", "b.safetensors", "--box", "1:4,:,2")
+    for name in "b.safetensors#data", "f":
+        if name == "f":
+            ok("import", "b.safetensors", "f")
+        ok("get", name, "::", "--out", "b.npy")
+        assert (np.load("b.npy") == array()[1:4, :, 2:3]).all()
+    refused(1, "format", "export", "f", "c.tiff")
+    refused(1, "nowhere/", "export", "f", "nowhere/c.npy")
+    assert sorted(os.listdir(".")) == ["a.npy", "b.npy", "b.safetensors", "f"]
+
+
+@test
 def bad_input_is_named():
     np.save("a.npy", array())
     np.save("d.npy", array().astype("<f8"))

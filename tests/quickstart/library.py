@@ -25,7 +25,9 @@ class Info(c.Structure):
                 ("engine", c.c_uint32), ("element_bytes", c.c_uint32),
                 ("shape", Axes), ("segment_shape", Axes), ("total_bytes", c.c_uint64),
                 ("segment_bytes", c.c_uint64), ("nr_segments", c.c_uint64),
-                ("fill", c.c_uint8 * 8), ("engine_reason", c.c_char * 128)]
+                ("fill", c.c_uint8 * 8), ("engine_reason", c.c_char * 128),
+                ("tile_shape", Axes), ("stride_bytes", c.c_int64 * NDIM_MAX),
+                ("data_offset_bytes", c.c_uint64), ("format", c.c_char * 16)]
 
 
 class Stats(c.Structure):

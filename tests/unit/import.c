@@ -459,7 +459,9 @@ TEST(imports_that_are_refused)
 		     "mmnf_import", "axis 0");
 	EXPECT_FAILS(mmnf_import(field, "none", NULL, NULL, NULL), ENOENT,
 		     "mmnf_import", "none");
-	EXPECT_FAILS(mmnf_import(field, ".", NULL, NULL, NULL), EINVAL,
+	EXPECT_FAILS(mmnf_import(field, ".", NULL, NULL, NULL), ENOENT,
+		     "mmnf_import", "zarr.json");
+	EXPECT_FAILS(mmnf_import(field, "/dev/null", NULL, NULL, NULL), EINVAL,
 		     "mmnf_import", "expected a regular file");
 	EXPECT_EQ(access("f/c", F_OK), -1);
 	EXPECT_EQ(mmnf_import(field, "a", fits, NULL, NULL), 96);
