@@ -47,7 +47,7 @@ CXX11 := -std=c++11 $(BASE)
 SANITIZE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer
 comma := ,
-LIBS := -ljansson -lpthread
+LIBS := -ljansson -luring -lpthread
 SELFTESTS := build/linux/tools/testing/selftests
 
 lib_src := $(wildcard lib/*.c lib/store/*.c lib/core/*.c)

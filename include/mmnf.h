@@ -62,6 +62,7 @@ enum mmnf_engine {
 	MMNF_ENGINE_AUTO = 0,
 	MMNF_ENGINE_DEVICE, /* mapped through /dev/mmnf: the kernel predicts */
 	MMNF_ENGINE_MMAP, /* plain mapping: the library predicts */
+	MMNF_ENGINE_DIRECT, /* O_DIRECT into the library's own cache, L2 */
 };
 
 /**
@@ -94,6 +95,21 @@ MMNF_API const char *mmnf_dtype_name(enum mmnf_dtype dtype);
  */
 MMNF_API int mmnf_dtype_parse(const char *name);
 
+/* What leaves L2 when it is full. */
+enum mmnf_l2_policy {
+	MMNF_L2_DEFAULT_POLICY = 0,
+	MMNF_L2_LRU,
+	MMNF_L2_SIEVE,
+	MMNF_L2_S3FIFO,
+};
+
+/* How files are read. */
+enum mmnf_uring {
+	MMNF_URING_AUTO = 0, /* io_uring, or pread where it is refused */
+	MMNF_URING_OFF, /* pread */
+	MMNF_URING_SQPOLL, /* io_uring with a kernel thread that polls */
+};
+
 /*
  * Options structs: set .size to sizeof, everything else zero is the default;
  * MMNF_OPTS does both.  A tail unknown to this library must be zero
@@ -125,6 +141,10 @@ struct mmnf_open_opts {
 	uint32_t max_windows; /* segments mapped at once; 0: 1024, fewer where
 			       * the address space would not hold them */
 	uint32_t prefetch_off; /* 1: read nothing ahead by prediction */
+	uint32_t uring; /* enum mmnf_uring */
+	uint32_t l2_policy; /* enum mmnf_l2_policy; DIRECT */
+	uint64_t l2_bytes; /* size of L2 (DIRECT); 0: a sixteenth of memory,
+			    * from 64 MiB to 1 GiB */
 };
 
 /**

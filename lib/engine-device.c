@@ -20,12 +20,13 @@
 #define DEVICE "/dev/mmnf"
 #define RANGES_AT_ONCE 64
 
-static int probe(char *reason, size_t len)
+static int probe(const struct mmnf_field *field, char *reason, size_t len)
 {
 	struct mmnf_ioc_info info = { .size = sizeof(info) };
 	int fd = open(DEVICE, O_RDWR | O_CLOEXEC), err;
 	char words[64];
 
+	(void)field;
 	if (fd < 0) {
 		err = errno;
 		snprintf(reason, len, "no " DEVICE ": %s",
@@ -212,9 +213,15 @@ static void stats(struct mmnf_field *field, struct mmnf_field_stats *out)
 }
 
 const struct mmnf_tier_ops mmnf_tier_device = {
+	.name = "device",
+	.align_bytes = 1,
 	.probe = probe,
 	.map = map,
 	.unmap = unmap,
 	.prefetch = prefetch,
 	.stats = stats,
+	.queue_open = mmnf_queue_file_open,
+	.queue_close = mmnf_queue_file_close,
+	.submit = mmnf_queue_file_submit,
+	.reap = mmnf_queue_file_reap,
 };

@@ -10,13 +10,14 @@
 
 #include "tier.h"
 
-static int probe(char *reason, size_t len)
+static int probe(const struct mmnf_field *field, char *reason, size_t len)
 {
+	(void)field;
 	snprintf(reason, len, "asked for");
 	return 0;
 }
 
-static int map(struct mmnf_field *field, int fd, struct mmnf_mapping *m)
+int mmnf_mmap_map(struct mmnf_field *field, int fd, struct mmnf_mapping *m)
 {
 	int place = m->base ? MAP_FIXED : 0;
 	void *p;
@@ -31,7 +32,7 @@ static int map(struct mmnf_field *field, int fd, struct mmnf_mapping *m)
 	return 0;
 }
 
-static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
+void mmnf_mmap_unmap(struct mmnf_field *field, struct mmnf_mapping *m)
 {
 	(void)field;
 	munmap(m->base, round_up_u64(m->bytes, mmnf_page_bytes()));
@@ -47,16 +48,22 @@ static void prefetch(struct mmnf_field *field, struct mmnf_segment *s,
 		mmnf_hint_willneed(s->fd, ranges[i].start, ranges[i].bytes);
 }
 
-static void stats(struct mmnf_field *field, struct mmnf_field_stats *out)
+void mmnf_mmap_stats(struct mmnf_field *field, struct mmnf_field_stats *out)
 {
 	if (field->walk)
 		mmnf_walk_stats(field, out);
 }
 
 const struct mmnf_tier_ops mmnf_tier_mmap = {
+	.name = "mmap",
+	.align_bytes = 1,
 	.probe = probe,
-	.map = map,
-	.unmap = unmap,
+	.map = mmnf_mmap_map,
+	.unmap = mmnf_mmap_unmap,
 	.prefetch = prefetch,
-	.stats = stats,
+	.stats = mmnf_mmap_stats,
+	.queue_open = mmnf_queue_file_open,
+	.queue_close = mmnf_queue_file_close,
+	.submit = mmnf_queue_file_submit,
+	.reap = mmnf_queue_file_reap,
 };

@@ -58,32 +58,6 @@ MMNF_EXPORT int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
 	return mmnf_zarr_write(path, &g);
 }
 
-static int choose_engine(struct mmnf_field *field, u32 wanted)
-{
-	char *reason = field->engine_reason;
-	size_t len = sizeof(field->engine_reason);
-	int err = 0;
-
-	if (wanted > MMNF_ENGINE_MMAP)
-		return mmnf_error(EOPNOTSUPP,
-				  "engine is %u: expected AUTO, DEVICE or MMAP",
-				  wanted);
-	if (wanted != MMNF_ENGINE_MMAP)
-		err = mmnf_tier_device.probe(reason, len);
-	if (wanted == MMNF_ENGINE_DEVICE && err)
-		return mmnf_error(EOPNOTSUPP, "engine device: %s", reason);
-	if (wanted == MMNF_ENGINE_MMAP)
-		mmnf_tier_mmap.probe(reason, len);
-	if (wanted == MMNF_ENGINE_MMAP || err) {
-		field->engine = MMNF_ENGINE_MMAP;
-		field->ops = &mmnf_tier_mmap;
-	} else {
-		field->engine = MMNF_ENGINE_DEVICE;
-		field->ops = &mmnf_tier_device;
-	}
-	return 0;
-}
-
 static void fill_view(struct mmnf_field *field)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
@@ -161,13 +135,10 @@ static int open_store(struct mmnf_field *field, const char *path)
 static int open_parts(struct mmnf_field *field,
 		      const struct mmnf_open_opts *opts)
 {
-	int err = choose_engine(field, opts->engine);
+	int err = mmnf_tier_open(field, opts);
 
 	if (err)
 		return err;
-	if (field->engine == MMNF_ENGINE_MMAP && !field->prefetch_off &&
-	    mmnf_walk_init(field))
-		return mmnf_error(ENOMEM, "no memory");
 	if (mmnf_window_init(field, opts->max_windows))
 		return mmnf_error(ENOMEM, "no memory");
 	fill_view(field);
@@ -183,6 +154,7 @@ static struct mmnf_field *new_field(const struct mmnf_open_opts *opts)
 		return NULL;
 	}
 	pthread_mutex_init(&field->segments.lock, NULL);
+	pthread_mutex_init(&field->pool.lock, NULL);
 	field->windows.pattern = -1;
 	field->store.dir = field->store.file = -1;
 	field->writable = opts->writable;
@@ -262,6 +234,7 @@ MMNF_EXPORT void mmnf_field_close(struct mmnf_field *field)
 {
 	if (!field)
 		return;
+	mmnf_tier_close(field);
 	mmnf_window_exit(field);
 	mmnf_segment_close_all(field);
 	if (field->store.dir >= 0)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "cache.h"
 #include "tier.h"
 
 #define SPANS 256
@@ -65,9 +66,13 @@ static void start_reading(struct mmnf_field *field, struct mmnf_segment *s,
 {
 	u32 i;
 
-	field->ops->prefetch(field, s, spans, nr);
+	if (!field->ops->cached)
+		field->ops->prefetch(field, s, spans, nr);
 	for (i = 0; i < nr; i++)
-		*bytes += spans[i].bytes;
+		if (!field->ops->cached ||
+		    mmnf_ahead_add(field, s->number, spans[i].start,
+				   spans[i].bytes))
+			*bytes += spans[i].bytes;
 }
 
 /* Adds a run as pages; false if there is no room. */
@@ -143,10 +148,14 @@ MMNF_EXPORT ssize_t mmnf_prefetch(struct mmnf_field *field,
 {
 	/* More than half of memory would push out its own beginning. */
 	u64 most = (u64)sysconf(_SC_PHYS_PAGES) / 2 * mmnf_page_bytes();
+	char *memory;
 	u64 bytes;
 	int err;
 
 	mmnf_error_enter("mmnf_prefetch");
+	mmnf_cache_memory(field->cache, &memory, &bytes);
+	if (memory)
+		most = max_u64(bytes / 2, MMNF_TILE_BYTES);
 	err = each_segment(field, box, most, start_reading, &bytes);
 	return err ? err : (ssize_t)bytes;
 }
@@ -201,6 +210,9 @@ static void drop(struct mmnf_field *field, struct mmnf_segment *s,
 		after = resident_pages(s->fd, &spans[i]);
 		if (after < before)
 			*bytes += (before - after) * page;
+		*bytes += MMNF_TILE_BYTES * mmnf_cache_forget(field, s->number,
+							      spans[i].start,
+							      spans[i].bytes);
 	}
 }
 
@@ -263,6 +275,10 @@ static void classify(struct mmnf_field *field, struct probe *p,
 		    number >= p->first + PROBE_PAGES)
 			probe_load(field, p, s, number);
 		i = number - p->first;
+		if (mmnf_cache_has(field->cache, s->number, at)) {
+			out->hot_bytes += n;
+			continue;
+		}
 		if (!(p->resident[i] & 1))
 			continue;
 		if (p->mapped[i] & PAGEMAP_PRESENT)

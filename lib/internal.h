@@ -279,13 +279,16 @@ int mmnf_copy(struct mmnf_field *dst, const u64 *dst_at, struct mmnf_field *src,
 
 /**
  * struct mmnf_segment - an open segment file
+ * @id: differs from every other open of the field, so from that of a file that
+ *	has taken the place of this one
  * @file_bytes: length when it was opened
  * @refs: users; 0: may be closed
+ * @direct_fd: see mmnf_segment_direct(); -1 until then
  */
 struct mmnf_segment {
-	u64 number, stamp, file_bytes;
+	u64 id, number, stamp, file_bytes;
 	u32 refs;
-	int fd;
+	int fd, direct_fd;
 	bool cached, dirty, created;
 };
 
@@ -293,7 +296,7 @@ struct mmnf_segment {
 
 struct mmnf_segments {
 	pthread_mutex_t lock;
-	u64 clock;
+	u64 clock, nr_opened;
 	int lost_error; /* an fsync at eviction failed: sync must say so */
 	struct mmnf_segment *open[MMNF_SEGMENTS_OPEN];
 };
@@ -318,6 +321,12 @@ int mmnf_segment_place(struct mmnf_field *field, struct mmnf_segment *s,
 
 /* What a segment is called in messages; name has MMNF_KEY_MAX bytes. */
 void mmnf_segment_name(const struct mmnf_field *field, u64 number, char *name);
+
+/*
+ * The file opened with O_DIRECT, or, where that is refused, without.  Open as
+ * long as the segment is.
+ */
+int mmnf_segment_direct(struct mmnf_field *field, struct mmnf_segment *s);
 void mmnf_segment_close_all(struct mmnf_field *field);
 
 /* ---- window.c */
@@ -382,6 +391,19 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
 		     const void *ip, bool resident);
 void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats);
 
+/* ---- fetch.c */
+
+#define MMNF_POOL 8
+
+struct mmnf_fetch;
+
+/* Fetches of calls that wait, kept for the next such call. */
+struct mmnf_pool {
+	pthread_mutex_t lock;
+	u32 nr;
+	struct mmnf_fetch *idle[MMNF_POOL];
+};
+
 /* ---- field.c */
 
 /* mmnf_field_open() without its mmnf_error_enter(). */
@@ -393,16 +415,21 @@ int mmnf_field_open_made(struct mmnf_field **out, const char *name,
 			 const struct mmnf_geometry *g, int fd);
 
 struct mmnf_tier_ops;
+struct mmnf_cache;
+struct mmnf_ahead;
 
 struct mmnf_field {
 	struct mmnf_view view; /* first: mmnf_activate() looks there */
 	struct mmnf_store store;
-	bool writable, prefetch_off;
+	bool writable, prefetch_off, no_uring, sqpoll;
 	u32 engine;
 	char engine_reason[128];
 	const struct mmnf_tier_ops *ops;
 	struct mmnf_segments segments;
 	struct mmnf_windows windows;
+	struct mmnf_cache *cache; /* NULL: the engine has no use for L2 */
+	struct mmnf_pool pool;
+	struct mmnf_ahead *ahead; /* NULL until needed; pool.lock */
 	struct mmnf_walk *walk; /* NULL: nothing is observed */
 	struct mmnf_field_stats stats; /* atomic adds; DEVICE: of closed maps */
 };

@@ -180,14 +180,37 @@ static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
 	return 0;
 }
 
+static void close_files(struct mmnf_segment *s)
+{
+	close(s->fd);
+	if (s->direct_fd >= 0 && s->direct_fd != s->fd)
+		close(s->direct_fd);
+	free(s);
+}
+
 static void release(struct mmnf_field *field, struct mmnf_segment *s)
 {
 	int err = sync_one(field, s);
 
 	if (err)
 		field->segments.lost_error = err;
-	close(s->fd);
-	free(s);
+	close_files(s);
+}
+
+int mmnf_segment_direct(struct mmnf_field *field, struct mmnf_segment *s)
+{
+	char path[32];
+
+	pthread_mutex_lock(&field->segments.lock);
+	if (s->direct_fd < 0) {
+		/* The same file, whatever its name is by now. */
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", s->fd);
+		s->direct_fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	}
+	if (s->direct_fd < 0)
+		s->direct_fd = s->fd;
+	pthread_mutex_unlock(&field->segments.lock);
+	return s->direct_fd;
 }
 
 /* Puts s where a file stands that nobody uses, if there is one. */
@@ -254,9 +277,11 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 			pthread_mutex_unlock(&all->lock);
 			return fd;
 		}
+		s->id = ++all->nr_opened;
 		s->number = number;
 		s->file_bytes = bytes;
 		s->fd = fd;
+		s->direct_fd = -1;
 		s->created = s->dirty = created;
 		keep(field, s);
 	}
@@ -315,9 +340,7 @@ void mmnf_segment_close_all(struct mmnf_field *field)
 	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++) {
 		struct mmnf_segment *s = field->segments.open[i];
 
-		if (!s)
-			continue;
-		close(s->fd);
-		free(s);
+		if (s)
+			close_files(s);
 	}
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The predictor of the mmap engine: accesses through the library go into
- * lib/core, its plans are read with fadvise.
+ * The predictor of engines that the kernel does not predict for: accesses
+ * through the library go into lib/core, its plans are read with fadvise, or into
+ * L2.
  *
  * One table for the field: a position is segment * segment_bytes + offset, so a
  * walk goes on across segments.  An access to the page of the same caller's
@@ -17,7 +18,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "tier.h"
 
 int mmnf_walk_init(struct mmnf_field *field)
 {
@@ -80,7 +81,10 @@ static void read_range(struct mmnf_field *field, u64 segment, u64 start,
 	if (!bytes || mmnf_segment_get(field, segment, false, &s))
 		return;
 	for (; mmnf_hint_data(s->fd, &start, end, &bytes); start += bytes) {
-		mmnf_hint_willneed(s->fd, start, bytes);
+		if (!field->ops->cached)
+			mmnf_hint_willneed(s->fd, start, bytes);
+		else if (!mmnf_ahead_add(field, segment, start, bytes))
+			break;
 		note_pending(field->walk, segment, start, bytes);
 	}
 	mmnf_segment_put(field, s);

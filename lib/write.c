@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "cache.h"
 
 #define RUN_BYTES (1ULL << 20)
 
@@ -29,13 +29,18 @@ static int write_all(struct mmnf_segment *s, const char *from, u64 bytes,
 	return 0;
 }
 
-static int write_run(struct mmnf_segment *s, const struct mmnf_run *run,
-		     const char *src, char *scratch)
+/* Even a write that failed has changed some of it. */
+static int write_run(struct mmnf_field *field, struct mmnf_segment *s,
+		     const struct mmnf_run *run, const char *src, char *scratch)
 {
-	if (!run->unit)
-		return write_all(s, src + run->dst, run->bytes, run->offset);
-	mmnf_run_gather(run, src, scratch);
-	return write_all(s, scratch, run->bytes, run->offset);
+	const char *from = run->unit ? scratch : src + run->dst;
+	int err;
+
+	if (run->unit)
+		mmnf_run_gather(run, src, scratch);
+	err = write_all(s, from, run->bytes, run->offset);
+	mmnf_cache_forget(field, run->segment, run->offset, run->bytes);
+	return err;
 }
 
 int mmnf_write_box(struct mmnf_field *field, const struct mmnf_box *normal,
@@ -59,7 +64,7 @@ int mmnf_write_box(struct mmnf_field *field, const struct mmnf_box *normal,
 		if (!s)
 			err = mmnf_segment_get(field, run.segment, true, &s);
 		if (!err)
-			err = write_run(s, &run, src, scratch);
+			err = write_run(field, s, &run, src, scratch);
 	}
 	if (s)
 		mmnf_segment_put(field, s);

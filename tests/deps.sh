@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A packages=(
-	[build]="gcc make pkg-config libjansson-dev linux-headers-amd64"
+	[build]="gcc make pkg-config libjansson-dev liburing-dev linux-headers-amd64"
 	[test]="g++ qemu-system-x86 linux-image-amd64 busybox-static kmod
 		xz-utils zstd python3 python3-venv e2fsprogs xfsprogs
 		dkms linux-source-6.1"

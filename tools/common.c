@@ -47,6 +47,7 @@ const char *engine_name(uint32_t engine)
 {
 	return engine == MMNF_ENGINE_DEVICE ? "device" :
 	       engine == MMNF_ENGINE_MMAP   ? "mmap" :
+	       engine == MMNF_ENGINE_DIRECT ? "direct" :
 					      "auto";
 }
 
@@ -61,10 +62,12 @@ int open_field(const struct options *o, bool writable,
 		opts.engine = MMNF_ENGINE_DEVICE;
 	else if (o->engine && !strcmp(o->engine, "mmap"))
 		opts.engine = MMNF_ENGINE_MMAP;
+	else if (o->engine && !strcmp(o->engine, "direct"))
+		opts.engine = MMNF_ENGINE_DIRECT;
 	else if (o->engine && strcmp(o->engine, "auto"))
-		return usage_error(o,
-				   "--engine %s: expected auto, device or mmap",
-				   o->engine);
+		return usage_error(
+			o, "--engine %s: expected auto, device, mmap or direct",
+			o->engine);
 	if (o->prefetch && !strcmp(o->prefetch, "off"))
 		opts.prefetch_off = 1;
 	else if (o->prefetch && strcmp(o->prefetch, "on"))

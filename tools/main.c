@@ -55,7 +55,8 @@ static void print_usage(FILE *to)
 		fprintf(to, "  %-9s %s\n            %s\n", commands[i].name,
 			commands[i].args, commands[i].help);
 	fprintf(to, "\nBOX is numpy's: 0:10,5,::2   T is i8..u64, f16, bf16, "
-		    "f32, f64   E is auto, device, mmap\n"
+		    "f32, f64\n"
+		    "E is auto, device, mmap, direct\n"
 		    "Exit status: 0 done, 1 failed, 2 asked wrongly.\n");
 }
 

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A shard of L2 and the choice of what leaves it.  All functions are called
+ * with the shard's lock held.
+ */
+#ifndef MMNF_CACHE_POLICY_H
+#define MMNF_CACHE_POLICY_H
+
+#include "cache.h"
+
+#define NO_SLOT UINT32_MAX
+
+enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_READY };
+
+/* Queues of a shard.  LRU and SIEVE have only MAIN. */
+enum slot_queue { QUEUE_MAIN, QUEUE_SMALL, NR_QUEUES };
+
+/**
+ * struct slot - a place for a tile
+ * @pins: incremented under the lock, decremented by anybody
+ * @uses: since it was last passed over, at most 3
+ * @dead: dropped while pinned: free when the pins are gone
+ */
+struct slot {
+	mmnf_tile tile;
+	u32 pins, newer, older;
+	u8 state, queue, uses;
+	bool dead, driven;
+};
+
+struct slot_list {
+	u32 newest, oldest, nr;
+};
+
+/* An entry of the index is slot + 1 below and the tile's low half above. */
+struct shard {
+	pthread_mutex_t lock;
+	pthread_cond_t filled;
+	u32 nr_waiting, first_slot, nr_slots, free;
+	u32 hand; /* SIEVE */
+	struct slot *slots; /* of the whole cache */
+	u64 *index, index_mask;
+	struct slot_list list[NR_QUEUES];
+	u64 *ghosts, ghost_mask; /* S3-FIFO: tiles that left SMALL */
+	struct mmnf_cache_stats stats;
+} __attribute__((aligned(128)));
+
+struct policy {
+	void (*insert)(struct shard *sh, u32 slot);
+	void (*hit)(struct shard *sh, u32 slot);
+	void (*remove)(struct shard *sh, u32 slot);
+	/* The slot to give up, already out of its list, or NO_SLOT. */
+	u32 (*evict)(struct shard *sh);
+};
+
+extern const struct policy mmnf_policies[];
+
+static inline u64 tile_hash(u64 x)
+{
+	x ^= x >> 32;
+	x *= 0x9E3779B97F4A7C15ULL;
+	x ^= x >> 29;
+	x *= 0xBF58476D1CE4E5B9ULL;
+	return x ^ x >> 32;
+}
+
+#endif

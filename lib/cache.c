@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: MIT
+/*
+ * L2: a bounded number of slots in one mapping, cut into shards by the hash of
+ * the tile's group of 64, so that neighbours lie together and threads apart.
+ *
+ *	tile -> shard -> index (open addressing) -> slot -> memory
+ *
+ * A shard's lock guards its index, lists and slots, but for two things: pins
+ * go down without it, and the bytes of a slot belong to whoever has it pinned.
+ * It is held for a look-up, an insertion and an eviction, never while data is
+ * read or copied.  Nothing here waits but mmnf_cache_wait().
+ *
+ * The memory is asked for in huge pages: a look-up of scattered tiles then
+ * costs no TLB miss per tile.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "cache-policy.h"
+
+#define GROUP_SHIFT 6 /* tiles of a shard in a row */
+#define NEAR_SHIFT 3 /* tiles in one cache line of the index */
+#define SHARDS_MAX 64
+#define SHARD_SLOTS_MIN 256
+#define HUGE_BYTES (2ULL << 20)
+
+struct mmnf_cache {
+	char *memory;
+	u64 memory_bytes, segment_tiles;
+	u32 nr_slots, nr_shards;
+	const struct policy *policy;
+	struct slot *slots;
+	struct shard *shards;
+	u64 *tables;
+};
+
+static struct shard *shard_of(const struct mmnf_cache *c, mmnf_tile tile)
+{
+	return &c->shards[tile_hash(tile >> GROUP_SHIFT) & (c->nr_shards - 1)];
+}
+
+/* Other bits of the hash than the shard's. */
+static u64 home_of(const struct shard *sh, mmnf_tile tile)
+{
+	u64 near = tile & ((1 << NEAR_SHIFT) - 1);
+
+	return ((tile_hash(tile >> NEAR_SHIFT) >> 8 << NEAR_SHIFT) + near) &
+	       sh->index_mask;
+}
+
+/* Where the tile stands in the index, or the free entry it would take. */
+static u64 *find(const struct shard *sh, mmnf_tile tile)
+{
+	u64 i = home_of(sh, tile), entry;
+
+	for (; (entry = sh->index[i]); i = (i + 1) & sh->index_mask)
+		if (entry >> 32 == (u32)tile &&
+		    sh->slots[(u32)entry - 1].tile == tile)
+			break;
+	return &sh->index[i];
+}
+
+/* Closes the gap, so that no search ends too early. */
+static void index_remove(struct shard *sh, mmnf_tile tile)
+{
+	u64 gap = (u64)(find(sh, tile) - sh->index), i = gap, entry, home;
+
+	if (!sh->index[gap])
+		return;
+	while ((entry = sh->index[i = (i + 1) & sh->index_mask])) {
+		home = home_of(sh, sh->slots[(u32)entry - 1].tile);
+		if (((i - home) & sh->index_mask) >=
+		    ((i - gap) & sh->index_mask)) {
+			sh->index[gap] = entry;
+			gap = i;
+		}
+	}
+	sh->index[gap] = 0;
+}
+
+static void make_free(struct shard *sh, u32 i)
+{
+	sh->slots[i].state = SLOT_FREE;
+	sh->slots[i].dead = false;
+	sh->slots[i].older = sh->free;
+	sh->free = i;
+}
+
+/* Out of sight; free at once or after the last pin. */
+static void forget(struct mmnf_cache *c, struct shard *sh, u32 i)
+{
+	index_remove(sh, sh->slots[i].tile);
+	c->policy->remove(sh, i);
+	sh->slots[i].dead = true;
+	if (!__atomic_load_n(&sh->slots[i].pins, __ATOMIC_ACQUIRE))
+		make_free(sh, i);
+}
+
+static u32 new_slot(struct mmnf_cache *c, struct shard *sh)
+{
+	u32 i = sh->free;
+
+	if (i != NO_SLOT) {
+		sh->free = sh->slots[i].older;
+		return i;
+	}
+	i = c->policy->evict(sh);
+	if (i != NO_SLOT) {
+		index_remove(sh, sh->slots[i].tile);
+		sh->stats.evicted++;
+	}
+	return i;
+}
+
+static enum mmnf_cache_state claim_slot(struct mmnf_cache *c, struct shard *sh,
+					mmnf_tile tile, bool driven, u32 *slot)
+{
+	u32 i = new_slot(c, sh);
+	struct slot *s;
+
+	if (i == NO_SLOT) {
+		sh->stats.full++;
+		return MMNF_CACHE_FULL;
+	}
+	s = &sh->slots[i];
+	s->tile = tile;
+	s->state = SLOT_FILLING;
+	s->driven = driven;
+	__atomic_store_n(&s->pins, 1, __ATOMIC_RELAXED);
+	/* An eviction has moved entries: look again. */
+	*find(sh, tile) = tile << 32 | (i + 1);
+	c->policy->insert(sh, i);
+	*slot = i;
+	return MMNF_CACHE_FILL;
+}
+
+enum mmnf_cache_state mmnf_cache_get(struct mmnf_cache *c, mmnf_tile tile,
+				     bool claim, bool driven, u32 *slot)
+{
+	enum mmnf_cache_state state = MMNF_CACHE_FULL;
+	struct shard *sh = shard_of(c, tile);
+	u64 entry;
+
+	if (tile == MMNF_NO_TILE)
+		return MMNF_CACHE_FULL;
+	pthread_mutex_lock(&sh->lock);
+	entry = *find(sh, tile);
+	if (entry) {
+		u32 i = (u32)entry - 1;
+
+		state = MMNF_CACHE_BUSY;
+		if (sh->slots[i].state == SLOT_READY) {
+			__atomic_fetch_add(&sh->slots[i].pins, 1,
+					   __ATOMIC_RELAXED);
+			c->policy->hit(sh, i);
+			sh->stats.hits++;
+			*slot = i;
+			state = MMNF_CACHE_HIT;
+		}
+	} else if (claim) {
+		sh->stats.misses++;
+		state = claim_slot(c, sh, tile, driven, slot);
+	}
+	pthread_mutex_unlock(&sh->lock);
+	return state;
+}
+
+void mmnf_cache_filled(struct mmnf_cache *c, u32 slot, bool ok)
+{
+	struct slot *s = &c->slots[slot];
+	struct shard *sh = shard_of(c, s->tile);
+
+	pthread_mutex_lock(&sh->lock);
+	if (!s->dead) {
+		s->state = SLOT_READY;
+		if (!ok)
+			forget(c, sh, slot);
+	}
+	if (sh->nr_waiting)
+		pthread_cond_broadcast(&sh->filled);
+	pthread_mutex_unlock(&sh->lock);
+}
+
+void mmnf_cache_put(struct mmnf_cache *c, u32 slot)
+{
+	struct slot *s = &c->slots[slot];
+	/* After the pin is gone the slot may be another tile's. */
+	struct shard *sh = shard_of(c, s->tile);
+
+	if (__atomic_sub_fetch(&s->pins, 1, __ATOMIC_RELEASE))
+		return;
+	if (!__atomic_load_n(&s->dead, __ATOMIC_RELAXED))
+		return;
+	pthread_mutex_lock(&sh->lock);
+	if (s->dead && !__atomic_load_n(&s->pins, __ATOMIC_ACQUIRE))
+		make_free(sh, slot);
+	pthread_mutex_unlock(&sh->lock);
+}
+
+bool mmnf_cache_wait(struct mmnf_cache *c, mmnf_tile tile)
+{
+	struct shard *sh = shard_of(c, tile);
+	bool driven = true;
+	u64 entry;
+
+	pthread_mutex_lock(&sh->lock);
+	while ((entry = *find(sh, tile))) {
+		const struct slot *s = &sh->slots[(u32)entry - 1];
+
+		driven = s->driven || s->state != SLOT_FILLING;
+		if (!driven || s->state != SLOT_FILLING)
+			break;
+		sh->nr_waiting++;
+		pthread_cond_wait(&sh->filled, &sh->lock);
+		sh->nr_waiting--;
+	}
+	pthread_mutex_unlock(&sh->lock);
+	return driven;
+}
+
+bool mmnf_cache_drop(struct mmnf_cache *c, mmnf_tile tile)
+{
+	struct shard *sh = shard_of(c, tile);
+	u64 entry;
+
+	if (tile == MMNF_NO_TILE)
+		return false;
+	pthread_mutex_lock(&sh->lock);
+	entry = *find(sh, tile);
+	if (entry)
+		forget(c, sh, (u32)entry - 1);
+	pthread_mutex_unlock(&sh->lock);
+	return entry;
+}
+
+mmnf_tile mmnf_cache_tile(const struct mmnf_cache *c, u64 segment, u64 offset)
+{
+	u64 first, tile = offset / MMNF_TILE_BYTES;
+
+	if (tile >= c->segment_tiles ||
+	    __builtin_mul_overflow(segment, c->segment_tiles, &first) ||
+	    first >= MMNF_NO_TILE - tile)
+		return MMNF_NO_TILE;
+	return first + tile;
+}
+
+u64 mmnf_cache_forget(struct mmnf_field *field, u64 segment, u64 offset,
+		      u64 bytes)
+{
+	u64 at = offset / MMNF_TILE_BYTES * MMNF_TILE_BYTES;
+
+	u64 dropped = 0;
+
+	for (; field->cache && at < offset + bytes; at += MMNF_TILE_BYTES)
+		dropped += mmnf_cache_drop(field->cache,
+					   mmnf_cache_tile(field->cache,
+							   segment, at));
+	return dropped;
+}
+
+bool mmnf_cache_has(struct mmnf_cache *c, u64 segment, u64 offset)
+{
+	struct shard *sh;
+	mmnf_tile tile;
+	u64 entry;
+	bool has;
+
+	if (!c)
+		return false;
+	tile = mmnf_cache_tile(c, segment, offset);
+	if (tile == MMNF_NO_TILE)
+		return false;
+	sh = shard_of(c, tile);
+	pthread_mutex_lock(&sh->lock);
+	entry = *find(sh, tile);
+	has = entry && sh->slots[(u32)entry - 1].state == SLOT_READY;
+	pthread_mutex_unlock(&sh->lock);
+	return has;
+}
+
+char *mmnf_cache_data(const struct mmnf_cache *c, u32 slot)
+{
+	return c->memory + (u64)slot * MMNF_TILE_BYTES;
+}
+
+void mmnf_cache_memory(const struct mmnf_cache *c, char **base, u64 *bytes)
+{
+	*base = c ? c->memory : NULL;
+	*bytes = c ? c->memory_bytes : 0;
+}
+
+void mmnf_cache_touch(const struct mmnf_cache *c, mmnf_tile tile)
+{
+	const struct shard *sh = shard_of(c, tile);
+
+	__builtin_prefetch(&sh->index[home_of(sh, tile)]);
+}
+
+void mmnf_cache_stats(struct mmnf_cache *c, struct mmnf_cache_stats *out)
+{
+	u32 i;
+
+	memset(out, 0, sizeof(*out));
+	for (i = 0; i < c->nr_shards; i++) {
+		struct shard *sh = &c->shards[i];
+
+		pthread_mutex_lock(&sh->lock);
+		out->hits += sh->stats.hits;
+		out->misses += sh->stats.misses;
+		out->evicted += sh->stats.evicted;
+		out->full += sh->stats.full;
+		pthread_mutex_unlock(&sh->lock);
+	}
+}
+
+static void init_shard(struct mmnf_cache *c, struct shard *sh, u32 first,
+		       u32 nr)
+{
+	u32 i;
+
+	pthread_mutex_init(&sh->lock, NULL);
+	pthread_cond_init(&sh->filled, NULL);
+	sh->slots = c->slots;
+	sh->first_slot = first;
+	sh->nr_slots = nr;
+	sh->hand = sh->free = NO_SLOT;
+	for (i = 0; i < NR_QUEUES; i++)
+		sh->list[i] = (struct slot_list) { NO_SLOT, NO_SLOT, 0 };
+	/* The first is taken first: tiles read in a row lie in a row. */
+	for (i = nr; i-- > 0;)
+		make_free(sh, first + i);
+}
+
+static int allocate(struct mmnf_cache *c, u32 per_shard)
+{
+	u64 index = 2, ghosts = 1;
+	u32 i;
+
+	while (index < 2ULL * per_shard)
+		index *= 2;
+	while (ghosts < per_shard)
+		ghosts *= 2;
+	c->memory_bytes =
+		round_up_u64((u64)c->nr_slots * MMNF_TILE_BYTES, HUGE_BYTES);
+	c->memory = mmap(NULL, c->memory_bytes, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (c->memory == MAP_FAILED) {
+		c->memory = NULL;
+		return -ENOMEM;
+	}
+	madvise(c->memory, c->memory_bytes, MADV_HUGEPAGE);
+	madvise(c->memory, c->memory_bytes, MADV_DONTFORK);
+	c->slots = calloc(c->nr_slots, sizeof(*c->slots));
+	c->shards = aligned_alloc(128, c->nr_shards * sizeof(*c->shards));
+	c->tables = calloc(c->nr_shards * (index + ghosts), sizeof(u64));
+	if (!c->slots || !c->shards || !c->tables)
+		return -ENOMEM;
+	memset(c->shards, 0, c->nr_shards * sizeof(*c->shards));
+	for (i = 0; i < c->nr_shards; i++) {
+		struct shard *sh = &c->shards[i];
+
+		sh->index = c->tables + i * (index + ghosts);
+		sh->index_mask = index - 1;
+		sh->ghosts = sh->index + index;
+		sh->ghost_mask = ghosts - 1;
+		init_shard(c, sh, i * per_shard, per_shard);
+	}
+	return 0;
+}
+
+int mmnf_cache_open(struct mmnf_cache **out, u64 bytes, u32 policy,
+		    u64 segment_tiles)
+{
+	u64 slots = max_u64(bytes / MMNF_TILE_BYTES, 16);
+	struct mmnf_cache *c = calloc(1, sizeof(*c));
+	u32 per_shard;
+
+	*out = NULL;
+	if (c && slots < UINT32_MAX / 2) {
+		c->segment_tiles = segment_tiles;
+		c->policy = &mmnf_policies[policy];
+		c->nr_shards = 1;
+		while (c->nr_shards < SHARDS_MAX &&
+		       slots / c->nr_shards >= 2 * SHARD_SLOTS_MIN)
+			c->nr_shards *= 2;
+		per_shard = (u32)(slots / c->nr_shards);
+		c->nr_slots = per_shard * c->nr_shards;
+		if (!allocate(c, per_shard)) {
+			*out = c;
+			return 0;
+		}
+	}
+	mmnf_cache_close(c);
+	return mmnf_error(ENOMEM, "no memory for a cache of %" PRIu64 " bytes",
+			  bytes);
+}
+
+void mmnf_cache_close(struct mmnf_cache *c)
+{
+	u32 i;
+
+	if (!c)
+		return;
+	for (i = 0; c->shards && i < c->nr_shards; i++) {
+		pthread_mutex_destroy(&c->shards[i].lock);
+		pthread_cond_destroy(&c->shards[i].filled);
+	}
+	if (c->memory)
+		munmap(c->memory, c->memory_bytes);
+	free(c->slots);
+	free(c->shards);
+	free(c->tables);
+	free(c);
+}

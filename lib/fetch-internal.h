@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* What fetch.c, fetch-op.c and fetch-job.c share; see fetch.c. */
+#ifndef MMNF_FETCH_INTERNAL_H
+#define MMNF_FETCH_INTERNAL_H
+
+#include "fetch.h"
+
+/*
+ * Of a tile in an op: pinned and ready; pinned and to be read; to be read into
+ * scratch, then there; another is reading it; not wanted any more.
+ */
+enum tile_state {
+	TILE_PINNED,
+	TILE_FILL,
+	TILE_SCRATCH,
+	TILE_READY,
+	TILE_BUSY,
+	TILE_NONE,
+};
+
+/* Runs [first, first + nr) of a job: bytes at offset of a segment. */
+struct op {
+	struct mmnf_fetch *fetch;
+	struct mmnf_job *job; /* NULL: nobody waits for it any more */
+	u32 first, nr, pending, nr_tiles;
+	u64 segment, offset, bytes;
+	char *scratch, *to; /* to: page cache only */
+	bool absent, to_dst, busy;
+	int error;
+	struct op *next;
+	/* L2 */
+	char *tile[MMNF_READ_TILES_MAX];
+	u32 slot[MMNF_READ_TILES_MAX];
+	u8 state[MMNF_READ_TILES_MAX];
+	struct iovec iov[MMNF_READ_TILES_MAX];
+	struct mmnf_read read[MMNF_READ_TILES_MAX / 2 + 1];
+};
+
+struct mmnf_fetch {
+	struct mmnf_field *field;
+	struct mmnf_queue *queue;
+	bool driven, cached;
+	u32 depth, nr_todo, nr_deadlines;
+	pid_t pid;
+	struct op *ops, *free, *parked;
+	char *scratch;
+	u64 scratch_bytes;
+	mmnf_tile last_tile; /* of the op before */
+	struct mmnf_read **todo; /* to be submitted */
+	struct mmnf_run *spare; /* a round's runs, for the next job */
+	struct mmnf_job *jobs, **jobs_end, *done, **done_end;
+};
+
+/* Ends a job with an error, unless it has one, and the text of it. */
+void mmnf_job_fail(struct mmnf_job *job, int err);
+
+/* The next round of runs; false if there is none, or an error. */
+bool mmnf_job_refill(struct mmnf_fetch *f, struct mmnf_job *job);
+
+/* Makes an op of the job's next runs; there must be one in f->free. */
+void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job);
+
+/* A read of an op is done. */
+void mmnf_op_read_done(struct mmnf_fetch *f, const struct mmnf_read *read);
+
+/*
+ * For one op: waits for the tiles that others were filling, then reads what is
+ * still missing.  Only when f has nothing under way.
+ */
+void mmnf_op_unpark(struct mmnf_fetch *f);
+
+#endif

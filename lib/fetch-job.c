@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A job as rounds of runs in file order.
+ *
+ * A round is at most ROUND_RUNS runs and about ROUND_BYTES, so that a job takes
+ * the same memory whatever its size.  Runs of fields with an index are placed
+ * here, and filled where their tile is absent.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "fetch-internal.h"
+
+#define ROUND_RUNS 8192
+#define ROUND_BYTES (64ULL << 20)
+
+void mmnf_job_fail(struct mmnf_job *job, int err)
+{
+	if (job->error)
+		return;
+	job->error = err;
+	job->text = strdup(mmnf_last_error());
+}
+
+static int by_offset(const void *a, const void *b)
+{
+	const struct mmnf_run *x = a, *y = b;
+
+	if (x->segment != y->segment)
+		return x->segment < y->segment ? -1 : 1;
+	return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+static bool next_run(struct mmnf_fetch *f, struct mmnf_job *job,
+		     struct mmnf_run *run)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(f->field);
+	u64 dst;
+
+	if (job->given) {
+		if (job->next_wanted == job->nr_given)
+			return false;
+		*run = job->given[job->next_wanted];
+		if (!run->unit) {
+			run->offset += job->given_pos;
+			run->dst += job->given_pos;
+			run->bytes = min_u64(run->bytes - job->given_pos,
+					     MMNF_FETCH_RUN_BYTES);
+			job->given_pos += run->bytes;
+		}
+		if (run->unit ||
+		    job->given_pos == job->given[job->next_wanted].bytes) {
+			job->next_wanted++;
+			job->given_pos = 0;
+		}
+		return true;
+	}
+	while (!job->it_valid || !mmnf_runs_next(&job->it, run)) {
+		if (job->list ? job->next_wanted == job->nr_list :
+				job->next_wanted == 1)
+			return false;
+		if (job->list)
+			job->box.start[0] = job->list[job->next_wanted].index;
+		job->next_wanted++;
+		job->it_valid = true;
+		mmnf_runs_init(&job->it, g, &job->box, MMNF_FETCH_RUN_BYTES);
+	}
+	if (job->list) {
+		dst = job->list[job->next_wanted - 1].place;
+		run->dst += dst * (job->bytes / job->nr_list);
+	}
+	return true;
+}
+
+/* From nominal offsets to those in the files; what is absent is done with. */
+static int place(struct mmnf_fetch *f, struct mmnf_job *job)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(f->field);
+	struct mmnf_segment *s = NULL;
+	u32 i, kept = 0;
+	int err = 0;
+
+	for (i = 0; i < job->nr_runs && err >= 0; i++) {
+		struct mmnf_run *run = &job->runs[i];
+
+		if (s && s->number != run->segment) {
+			mmnf_segment_put(f->field, s);
+			s = NULL;
+		}
+		err = s ? 0 :
+			  mmnf_segment_get(f->field, run->segment, false, &s);
+		if (!err)
+			err = mmnf_segment_place(f->field, s, run);
+		if (!err)
+			job->runs[kept++] = *run;
+		else if (err == -ENOENT || err > 0)
+			mmnf_run_fill(g, run, job->dst);
+		if (err == -ENOENT)
+			err = 0;
+	}
+	job->nr_runs = kept;
+	if (s)
+		mmnf_segment_put(f->field, s);
+	return err < 0 ? err : 0;
+}
+
+bool mmnf_job_refill(struct mmnf_fetch *f, struct mmnf_job *job)
+{
+	bool sorted = true;
+	u64 bytes = 0;
+	u32 n = 0;
+	int err;
+
+	if (!job->runs) {
+		job->runs = f->spare ? f->spare :
+				       malloc(ROUND_RUNS * sizeof(*job->runs));
+		f->spare = NULL;
+	}
+	if (!job->runs) {
+		mmnf_job_fail(job,
+			      mmnf_error(ENOMEM,
+					 "no memory for a round of reads"));
+		return false;
+	}
+	do {
+		while (n < ROUND_RUNS && bytes < ROUND_BYTES &&
+		       next_run(f, job, &job->runs[n])) {
+			sorted &= !n || by_offset(&job->runs[n - 1],
+						  &job->runs[n]) <= 0;
+			bytes += job->runs[n++].bytes;
+		}
+		if (!n)
+			return false;
+		job->nr_runs = n;
+		job->next_run = n = 0;
+		bytes = 0;
+		err = 0;
+		if (mmnf_field_geometry(f->field)->indexed && !job->given) {
+			err = place(f, job);
+			sorted = false;
+		}
+	} while (!err && !job->nr_runs);
+	if (err) {
+		job->nr_runs = 0;
+		mmnf_job_fail(job, err);
+		return false;
+	}
+	if (!sorted)
+		qsort(job->runs, job->nr_runs, sizeof(*job->runs), by_offset);
+	return true;
+}
+
+void mmnf_job_free(struct mmnf_job *job)
+{
+	free(job->list);
+	free(job->given);
+	free(job->runs);
+	free(job->text);
+}

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Operations: some runs of a job that lie together, read at once, then spread
+ * over the job's destination.
+ *
+ *	page cache:	one read, into dst or into the op's scratch
+ *	L2:		its tiles, each pinned, claimed and read, or in scratch;
+ *			one read per row of tiles that have to be read
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "fetch-internal.h"
+
+#define GAP_BYTES 4096 /* merged although not wanted: read anyway */
+
+/* Finds the words for a read that failed. */
+static void read_failed(struct mmnf_fetch *f, const struct op *op)
+{
+	char name[MMNF_KEY_MAX];
+	struct stat st = { 0 };
+	struct mmnf_segment *s;
+
+	/* A file that can't be opened has words of its own. */
+	if (mmnf_segment_get(f->field, op->segment, false, &s)) {
+		mmnf_job_fail(op->job, op->error);
+		return;
+	}
+	mmnf_segment_name(f->field, op->segment, name);
+	if (op->error == -EIO && !fstat(s->fd, &st) &&
+	    (u64)st.st_size != s->file_bytes)
+		mmnf_error(EIO,
+			   "segment %s is %" PRIu64 " bytes: expected %" PRIu64,
+			   name, (u64)st.st_size, s->file_bytes);
+	else
+		mmnf_error_system(-op->error,
+				  "reading segment %s at byte %" PRIu64, name,
+				  op->offset);
+	mmnf_segment_put(f->field, s);
+	mmnf_job_fail(op->job, op->error);
+}
+
+/* Bytes of an op's tiles, from a place that need not lie in one of them. */
+static void copy_tiles(const struct op *op, u64 at, char *dst, u64 bytes)
+{
+	u64 n;
+
+	for (; bytes; bytes -= n, dst += n, at += n) {
+		n = min_u64(bytes, MMNF_TILE_BYTES - at % MMNF_TILE_BYTES);
+		memcpy(dst,
+		       op->tile[at / MMNF_TILE_BYTES] + at % MMNF_TILE_BYTES,
+		       n);
+	}
+}
+
+static void spread_run(const struct op *op, const struct mmnf_run *run)
+{
+	u64 from = run->offset - op->offset, at;
+	char *dst = op->job->dst + run->dst;
+
+	if (!op->nr_tiles) {
+		mmnf_run_scatter(run, op->to + from, op->job->dst);
+		return;
+	}
+	if (!run->unit) {
+		copy_tiles(op, from, dst, run->bytes);
+		return;
+	}
+	for (at = 0; at < run->bytes; at += run->file_stride) {
+		copy_tiles(op, from + at, dst, run->unit);
+		dst += run->dst_stride;
+	}
+}
+
+static void spread(struct mmnf_fetch *f, const struct op *op)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(f->field);
+	const struct mmnf_job *job = op->job;
+	u32 i;
+
+	if (!job->dst || (op->to_dst && !op->absent))
+		return;
+	for (i = op->first; i < op->first + op->nr; i++) {
+		if (op->absent)
+			mmnf_run_fill(g, &job->runs[i], job->dst);
+		else
+			spread_run(op, &job->runs[i]);
+	}
+}
+
+/* ---- operations */
+
+static void op_end(struct mmnf_fetch *f, struct op *op)
+{
+	u32 i;
+
+	if (op->job) {
+		if (op->error && !op->job->stop)
+			read_failed(f, op);
+		else if (!op->job->error && !op->job->stop)
+			spread(f, op);
+		op->job->nr_ops--;
+	}
+	for (i = 0; i < op->nr_tiles; i++)
+		if (op->state[i] == TILE_PINNED)
+			mmnf_cache_put(f->field->cache, op->slot[i]);
+	op->next = f->free;
+	f->free = op;
+}
+
+/* All reads of it are done. */
+static void op_came(struct mmnf_fetch *f, struct op *op)
+{
+	if (op->busy && op->job && !op->error && !op->absent) {
+		op->next = f->parked;
+		f->parked = op;
+	} else {
+		op_end(f, op);
+	}
+}
+
+void mmnf_op_read_done(struct mmnf_fetch *f, const struct mmnf_read *read)
+{
+	struct op *op = read->owner;
+	bool ok = read->result >= 0;
+	u64 i;
+
+	if (read->result == -ENOENT)
+		op->absent = true;
+	else if (!ok && !op->error)
+		op->error = (int)read->result;
+	for (i = (read->offset - op->offset) / MMNF_TILE_BYTES;
+	     op->nr_tiles &&
+	     op->offset + i * MMNF_TILE_BYTES < read->offset + read->bytes;
+	     i++) {
+		if (op->state[i] == TILE_FILL) {
+			mmnf_cache_filled(f->field->cache, op->slot[i], ok);
+			op->state[i] = TILE_PINNED;
+		} else {
+			op->state[i] = TILE_READY;
+		}
+	}
+	if (!--op->pending)
+		op_came(f, op);
+}
+
+static void add_read(struct mmnf_fetch *f, struct op *op, u32 n,
+		     const struct mmnf_read *read)
+{
+	op->read[n] = *read;
+	op->read[n].owner = op;
+	op->pending++;
+	f->todo[f->nr_todo++] = &op->read[n];
+}
+
+/* One read per row of tiles that have to be read. */
+static void read_tiles(struct mmnf_fetch *f, struct op *op)
+{
+	struct mmnf_read read = { 0 };
+	struct iovec *iov = op->iov; /* the next one */
+	u32 i, n = 0;
+
+	for (i = 0; i <= op->nr_tiles; i++) {
+		if (i == op->nr_tiles || (op->state[i] != TILE_FILL &&
+					  op->state[i] != TILE_SCRATCH)) {
+			if (read.bytes)
+				add_read(f, op, n++, &read);
+			read.bytes = 0;
+			continue;
+		}
+		if (!read.bytes) {
+			read.segment = op->segment;
+			read.offset = op->offset + i * MMNF_TILE_BYTES;
+			read.iov = iov;
+			read.nr_iov = 0;
+		}
+		read.bytes += MMNF_TILE_BYTES;
+		if (read.nr_iov &&
+		    (char *)iov[-1].iov_base + iov[-1].iov_len == op->tile[i]) {
+			iov[-1].iov_len += MMNF_TILE_BYTES;
+			continue;
+		}
+		*iov++ = (struct iovec) { op->tile[i], MMNF_TILE_BYTES };
+		read.nr_iov++;
+	}
+}
+
+static void look_up(struct mmnf_fetch *f, struct op *op, u32 i, bool may_wait)
+{
+	struct mmnf_cache *cache = f->field->cache;
+	mmnf_tile tile = mmnf_cache_tile(cache, op->segment,
+					 op->offset + i * MMNF_TILE_BYTES);
+	enum mmnf_cache_state state;
+
+	state = mmnf_cache_get(cache, tile, true, f->driven, &op->slot[i]);
+	if (state == MMNF_CACHE_HIT || state == MMNF_CACHE_FILL) {
+		op->tile[i] = mmnf_cache_data(cache, op->slot[i]);
+		op->state[i] = state == MMNF_CACHE_HIT ? TILE_PINNED :
+							 TILE_FILL;
+	} else if (!op->job->dst) {
+		op->state[i] = TILE_NONE;
+	} else if (state == MMNF_CACHE_BUSY && may_wait && f->driven &&
+		   tile != f->last_tile) {
+		op->state[i] = TILE_BUSY;
+		op->busy = true;
+	} else {
+		op->tile[i] = op->scratch + i * MMNF_TILE_BYTES;
+		op->state[i] = TILE_SCRATCH;
+	}
+}
+
+void mmnf_op_unpark(struct mmnf_fetch *f)
+{
+	struct mmnf_cache *cache = f->field->cache;
+	struct op *op = f->parked;
+	u32 i;
+
+	f->parked = op->next;
+	op->busy = false;
+	for (i = 0; i < op->nr_tiles; i++)
+		if (op->state[i] == TILE_BUSY)
+			mmnf_cache_wait(
+				cache,
+				mmnf_cache_tile(cache, op->segment,
+						op->offset +
+							i * MMNF_TILE_BYTES));
+	for (i = 0; i < op->nr_tiles; i++)
+		if (op->state[i] == TILE_BUSY)
+			look_up(f, op, i, false);
+	read_tiles(f, op);
+	if (!op->pending)
+		op_end(f, op);
+}
+
+/* How many runs from the next on go together, and the bytes from first to last. */
+static u32 merge(const struct mmnf_fetch *f, const struct mmnf_job *job,
+		 u64 *end, bool *in_place)
+{
+	const struct mmnf_run *first = &job->runs[job->next_run], *run = first;
+	u64 pitch = f->cached ? MMNF_TILE_BYTES : 1;
+	u64 start = first->offset / pitch * pitch, e;
+	u32 n = 1;
+
+	*end = first->offset + first->bytes;
+	*in_place = !first->unit;
+	for (; job->next_run + n < job->nr_runs; n++) {
+		run++;
+		e = run->offset + run->bytes;
+		if (run->segment != first->segment ||
+		    run->offset / pitch * pitch >
+			    (f->cached ? round_up_u64(*end, pitch) :
+					 *end + GAP_BYTES) ||
+		    max_u64(e, *end) > start + MMNF_FETCH_RUN_BYTES)
+			break;
+		*in_place &= !run->unit && run->offset == *end &&
+			     run->dst - first->dst ==
+				     run->offset - first->offset;
+		*end = max_u64(*end, e);
+	}
+	return n;
+}
+
+void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job)
+{
+	const struct mmnf_run *first = &job->runs[job->next_run];
+	struct op *op = f->free;
+	bool in_place;
+	u64 end;
+	u32 i;
+
+	f->free = op->next;
+	op->job = job;
+	op->first = job->next_run;
+	op->nr = merge(f, job, &end, &in_place);
+	op->segment = first->segment;
+	op->offset = first->offset;
+	op->absent = op->busy = op->to_dst = false;
+	op->error = 0;
+	op->pending = op->nr_tiles = 0;
+	job->next_run += op->nr;
+	job->nr_ops++;
+	if (!f->cached) {
+		struct mmnf_read read = { .segment = op->segment,
+					  .offset = op->offset,
+					  .bytes = end - op->offset,
+					  .iov = op->iov,
+					  .nr_iov = 1 };
+
+		op->to_dst = in_place;
+		op->to = in_place ? job->dst + first->dst : op->scratch;
+		op->iov[0] = (struct iovec) { op->to, read.bytes };
+		add_read(f, op, 0, &read);
+		return;
+	}
+	op->offset -= op->offset % MMNF_TILE_BYTES;
+	op->nr_tiles = (u32)((end - op->offset + MMNF_TILE_BYTES - 1) /
+			     MMNF_TILE_BYTES);
+	for (i = 0; i < op->nr_tiles; i++)
+		look_up(f, op, i, true);
+	f->last_tile = mmnf_cache_tile(f->field->cache, op->segment, end - 1);
+	read_tiles(f, op);
+	if (!op->pending)
+		op_came(f, op);
+}
