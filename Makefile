@@ -62,9 +62,7 @@ map := $(wildcard lib/mmnf.map)
 unit := $(patsubst %.c,build/%,$(wildcard tests/unit/*.c)) \
 	$(patsubst %.cc,build/%,$(wildcard tests/unit/*.cc))
 kselftest := $(patsubst %.c,build/%,$(wildcard tests/kselftest/*.c))
-bench := $(patsubst %.c,build/%,$(wildcard tests/bench/*.c)) \
-	build/tests/bench/walk/walk
-walk_obj := $(patsubst %.c,build/%.o,$(wildcard tests/bench/walk/*.c))
+bench := $(patsubst %.c,build/%,$(wildcard tests/bench/*.c))
 
 # Several of these are names of folders, too.
 .PHONY: all kmod lib tools programs check check-vm bench lint quickstart \
@@ -165,10 +163,6 @@ build/tests/bench/%: tests/bench/%.c $(lib) Makefile
 		-Wl,-rpath,'$$ORIGIN/../..' $(if $(lib),-Lbuild -lmmnf) \
 		-lpthread -lm
 
-# Static: in the guest no page of a library may come from the host meanwhile.
-build/tests/bench/walk/walk: $(walk_obj)
-	$(CC) $(CFLAGS) -static -o $@ $(walk_obj) -luring -lpthread -lm
-
 # ---- what a newcomer runs
 
 # make again after deps.sh: which kernel there is may only be known then.
@@ -260,4 +254,4 @@ clean:
 		build/lint build/mmnf build/libmmnf.*
 
 -include $(lib_obj:.o=.d) $(asan_obj:.o=.d) $(tool_obj:.o=.d)
--include $(addsuffix .d,$(unit) $(kselftest) $(bench)) $(walk_obj:.o=.d)
+-include $(addsuffix .d,$(unit) $(kselftest) $(bench))

@@ -49,7 +49,7 @@ static bool observe(struct mmnf_mapping *mapping,
 {
 	struct mmnf_table *table = &mapping->field->table;
 	bool planned = mmnf_observe(table, access, plan);
-	bool alone = mmnf_table_sparse(table, MMNF_AROUND_PAGES);
+	bool alone = mmnf_table_alone(table, MMNF_AROUND_PAGES);
 
 	if (mapping->alone != alone)
 		WRITE_ONCE(mapping->alone, alone);
@@ -101,7 +101,8 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		.pos = ((u64)vmf->pgoff << PAGE_SHIFT) +
 		       offset_in_page(vmf->real_address),
 		.now_ns = ktime_get_mono_fast_ns(),
-		.covered = first + nr - 1 - vmf->pgoff,
+		.before = vmf->pgoff - first,
+		.after = first + nr - 1 - vmf->pgoff,
 		.outcome = outcome,
 	};
 	bool kick = false, planned = false;
@@ -116,7 +117,8 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 	else
 		field->stats.out_used_pages += taken;
 	if (vmf->flags & FAULT_FLAG_TRIED) {
-		mmnf_resume(&field->table, access.thread, access.now_ns);
+		mmnf_resume(&field->table, access.thread, access.now_ns,
+			    access.before, access.after);
 	} else {
 		field->stats.out_faults++;
 		if (outcome == MMNF_HIT)

@@ -121,12 +121,14 @@ static void mmnf_fault(void *state, struct replay *r, const struct touch *t)
 
 	if (t->around && m->nr_idle >= IDLE_HITS && !m->pending.nr)
 		return;
-	if (t->around)
-		access.covered = (uint32_t)(t->first + t->nr - 1 - t->page);
+	if (t->around) {
+		access.before = (uint32_t)(t->page - t->first);
+		access.after = (uint32_t)(t->first + t->nr - 1 - t->page);
+	}
 	taken = mmnf_pending_take(&m->pending, t->around ? t->first : t->page,
 				  t->around ? t->nr : 1);
 	planned = mmnf_observe(&m->table, &access, &plan);
-	m->alone = mmnf_table_sparse(&m->table, AROUND_PAGES);
+	m->alone = mmnf_table_alone(&m->table, AROUND_PAGES);
 	note_idle(m, t->outcome == MMNF_HIT && !taken && !planned);
 	/* The thread's own read is on its way before the worker is awake. */
 	if (t->outcome == MMNF_MISS)
@@ -144,7 +146,9 @@ static void mmnf_resumed(void *state, const struct touch *t, uint64_t now_ns)
 	struct mmnf *m = state;
 
 	mmnf_pending_take(&m->pending, t->first, t->nr);
-	mmnf_resume(&m->table, t->access->thread, now_ns);
+	mmnf_resume(&m->table, t->access->thread, now_ns,
+		    (uint32_t)(t->page - t->first),
+		    (uint32_t)(t->first + t->nr - 1 - t->page));
 }
 
 static bool mmnf_alone(void *state)

@@ -34,7 +34,6 @@ struct options {
 	const char *engine, *prefetch; /* where a field is opened */
 	const char *generate, *model, *predictors, *timeline; /* predict */
 	bool disk; /* info */
-	bool plot; /* bench */
 	int nr_args;
 	char **args;
 };
@@ -51,7 +50,6 @@ int cmd_evict(const struct options *o);
 int cmd_stat(const struct options *o);
 int cmd_predict(const struct options *o);
 int cmd_record(const struct options *o);
-int cmd_bench(const struct options *o);
 
 /* "mmnf: COMMAND: ..." on stderr; returns what the command should exit with. */
 int usage_error(const struct options *o, const char *format, ...)

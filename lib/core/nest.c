@@ -85,24 +85,23 @@ static void step_level(struct mmnf_nest *nest, u32 k, u64 steps)
 
 void mmnf_nest_advance(struct mmnf_nest *nest, u64 steps)
 {
-	u64 left, n;
+	u64 at, carry;
 	u32 k;
 
 	nest->doubted = false;
-	while (steps) {
-		k = next_level(nest, 0);
-		if (k == nest->nr_levels)
-			return;
-		n = 1;
-		if (!k) {
-			left = is_open(nest, 0) ? U64_MAX :
-						  nest->level[0].nr - 1 -
-							  nest->level[0].at;
-			n = steps < left ? steps : left;
+	for (k = 0; k < nest->nr_levels && steps; k++) {
+		struct mmnf_nest_level *l = &nest->level[k];
+
+		at = l->at + steps;
+		carry = 0;
+		if (!is_open(nest, k) && at >= l->nr) {
+			carry = div64_u64(at, l->nr);
+			at -= carry * l->nr;
 		}
-		step_level(nest, k, n);
-		nest->sure |= 1 << k;
-		steps -= n;
+		l->at = at;
+		if (steps > carry)
+			nest->sure |= 1 << k;
+		steps = carry;
 	}
 }
 
@@ -137,13 +136,27 @@ static void close_level(struct mmnf_nest *nest, u32 k)
 	nest->level[k].nr = nest->level[k].at + 1;
 }
 
+/* Strides as if no level were open: one that is, as long as it was before. */
+static void old_strides(const struct mmnf_nest *nest, u64 *stride)
+{
+	u64 inner = 0;
+	u32 k;
+
+	for (k = 0; k < nest->nr_levels; k++) {
+		stride[k] = (u64)nest->level[k].jump + inner;
+		inner += (nest->level[k].nr - 1) * stride[k];
+	}
+}
+
 /*
  * A jump of another level than the expected one @e: a row was shorter than
- * thought, or is longer.
+ * thought, or is longer.  Either the jump is known, as after a row that was
+ * entered in its middle, or the stride is: the row's length was taken wrong.
  */
 static bool learn_known(struct mmnf_nest *nest, u32 e, s64 delta)
 {
-	u32 k;
+	u64 stride[MMNF_NR_LEVELS], from_start = (u64)delta, longer = 0;
+	u32 k, m;
 
 	for (k = 0; k < e; k++) {
 		if (nest->level[k].jump != delta)
@@ -152,8 +165,19 @@ static bool learn_known(struct mmnf_nest *nest, u32 e, s64 delta)
 		step_level(nest, k, 1);
 		return true;
 	}
+	/* A row of one is none. */
+	if (e + 1 >= nest->nr_levels || !nest->level[e].at)
+		return false;
+	old_strides(nest, stride);
+	for (k = 0; k <= e; k++)
+		from_start += nest->level[k].at * stride[k];
 	for (k = e + 1; k < nest->nr_levels; k++) {
-		if (nest->level[k].jump == delta) {
+		if (from_start == stride[k])
+			longer = (nest->level[e].at + 1 - nest->level[e].nr) *
+				 stride[e];
+		if (nest->level[k].jump == delta || from_start == stride[k]) {
+			for (m = e + 1; m < nest->nr_levels; m++)
+				nest->level[m].jump -= longer;
 			close_level(nest, e);
 			step_level(nest, k, 1);
 			nest->sure |= 1 << k;
@@ -161,6 +185,7 @@ static bool learn_known(struct mmnf_nest *nest, u32 e, s64 delta)
 		}
 		if (!is_last(nest, k))
 			return false;
+		from_start += nest->level[k].at * stride[k];
 	}
 	return false;
 }
@@ -206,23 +231,42 @@ void mmnf_nest_learn(struct mmnf_nest *nest, s64 delta, bool again)
 		nest->level[e].at = 0;
 }
 
-u64 mmnf_nest_horizon(const struct mmnf_nest *nest)
+u64 mmnf_nest_rest(const struct mmnf_nest *nest, u32 k)
 {
-	u64 steps = 0, block = 1, left;
-	u32 k;
+	u64 steps = 0, block = 1;
+	u32 i;
 
-	if (nest->doubted)
-		return 0;
-	for (k = 0; k < nest->nr_levels && is_sure(nest, k); k++) {
-		const struct mmnf_nest_level *l = &nest->level[k];
+	for (i = 0; i < k; i++) {
+		const struct mmnf_nest_level *l = &nest->level[i];
 
-		if (is_open(nest, k))
-			return U64_MAX;
-		left = mul_saturated(l->nr - 1 - l->at, block);
-		steps = add_saturated(steps, left);
+		steps = add_saturated(steps,
+				      mul_saturated(l->nr - 1 - l->at, block));
 		block = mul_saturated(block, l->nr);
 	}
 	return steps;
+}
+
+u32 mmnf_nest_open_level(const struct mmnf_nest *nest)
+{
+	u32 k = 0;
+
+	while (k < nest->nr_levels && !is_open(nest, k))
+		k++;
+	return k;
+}
+
+u64 mmnf_nest_horizon(const struct mmnf_nest *nest)
+{
+	u32 k = 0;
+
+	if (nest->doubted)
+		return 0;
+	while (k < nest->nr_levels && is_sure(nest, k)) {
+		if (is_open(nest, k))
+			return U64_MAX;
+		k++;
+	}
+	return mmnf_nest_rest(nest, k);
 }
 
 u32 mmnf_nest_levels(const struct mmnf_nest *nest, struct mmnf_level *level)

@@ -130,6 +130,16 @@ void mmnf_nest_restart(struct mmnf_nest *nest, s64 delta, bool sure);
 u64 mmnf_nest_horizon(const struct mmnf_nest *nest);
 
 /**
+ * mmnf_nest_rest() - steps to the last position of the blocks below level @k
+ *
+ * No level below @k is open.
+ */
+u64 mmnf_nest_rest(const struct mmnf_nest *nest, u32 k);
+
+/* The innermost level without a known end; nr_levels if there is none. */
+u32 mmnf_nest_open_level(const struct mmnf_nest *nest);
+
+/**
  * mmnf_nest_levels() - the nest as strides
  * @level: room for MMNF_NR_LEVELS; written up to the first open level
  * Return: number of levels written.

@@ -10,6 +10,14 @@
 
 /* Rows of one plan: so many look-ups are made under the caller's lock. */
 #define MAX_PLAN_ROWS 512
+/* A window of this size is reached without need; what is more, with. */
+#define MIN_FULL_WINDOW_BYTES (1ULL << 20)
+/* Most that a walk may begin with; what is more has to be found by waiting. */
+#define FIRST_DEPTH (2 * BATCH_DEPTH)
+/* A table that wastes more than this part of what it plans begins shallow. */
+#define WASTEFUL_PART 8
+/* Limits may be absurd; sums of steps stay below 2^32. */
+#define MAX_ROOM (1U << 30)
 
 /* Bytes that a step may read. */
 static u64 step_bytes(const struct mmnf_table *table,
@@ -30,7 +38,19 @@ static u64 stream_room(const struct mmnf_table *table,
 
 	if (s->dense && s->len)
 		most = min_of(most, limits->max_depth);
-	return min_of(most, max_of(budget, 1));
+	return min_of(min_of(most, MAX_ROOM), max_of(budget, 1));
+}
+
+/* As deep as it has to be, as far as that is known; at most @most. */
+static u32 wanted_depth(const struct mmnf_table *table,
+			const struct mmnf_stream *s, u64 most)
+{
+	u64 latency = table->latency_ns + table->latency_ns / 2;
+
+	if (!s->pace_ns ||
+	    table->nr_wasted > table->nr_used / WASTEFUL_PART + BATCH_DEPTH)
+		return 0;
+	return (u32)min_of(div64_u64(latency, s->pace_ns), most);
 }
 
 /* Was the last plan too shallow?  See the head of predict.h. */
@@ -39,7 +59,10 @@ static bool stream_deepens(const struct mmnf_table *table,
 {
 	if (!s->planned || s->guess)
 		return false;
-	if (stream_sequential(s))
+	if (stream_sequential(s) &&
+	    (u64)s->depth * table->grain < MIN_FULL_WINDOW_BYTES)
+		return true;
+	if (s->late && stream_sequential(s))
 		return true;
 	if (s->late)
 		return s->depth < table->limits.max_depth &&
@@ -109,7 +132,7 @@ static u64 plan_runs(const struct mmnf_table *table,
 		     u64 from, u64 nr, struct mmnf_plan *plan)
 {
 	struct mmnf_nest first = *nest;
-	u64 run = s->run + mmnf_nest_offset(nest, from);
+	u64 run = s->at.run + mmnf_nest_offset(nest, from);
 
 	mmnf_nest_advance(&first, from);
 	plan->nr_levels = mmnf_nest_levels(&first, plan->level);
@@ -130,7 +153,7 @@ static u64 fill_run(struct mmnf_table *table, const struct mmnf_stream *s,
 		    const struct mmnf_nest *nest, u64 runs, u64 from, u64 want,
 		    struct mmnf_plan *plan)
 {
-	u64 run = s->run + mmnf_nest_offset(nest, runs), got;
+	u64 run = s->at.run + mmnf_nest_offset(nest, runs), got;
 	u64 grains = run_grains(table, s, run);
 
 	if (from >= grains)
@@ -143,35 +166,43 @@ static u64 fill_run(struct mmnf_table *table, const struct mmnf_stream *s,
 static u64 stream_fill(struct mmnf_table *table, struct mmnf_stream *s,
 		       u64 want, struct mmnf_plan *plan)
 {
-	u64 frontier = (u64)s->in + s->ahead, runs, horizon, edge = 0, got;
-	u32 steps = run_steps(table, s);
+	u64 frontier = (u64)s->at.in + s->at.ahead, runs, horizon, edge = 0;
+	u32 steps = run_steps(table, s), rest;
 	struct mmnf_nest nest;
 
 	memset(plan, 0, sizeof(*plan));
 	if (stream_sequential(s))
-		return plan_part(table, s, s->run, frontier + 1, want, plan);
+		return plan_part(table, s, s->at.run, frontier + 1, want, plan);
 	if (stream_extend(table, s, &nest, &edge))
-		s->edge = edge;
+		s->at.edge = edge;
 	horizon = mmnf_nest_horizon(&nest);
 	runs = div64_u64(frontier, steps);
 	frontier -= runs * steps;
+	rest = steps - 1 - (u32)frontier;
 	if (runs > horizon)
 		return 0;
-	if (frontier + 1 < steps) {
-		got = fill_run(table, s, &nest, runs, frontier + 1, want, plan);
+	if (rest && (want < rest + steps || runs == horizon)) {
+		u64 got = fill_run(table, s, &nest, runs, frontier + 1, want,
+				   plan);
+
 		if (got)
 			return got;
 	}
-	if (++runs > horizon)
+	if (runs == horizon)
 		return 0;
-	if (want < steps)
-		return fill_run(table, s, &nest, runs, 0, want, plan);
-	want = div64_u64(want, steps);
+	if (want < rest + steps)
+		return fill_run(table, s, &nest, runs + 1, 0, want, plan);
+	/*
+	 * Whole runs, and with them the one whose rest is missing: what of it is
+	 * there costs a look.
+	 */
+	want = div64_u64(want - rest, steps);
 	if (horizon != U64_MAX)
-		want = min_of(want, horizon - runs + 1);
-	/* Steps up to there: those that the run before it did not need, too. */
-	return plan_runs(table, s, &nest, runs, want, plan) * steps +
-	       (plan->nr ? steps - 1 - frontier : 0);
+		want = min_of(want, horizon - runs);
+	if (!rest)
+		return plan_runs(table, s, &nest, runs + 1, want, plan) * steps;
+	want = plan_runs(table, s, &nest, runs, want + 1, plan);
+	return want ? rest + (want - 1) * steps : 0;
 }
 
 bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
@@ -181,8 +212,14 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 	u64 room = stream_room(table, s), target, got;
 
 	/* A consumer that waits already does not wait for half to be left. */
-	if (s->ahead > s->depth / 2 && !(deepens && s->late))
+	if (s->at.ahead > s->depth / 2 && !(deepens && s->late))
 		return false;
+	if (!s->planned && !s->dense)
+		s->depth = (u32)max_of(s->depth,
+				       wanted_depth(table, s, FIRST_DEPTH));
+	if (deepens && stream_sequential(s))
+		s->depth = (u32)max_of(s->depth,
+				       wanted_depth(table, s, 2ULL * s->at.in));
 	if (deepens)
 		s->depth = s->depth > U32_MAX / 2 ? U32_MAX : s->depth * 2;
 	/* A depth beyond what may be used would take long to come down. */
@@ -193,11 +230,13 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 	target = min_of(s->depth, room);
 	s->late = 0;
 	s->planned = true;
-	if (target <= s->ahead)
+	if (target <= s->at.ahead)
 		return false;
-	got = stream_fill(table, s, target - s->ahead, plan);
+	got = stream_fill(table, s, target - s->at.ahead, plan);
 	table->nr_planned += got;
-	s->ahead += (u32)got;
+	s->at.ahead += (u32)got;
+	s->touched.ahead += (u32)got;
+	s->touched.edge = s->at.edge ? s->at.edge + s->passed_runs : 0;
 	return got;
 }
 
@@ -205,7 +244,7 @@ void mmnf_stream_replan(const struct mmnf_table *table, struct mmnf_stream *s,
 			struct mmnf_plan *plan)
 {
 	memset(plan, 0, sizeof(*plan));
-	plan_runs(table, s, &s->nest, 0, (u64)s->ahead + 1, plan);
+	plan_runs(table, s, &s->at.nest, 0, (u64)s->at.ahead + 1, plan);
 }
 
 bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,

@@ -35,8 +35,14 @@
  * a walk when it comes again, whatever came between (after Leap: Al Maruf and
  * Chowdhury, "Effectively Prefetching Remote Memory with Leap", USENIX ATC 2020).
  *
+ * Where a fault makes resident grains around it accessible too, the touches there
+ * are not observed.  What was planned and lies there is passed at once; a touch
+ * that comes back to it, because its read was not done yet, is understood.
+ *
  * A dense run whose length is not known doubles its window with each plan, as
- * the kernel's own readahead does.
+ * the kernel's own readahead does, up to 1 MiB; beyond that only where the
+ * consumer had to wait.  Strides of less than two grains are dense: to skip a
+ * grain now and then costs more requests than it saves bytes.
  *
  * Nothing is planned while everything touched is resident: a walk starts to
  * plan with its first late or missed access.
@@ -61,8 +67,8 @@ enum mmnf_outcome {
  * @ip: where in the program; 0 if unknown
  * @pos: byte offset of the touch
  * @now_ns: when; any monotonic clock, 0 if unknown
- * @covered: grains after @pos's that became accessible without a further
- *	observation (fault-around); 0 if none
+ * @before, @after: grains around @pos's that became accessible with it, where
+ *	they were resident: touches there are not observed (fault-around)
  * @outcome: what was found there
  */
 struct mmnf_access {
@@ -70,7 +76,8 @@ struct mmnf_access {
 	u64 ip;
 	u64 pos;
 	u64 now_ns;
-	u32 covered;
+	u32 before;
+	u32 after;
 	enum mmnf_outcome outcome;
 };
 
@@ -94,28 +101,45 @@ struct mmnf_plan {
 	struct mmnf_level level[MMNF_NR_LEVELS];
 };
 
+/**
+ * struct mmnf_place - where on its walk a stream is
+ * @run: where the present run began; its record's start
+ * @last: position touched most recently
+ * @edge: steps to what only the geometry promised; 0: nothing
+ * @nest: of the starts of runs
+ * @in: grains from the run's first to the last touched
+ * @ahead: steps planned beyond the last touched
+ */
+struct mmnf_place {
+	u64 run;
+	u64 last;
+	u64 edge;
+	struct mmnf_nest nest;
+	u32 in;
+	u32 ahead;
+};
+
 /* A walk; all zero means free. */
 struct mmnf_stream {
 	u64 thread;
 	u64 ip;
 	u64 seen; /* table's clock then, for LRU; 0: free */
-	u64 run; /* where the present run began; its record's start */
-	u64 last; /* position touched most recently */
+	struct mmnf_place at; /* touched, or passed unobserved */
+	struct mmnf_place touched; /* if something was passed since */
+	bool passed;
+	u32 passed_runs;
 	u64 len; /* bytes of a run; 0: goes on */
-	u64 edge; /* steps to what only the geometry promised; 0: nothing */
 	u64 touched_ns; /* the last touch */
 	u64 ready_ns; /* when it was served */
 	u64 pace_ns; /* the consumer's time for a step; 0: unknown */
 	s64 gap; /* from the touch before to the last one */
 	s64 delta[MMNF_NR_DELTAS]; /* from run to run, recent ones, a ring */
 	u32 turn; /* the next one's place there */
-	struct mmnf_nest nest; /* of the starts of runs */
-	u32 alike; /* runs in a row of that length */
-	u32 in; /* grains from the run's first to the last touched */
+	u32 alike; /* runs in a row of one length */
 	u32 depth; /* steps */
-	u32 ahead; /* steps planned beyond the last touched */
 	u32 late; /* late or missed since the last plan */
-	u32 covered; /* of the last access */
+	u32 before; /* as in the last access, as seen from the present place */
+	u32 after;
 	u32 followed; /* steps since the walk was learned */
 	int dense; /* direction of the present run: 1, -1; 0: one touch */
 	bool missed; /* the last touch */
@@ -152,7 +176,7 @@ struct mmnf_limits {
  * @nr_used: of these: passed by their walk
  * @nr_wasted: of these: given up when the walk ended
  *
- * Law: nr_planned = nr_used + nr_wasted + sum of stream[].ahead.
+ * Law: nr_planned = nr_used + nr_wasted + sum of stream[].at.ahead.
  */
 struct mmnf_table {
 	u64 grain;
@@ -208,12 +232,14 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 
 /**
  * mmnf_resume() - the thread's last access was served after a wait
+ * @before, @after: as in struct mmnf_access, known only now
  *
  * Teaches the latency of the storage and the pace of the consumer.  To be called
  * after an access that was late or missed, where the caller gets to know; what
  * is never told is never waited for.
  */
-void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns);
+void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns, u32 before,
+		 u32 after);
 
 /**
  * mmnf_record_plan() - the rest of the record that a miss fell into
@@ -223,17 +249,13 @@ bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
 		      struct mmnf_plan *plan);
 
 /**
- * mmnf_table_sparse() - does the walk seen last touch single pages far apart?
- * @grains: neighbourhood that has to hold one touch only
+ * mmnf_table_alone() - is the walk seen last better off without fault-around?
+ * @grains: how many are mapped at once
+ *
+ * It is where that many grains hold one touch only, and while a row is being
+ * measured: what is mapped unasked is not observed.
  */
-static inline bool mmnf_table_sparse(const struct mmnf_table *table, u64 grains)
-{
-	const struct mmnf_stream *s = &table->stream[table->recent];
-	s64 jump = s->nest.level[0].jump;
-
-	return (s->nest.sure & 1) && !s->dense &&
-	       (u64)(jump < 0 ? -jump : jump) >= grains * table->grain;
-}
+bool mmnf_table_alone(const struct mmnf_table *table, u64 grains);
 
 /* Number of positions of a plan. */
 static inline u64 mmnf_plan_nr(const struct mmnf_plan *plan)

@@ -94,9 +94,52 @@ static inline bool stream_extend(const struct mmnf_table *table,
 				 const struct mmnf_stream *s,
 				 struct mmnf_nest *nest, u64 *edge)
 {
-	*nest = s->nest;
-	return !s->flat && mmnf_nest_extend(nest, &table->axes, s->run, edge);
+	*nest = s->at.nest;
+	return !s->flat &&
+	       mmnf_nest_extend(nest, &table->axes, s->at.run, edge);
 }
+
+/* Walks begun on the word of the geometry alone without one coming true. */
+#define MAX_GUESSES 4
+
+/**
+ * struct mmnf_step - what an access means for a stream
+ * @runs: runs that the walk goes on by; 0: stays in its run
+ * @in: grains from the start of the run then
+ * @run: where that run began
+ * @extended: the geometry's word was needed
+ * @back: to what was taken as passed, and was not
+ * @on_walk: false: not foreseen
+ */
+struct mmnf_step {
+	u64 runs;
+	u32 in;
+	u64 run;
+	bool extended;
+	bool back;
+	bool on_walk;
+};
+
+/* What was planned ahead is not wanted any more. */
+void mmnf_stream_give_up(struct mmnf_table *table, struct mmnf_stream *s);
+
+/* What was passed was not touched: back to the last touch. */
+void mmnf_stream_go_back(struct mmnf_table *table, struct mmnf_stream *s);
+
+/* Go on by a step that was foreseen.  Return: its length in steps. */
+u64 mmnf_stream_follow(struct mmnf_table *table, struct mmnf_stream *s,
+		       const struct mmnf_step *step);
+
+/* The walk did not go where it was foreseen: what to foresee now? */
+void mmnf_stream_learn(struct mmnf_table *table, struct mmnf_stream *s,
+		       u64 record);
+
+/*
+ * Grains around the last touch became accessible: what was planned there, in the
+ * order of the walk, will not be observed.
+ */
+void mmnf_stream_pass(struct mmnf_table *table, struct mmnf_stream *s,
+		      u32 before, u32 after);
 
 /**
  * mmnf_stream_plan() - fill what is planned ahead of a stream up to its depth

@@ -84,7 +84,8 @@ TEST(laws_hold_for_any_walk)
 				.thread = k->thread,
 				.ip = k->ip + (rnd() % 8 == 0),
 				.pos = k->pos,
-				.covered = covers[rnd() % 8],
+				.before = covers[rnd() % 8],
+				.after = covers[rnd() % 8],
 				.outcome = (enum mmnf_outcome)(rnd() % 3),
 			};
 

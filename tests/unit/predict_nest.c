@@ -5,7 +5,7 @@
  */
 #include "predict_check.h"
 
-TEST(every_case_of_the_table)
+static void walk_all(bool around)
 {
 	struct mmnf_case_run *run = calloc(1, sizeof(*run));
 	unsigned int i;
@@ -18,7 +18,7 @@ TEST(every_case_of_the_table)
 		const struct mmnf_case *c = &mmnf_cases[i];
 
 		ASSERT_LE(c->bytes, MMNF_CASE_PAGES * CASE_PAGE);
-		mmnf_case_walk(run, c);
+		mmnf_case_walk(run, c, around);
 		EXPECT_STREQ(run->law, "");
 		if (getenv("VERBOSE") || run->nr_misses > c->max_misses ||
 		    run->nr_wasted > c->max_wasted) {
@@ -37,6 +37,16 @@ TEST(every_case_of_the_table)
 	}
 	free(run->pages);
 	free(run);
+}
+
+TEST(every_page_faults)
+{
+	walk_all(false);
+}
+
+TEST(faults_map_pages_around)
+{
+	walk_all(true);
 }
 
 TEST_MAIN
