@@ -132,6 +132,8 @@ struct mmnf_create_opts {
 	const void *fill; /* one element; NULL: zero */
 	const uint64_t *tile; /* elements of a tile along each axis: the field
 			       * is stored in tiles; NULL: in C order */
+	uint32_t checksums; /* 1: keep a CRC32C of each tile */
+	uint32_t reserved;
 };
 
 struct mmnf_open_opts {
@@ -270,9 +272,19 @@ MMNF_API ssize_t mmnf_batch_get(struct mmnf_field *field, const uint64_t *index,
  *
  * Segments appear when first written.  Written data is in the page cache: call
  * mmnf_field_sync() to make it durable.  A failed write leaves a part of the
- * box written, the rest as it was.
+ * box written, the rest as it was.  A writer that dies leaves old, new or fill in
+ * each element.
  *
- * Return: bytes written, -EBADF (opened read-only), -ERANGE, -EINVAL, -ENOSPC...
+ * Fields in tiles: a tile that was not there is seen by other handles and by
+ * pointers once this handle is synced or closed, by mmnf_get() at once; only
+ * mmnf_field_sync() tells whether that worked.
+ *
+ * One writer per region: while one handle writes, another that writes the same
+ * bytes gets -EBUSY.  In tiles a handle owns what it has written until it is
+ * synced.
+ *
+ * Return: bytes written, -EBADF (opened read-only), -ERANGE, -EINVAL, -EBUSY,
+ * -ENOSPC...
  */
 MMNF_API ssize_t mmnf_write(struct mmnf_field *field,
 			    const struct mmnf_box *box, const void *src,
@@ -283,6 +295,51 @@ MMNF_API ssize_t mmnf_write(struct mmnf_field *field,
  * Return: 0 or -errno.
  */
 MMNF_API int mmnf_field_sync(struct mmnf_field *field);
+
+/**
+ * mmnf_field_resize() - more elements along axis 0
+ * @extent: at least the present one
+ *
+ * The new elements are fill; segments that are there are not touched.  Other
+ * handles see it when they are opened again.  No other call may use the handle
+ * meanwhile.
+ *
+ * Return: 0, -EINVAL (@extent is smaller), -EOVERFLOW, -EBADF (read-only, or not
+ * a Zarr array), errors of storage.
+ */
+MMNF_API int mmnf_field_resize(struct mmnf_field *field, uint64_t extent);
+
+struct mmnf_verify_opts {
+	size_t size;
+	uint32_t repair; /* 1: write the checksum of an index anew where a
+			  * writer died before it did */
+	uint32_t reserved;
+	void (*found)(void *arg, const char *text); /* a line per finding */
+	void (*progress)(void *arg, uint64_t done, uint64_t total);
+	void *arg;
+};
+
+struct mmnf_verify_result {
+	size_t size; /* set by the caller */
+	uint64_t nr_segments; /* there are */
+	uint64_t nr_tiles; /* there are, in fields with tiles */
+	uint64_t nr_checked; /* of them by their checksum */
+	uint64_t nr_bad; /* findings that were not repaired */
+	uint64_t nr_repaired;
+};
+
+/**
+ * mmnf_field_verify() - look at everything a field has on disk
+ * @opts: NULL for defaults
+ *
+ * Lengths of segments, indexes of tiles and their checksums, and of tiles those
+ * that were created with checksums.  Reads all of the latter.
+ *
+ * Return: 0, whatever was found; -EINVAL, -EBADF (repair and read-only).
+ */
+MMNF_API int mmnf_field_verify(struct mmnf_field *field,
+			       const struct mmnf_verify_opts *opts,
+			       struct mmnf_verify_result *result);
 
 /**
  * mmnf_prefetch() - start reading a box, do not wait

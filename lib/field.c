@@ -46,16 +46,23 @@ MMNF_EXPORT int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
 						    mmnf_dtype_bytes(dtype)) ?
 					  SEGMENT_DEFAULT_FILLED :
 					  SEGMENT_DEFAULT;
-	if (o.tile)
-		return mmnf_error(EOPNOTSUPP, "tile: expected NULL");
+	if (o.checksums > 1 || (o.checksums && !o.tile))
+		return mmnf_error(
+			EINVAL,
+			"mmnf_create_opts: checksums: expected 0, or 1 with a tile");
 	err = mmnf_geometry_cut(dtype, ndim, shape, o.tile, o.segment_bytes,
 				chunk);
 	if (!err)
 		err = mmnf_geometry_init(&g, dtype, ndim, shape, chunk, o.tile);
 	if (err)
 		return err;
+	if (o.tile)
+		mmnf_geometry_index(&g, false, true);
+	if (o.checksums && g.tile_bytes < 4)
+		return mmnf_error(
+			EINVAL, "checksums: expected tiles of 4 bytes or more");
 	mmnf_geometry_set_fill(&g, o.fill);
-	return mmnf_zarr_write(path, &g);
+	return mmnf_zarr_write(path, &g, o.checksums);
 }
 
 static void fill_view(struct mmnf_field *field)
@@ -80,6 +87,20 @@ static void fill_view(struct mmnf_field *field)
 	}
 }
 
+static int open_checks(struct mmnf_field *field)
+{
+	struct mmnf_store *store = &field->store;
+	int flags = field->writable ? O_RDWR | O_CREAT : O_RDONLY;
+
+	if (!store->checksums)
+		return 0;
+	store->checks =
+		openat(store->dir, MMNF_CHECKS_NAME, flags | O_CLOEXEC, 0666);
+	if (store->checks < 0 && field->writable)
+		return mmnf_error_system(errno, MMNF_CHECKS_NAME);
+	return 0;
+}
+
 /* A folder is a Zarr array; whatever else it is, is told by its content. */
 static int open_zarr(struct mmnf_field *field, const char *path)
 {
@@ -94,7 +115,7 @@ static int open_zarr(struct mmnf_field *field, const char *path)
 	if (!err && field->writable &&
 	    faccessat(store->dir, ".", W_OK, AT_EACCESS))
 		err = mmnf_error_system(errno, "%s: opening for writing", path);
-	return err;
+	return err ? err : open_checks(field);
 }
 
 static int open_plain(struct mmnf_field *field, const char *path)
@@ -156,7 +177,7 @@ static struct mmnf_field *new_field(const struct mmnf_open_opts *opts)
 	pthread_mutex_init(&field->segments.lock, NULL);
 	pthread_mutex_init(&field->pool.lock, NULL);
 	field->windows.pattern = -1;
-	field->store.dir = field->store.file = -1;
+	field->store.dir = field->store.file = field->store.checks = -1;
 	field->writable = opts->writable;
 	field->prefetch_off = opts->prefetch_off;
 	return field;
@@ -241,6 +262,8 @@ MMNF_EXPORT void mmnf_field_close(struct mmnf_field *field)
 		close(field->store.dir);
 	if (field->store.file >= 0)
 		close(field->store.file);
+	if (field->store.checks >= 0)
+		close(field->store.checks);
 	free(field->store.name);
 	free(field->walk);
 	free(field);
@@ -276,6 +299,25 @@ MMNF_EXPORT int mmnf_field_info(const struct mmnf_field *field,
 	snprintf(info.format, sizeof(info.format), "%s", field->store.format);
 	memcpy(out, &info, info.size);
 	return 0;
+}
+
+MMNF_EXPORT int mmnf_field_resize(struct mmnf_field *field, uint64_t extent)
+{
+	int err;
+
+	mmnf_error_enter("mmnf_field_resize");
+	if (!field->writable || field->store.dir < 0)
+		return mmnf_error(
+			EBADF,
+			"expected a Zarr array that is open with writable = 1");
+	if (extent == field->store.geometry.shape[0])
+		return 0;
+	err = mmnf_geometry_grow(&field->store.geometry, extent);
+	if (!err)
+		err = mmnf_zarr_resize(&field->store, extent);
+	if (!err)
+		fill_view(field);
+	return err;
 }
 
 MMNF_EXPORT int mmnf_field_sync(struct mmnf_field *field)

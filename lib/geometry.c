@@ -179,6 +179,31 @@ int mmnf_geometry_init(struct mmnf_geometry *g, enum mmnf_dtype dtype,
 	return 0;
 }
 
+void mmnf_geometry_transpose(struct mmnf_geometry *g, const u32 *axis)
+{
+	u64 bytes = g->element_bytes;
+	u32 k;
+
+	for (k = g->ndim; k-- > 0;) {
+		g->stride_bytes[axis[k]] = (s64)bytes;
+		bytes *= g->tile[axis[k]];
+	}
+	sort_axes(g);
+	set_record(g);
+}
+
+void mmnf_geometry_index(struct mmnf_geometry *g, bool first, bool crc)
+{
+	/* count_segments() has left room for the four bytes. */
+	if (crc)
+		g->index_bytes += 4;
+	g->index_first = first;
+	if (!first)
+		return;
+	g->data_offset = g->index_bytes;
+	g->segment_bytes += g->index_bytes;
+}
+
 /* How far the elements reach before and behind the first one, in bytes. */
 static bool reach(const struct mmnf_geometry *g, u64 *below, u64 *above)
 {
@@ -297,7 +322,6 @@ int mmnf_geometry_grow(struct mmnf_geometry *g, u64 extent)
 {
 	struct mmnf_geometry next;
 	u64 shape[MMNF_NDIM_MAX];
-	u8 fill[8];
 	int err;
 
 	memcpy(shape, g->shape, sizeof(shape));
@@ -311,12 +335,10 @@ int mmnf_geometry_grow(struct mmnf_geometry *g, u64 extent)
 				 g->indexed ? g->tile : NULL);
 	if (err)
 		return err;
-	memcpy(fill, g->fill, sizeof(fill));
-	next.data_offset = g->data_offset;
-	next.segment_bytes = g->segment_bytes;
-	next.index_bytes = g->index_bytes;
-	*g = next;
-	mmnf_geometry_set_fill(g, fill);
+	g->shape[0] = extent;
+	g->grid[0] = next.grid[0];
+	g->total_bytes = next.total_bytes;
+	g->nr_segments = next.nr_segments;
 	return 0;
 }
 

@@ -64,6 +64,11 @@ int mmnf_dtype_from_zarr(const char *name); /* or -EINVAL, no text */
 int mmnf_dtype_of(const char *name); /* "f32"; the same */
 bool mmnf_dtype_is_float(enum mmnf_dtype dtype);
 
+/* ---- crc32c.c */
+
+/* Goes on from crc; 0 begins. */
+u32 mmnf_crc32c(u32 crc, const void *data, u64 bytes);
+
 /* ---- geometry.c */
 
 /**
@@ -135,6 +140,18 @@ int mmnf_geometry_init_file(struct mmnf_geometry *g, enum mmnf_dtype dtype,
 int mmnf_geometry_cut(enum mmnf_dtype dtype, unsigned int ndim,
 		      const u64 *shape, const u64 *tile, u64 segment_bytes,
 		      u64 *chunk);
+
+/* In a tile, axis axis[k] is the k-th slowest. */
+void mmnf_geometry_transpose(struct mmnf_geometry *g, const u32 *axis);
+
+/* Where the index of a segment is, and whether a CRC32C follows it. */
+void mmnf_geometry_index(struct mmnf_geometry *g, bool first, bool crc);
+
+/* Of a segment's file that has every tile at its nominal place. */
+static inline u64 mmnf_geometry_file_bytes(const struct mmnf_geometry *g)
+{
+	return g->segment_bytes + (g->index_first ? 0 : g->index_bytes);
+}
 
 /* More elements along axis 0. */
 int mmnf_geometry_grow(struct mmnf_geometry *g, u64 extent);
@@ -242,22 +259,31 @@ void mmnf_runs_skip_segment(struct mmnf_runs *it);
  * @format: "zarr", or that of a plain file
  * @dir: the folder of a Zarr array, or -1
  * @file: the file with the data of a plain file, or -1
+ * @checks: the file of checksums, or -1
  * @name: of that in messages
  * @v2_keys: names of segments have no leading "c"
+ * @checksums: of tiles are kept in the file MMNF_CHECKS_NAME
  */
 struct mmnf_store {
 	struct mmnf_geometry geometry;
 	const char *format;
-	int dir, file;
+	int dir, file, checks;
 	char *name;
-	bool v2_keys;
+	bool v2_keys, checksums;
 	char separator;
 };
 
+#define MMNF_CHECKS_NAME "tiles.crc32c"
+
 int mmnf_zarr_parse(struct mmnf_store *out, const char *text, size_t len);
 int mmnf_zarr_read(struct mmnf_store *out, const char *path);
-char *mmnf_zarr_print(const struct mmnf_geometry *g); /* malloc; NULL: text */
-int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g);
+/* malloc; NULL: text */
+char *mmnf_zarr_print(const struct mmnf_geometry *g, bool checksums);
+int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g,
+		    bool checksums);
+
+/* Changes the first extent of the manifest, and nothing else in it. */
+int mmnf_zarr_resize(const struct mmnf_store *store, u64 extent);
 
 #define MMNF_KEY_MAX (MMNF_NDIM_MAX * 21 + 2)
 void mmnf_zarr_key(const struct mmnf_store *store, u64 segment, char *key);
@@ -277,6 +303,8 @@ int mmnf_copy(struct mmnf_field *dst, const u64 *dst_at, struct mmnf_field *src,
 
 /* ---- segment.c */
 
+struct mmnf_shard;
+
 /**
  * struct mmnf_segment - an open segment file
  * @id: differs from every other open of the field, so from that of a file that
@@ -284,12 +312,14 @@ int mmnf_copy(struct mmnf_field *dst, const u64 *dst_at, struct mmnf_field *src,
  * @file_bytes: length when it was opened
  * @refs: users; 0: may be closed
  * @direct_fd: see mmnf_segment_direct(); -1 until then
+ * @shard: of its index; NULL: it has none
  */
 struct mmnf_segment {
 	u64 id, number, stamp, file_bytes;
 	u32 refs;
 	int fd, direct_fd;
 	bool cached, dirty, created;
+	struct mmnf_shard *shard;
 };
 
 #define MMNF_SEGMENTS_OPEN 64
@@ -318,6 +348,9 @@ int mmnf_segment_sync(struct mmnf_field *field);
  */
 int mmnf_segment_place(struct mmnf_field *field, struct mmnf_segment *s,
 		       struct mmnf_run *run);
+
+/* It is not the file of its number any more: the next get opens that. */
+void mmnf_segment_forget(struct mmnf_field *field, struct mmnf_segment *s);
 
 /* What a segment is called in messages; name has MMNF_KEY_MAX bytes. */
 void mmnf_segment_name(const struct mmnf_field *field, u64 number, char *name);
@@ -463,6 +496,14 @@ int mmnf_shard_wrong(struct mmnf_field *field, u64 segment, u64 nominal);
 /* mmnf_get() without its mmnf_error_enter(). */
 ssize_t mmnf_get_box(struct mmnf_field *field, const struct mmnf_box *box,
 		     void *dst, size_t dst_bytes);
+
+/* ---- lock.c */
+
+/* -EBUSY if another handle has any of it; the range becomes this handle's. */
+int mmnf_lock(struct mmnf_field *field, const struct mmnf_segment *s, u64 start,
+	      u64 bytes);
+void mmnf_lock_wait(const struct mmnf_segment *s, u64 start, u64 bytes);
+void mmnf_unlock(const struct mmnf_segment *s, u64 start, u64 bytes);
 
 /* ---- write.c */
 

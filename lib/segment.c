@@ -19,7 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "shard.h"
 
 #define FILL_CHUNK (1 << 20)
 
@@ -67,7 +67,8 @@ static int make_dirs(int dir, char *key)
 
 static int create_file(struct mmnf_field *field, char *key)
 {
-	u64 bytes = mmnf_field_geometry(field)->segment_bytes;
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 bytes = mmnf_geometry_file_bytes(g);
 	static u32 serial;
 	char temp[MMNF_KEY_MAX + 48];
 	int fd, err;
@@ -82,7 +83,9 @@ static int create_file(struct mmnf_field *field, char *key)
 	if (fd < 0)
 		return mmnf_error_system(errno, "segment %s", key);
 	err = ftruncate(fd, (off_t)bytes) ? -errno : 0;
-	if (!err && !mmnf_field_geometry(field)->fill_is_zero)
+	if (!err && g->indexed)
+		err = mmnf_shard_init(g, fd);
+	else if (!err && !g->fill_is_zero)
 		err = fill_file(field, fd);
 	/* Unlike a rename, a link does not replace what another has made. */
 	if (!err && linkat(field->store.dir, temp, field->store.dir, key, 0) &&
@@ -158,6 +161,9 @@ static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
 
 	if (!s->dirty)
 		return 0;
+	err = mmnf_shard_flush(field, s);
+	if (err)
+		return err;
 	if (fdatasync(s->fd))
 		return -errno;
 	if (s->created) {
@@ -180,11 +186,12 @@ static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
 	return 0;
 }
 
-static void close_files(struct mmnf_segment *s)
+static void discard(struct mmnf_segment *s)
 {
 	close(s->fd);
 	if (s->direct_fd >= 0 && s->direct_fd != s->fd)
 		close(s->direct_fd);
+	mmnf_shard_free(s->shard);
 	free(s);
 }
 
@@ -194,7 +201,7 @@ static void release(struct mmnf_field *field, struct mmnf_segment *s)
 
 	if (err)
 		field->segments.lost_error = err;
-	close_files(s);
+	discard(s);
 }
 
 int mmnf_segment_direct(struct mmnf_field *field, struct mmnf_segment *s)
@@ -239,6 +246,24 @@ static void keep(struct mmnf_field *field, struct mmnf_segment *s)
 	s->cached = true;
 }
 
+/* Takes fd over, also where there is no memory. */
+static struct mmnf_segment *new_segment(struct mmnf_field *field, int fd)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	struct mmnf_segment *s = calloc(1, sizeof(*s));
+
+	if (s && g->indexed)
+		s->shard = mmnf_shard_new(g);
+	if (!s || (g->indexed && !s->shard)) {
+		free(s);
+		close(fd);
+		return NULL;
+	}
+	s->fd = fd;
+	s->direct_fd = -1;
+	return s;
+}
+
 int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 		     struct mmnf_segment **out)
 {
@@ -268,11 +293,9 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 					key);
 		}
 		if (fd >= 0)
-			s = calloc(1, sizeof(*s));
-		if (fd >= 0 && !s) {
-			close(fd);
+			s = new_segment(field, fd);
+		if (fd >= 0 && !s)
 			fd = mmnf_error(ENOMEM, "segment %s: no memory", key);
-		}
 		if (!s) {
 			pthread_mutex_unlock(&all->lock);
 			return fd;
@@ -280,8 +303,6 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 		s->id = ++all->nr_opened;
 		s->number = number;
 		s->file_bytes = bytes;
-		s->fd = fd;
-		s->direct_fd = -1;
 		s->created = s->dirty = created;
 		keep(field, s);
 	}
@@ -305,6 +326,19 @@ void mmnf_segment_name(const struct mmnf_field *field, u64 number, char *name)
 		mmnf_zarr_key(&field->store, number, name);
 	else
 		snprintf(name, MMNF_KEY_MAX, "%s", field->store.name);
+}
+
+void mmnf_segment_forget(struct mmnf_field *field, struct mmnf_segment *s)
+{
+	struct mmnf_segments *all = &field->segments;
+	u32 i;
+
+	pthread_mutex_lock(&all->lock);
+	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++)
+		if (all->open[i] == s)
+			all->open[i] = NULL;
+	s->cached = false;
+	pthread_mutex_unlock(&all->lock);
 }
 
 void mmnf_segment_put(struct mmnf_field *field, struct mmnf_segment *s)
@@ -340,7 +374,9 @@ void mmnf_segment_close_all(struct mmnf_field *field)
 	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++) {
 		struct mmnf_segment *s = field->segments.open[i];
 
-		if (s)
-			close_files(s);
+		if (!s)
+			continue;
+		mmnf_shard_flush(field, s);
+		discard(s);
 	}
 }

@@ -43,8 +43,7 @@ static u64 mapped_bytes(const struct mmnf_field *field)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 
-	return round_up_u64(g->segment_bytes + g->index_bytes,
-			    mmnf_page_bytes());
+	return round_up_u64(mmnf_geometry_file_bytes(g), mmnf_page_bytes());
 }
 
 int mmnf_window_init(struct mmnf_field *field, u32 max_windows)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cache.h"
+#include "shard.h"
 
 #define RUN_BYTES (1ULL << 20)
 
@@ -30,8 +31,8 @@ static int write_all(struct mmnf_segment *s, const char *from, u64 bytes,
 }
 
 /* Even a write that failed has changed some of it. */
-static int write_run(struct mmnf_field *field, struct mmnf_segment *s,
-		     const struct mmnf_run *run, const char *src, char *scratch)
+static int put_run(struct mmnf_field *field, struct mmnf_segment *s,
+		   const struct mmnf_run *run, const char *src, char *scratch)
 {
 	const char *from = run->unit ? scratch : src + run->dst;
 	int err;
@@ -41,6 +42,73 @@ static int write_run(struct mmnf_field *field, struct mmnf_segment *s,
 	err = write_all(s, from, run->bytes, run->offset);
 	mmnf_cache_forget(field, run->segment, run->offset, run->bytes);
 	return err;
+}
+
+static int write_linear(struct mmnf_field *field, struct mmnf_segment *s,
+			const struct mmnf_run *run, const char *src,
+			char *scratch)
+{
+	int err = mmnf_lock(field, s, run->offset, run->bytes);
+
+	if (err)
+		return err;
+	err = put_run(field, s, run, src, scratch);
+	mmnf_unlock(s, run->offset, run->bytes);
+	return err;
+}
+
+/* MMNF_SHARD_STALE: with another segment file the same again. */
+static int write_tiled(struct mmnf_field *field, struct mmnf_segment *s,
+		       struct mmnf_run *run, const char *src, char *scratch)
+{
+	struct mmnf_shard *shard = s->shard;
+	int err = MMNF_SHARD_STALE;
+
+	pthread_rwlock_rdlock(&shard->turn);
+	if (!shard->stale)
+		err = mmnf_shard_begin(field, s, run);
+	if (!err)
+		err = put_run(field, s, run, src, scratch);
+	pthread_rwlock_unlock(&shard->turn);
+	if (err != MMNF_SHARD_REPLACE)
+		return err;
+	err = 0;
+	pthread_rwlock_wrlock(&shard->turn);
+	if (!shard->stale)
+		err = mmnf_shard_replace(field, s);
+	pthread_rwlock_unlock(&shard->turn);
+	return err ? err : MMNF_SHARD_STALE;
+}
+
+static int write_run(struct mmnf_field *field, struct mmnf_segment **s,
+		     struct mmnf_run *run, const char *src, char *scratch)
+{
+	int err = 0;
+
+	if (*s && (*s)->number != run->segment) {
+		mmnf_segment_put(field, *s);
+		*s = NULL;
+	}
+	for (;;) {
+		if (!*s)
+			err = mmnf_segment_get(field, run->segment, true, s);
+		if (err) {
+			*s = NULL;
+			return err;
+		}
+		if (!(*s)->shard)
+			return write_linear(field, *s, run, src, scratch);
+		err = write_tiled(field, *s, run, src, scratch);
+		if (err != MMNF_SHARD_STALE)
+			return err;
+		mmnf_segment_forget(field, *s);
+		mmnf_cache_forget(field, run->segment, 0, (*s)->file_bytes);
+		mmnf_segment_put(field, *s);
+		*s = NULL;
+		err = mmnf_window_refresh(field, run->segment, true);
+		if (err)
+			return err;
+	}
 }
 
 int mmnf_write_box(struct mmnf_field *field, const struct mmnf_box *normal,
@@ -56,16 +124,8 @@ int mmnf_write_box(struct mmnf_field *field, const struct mmnf_box *normal,
 		return mmnf_error(ENOMEM, "no memory");
 	mmnf_runs_init_mode(&it, mmnf_field_geometry(field), normal, RUN_BYTES,
 			    MMNF_RUNS_WRITE);
-	while (!err && mmnf_runs_next(&it, &run)) {
-		if (s && s->number != run.segment) {
-			mmnf_segment_put(field, s);
-			s = NULL;
-		}
-		if (!s)
-			err = mmnf_segment_get(field, run.segment, true, &s);
-		if (!err)
-			err = write_run(field, s, &run, src, scratch);
-	}
+	while (!err && mmnf_runs_next(&it, &run))
+		err = write_run(field, &s, &run, src, scratch);
 	if (s)
 		mmnf_segment_put(field, s);
 	free(scratch);

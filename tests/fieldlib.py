@@ -21,7 +21,8 @@ import library  # noqa: E402
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "i8", 8: "u8",
          9: "f2", 11: "f4", 12: "f8"}
 BF16 = 10
-NR_BOXES = 40
+MMAP = library.ENGINES["mmap"]
+NR_BOXES = 20
 
 lib = library.load(os.environ["MMNF_LIB"])
 lib.mmnf_write.argtypes = [c.c_void_p] * 3 + [c.c_size_t]
@@ -35,7 +36,8 @@ lib.mmnf_export.restype = c.c_ssize_t
 
 
 class CreateOpts(c.Structure):
-    _fields_ = [("size", c.c_size_t), ("segment_bytes", c.c_uint64), ("fill", c.c_void_p)]
+    _fields_ = [("size", c.c_size_t), ("segment_bytes", c.c_uint64), ("fill", c.c_void_p),
+                ("tile", c.c_void_p), ("checksums", c.c_uint32), ("reserved", c.c_uint32)]
 
 
 def check(result):
@@ -53,9 +55,11 @@ def elements(dtype, shape):
     return mixed.astype(dtype).reshape(shape)
 
 
-def create(path, number, shape, segment_bytes=0, fill=None):
+def create(path, number, shape, segment_bytes=0, fill=None, tile=None, checksums=False):
+    tile = library.axes(tile) if tile else None
     opts = CreateOpts(c.sizeof(CreateOpts), segment_bytes,
-                      fill.ctypes.data if fill is not None else None)
+                      fill.ctypes.data if fill is not None else None,
+                      c.cast(tile, c.c_void_p) if tile else None, int(checksums), 0)
     check(lib.mmnf_field_create(path.encode(), number, len(shape), library.axes(shape),
                                 c.byref(opts)))
 
@@ -63,7 +67,7 @@ def create(path, number, shape, segment_bytes=0, fill=None):
 class Field(library.Field):
     """An open field of any type."""
 
-    def __init__(self, path, dtype, writable=False, engine=library.ENGINES["mmap"]):
+    def __init__(self, path, dtype, writable=False, engine=MMAP):
         opts = library.OpenOpts(c.sizeof(library.OpenOpts), engine, int(writable), 0, 0)
         self.handle = c.c_void_p()
         check(lib.mmnf_field_open(c.byref(self.handle), path.encode(), c.byref(opts)))

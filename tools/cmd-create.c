@@ -56,6 +56,7 @@ int layout_options(const struct options *o, unsigned int ndim,
 	    !parse_u64(o->segment_bytes, &opts->segment_bytes))
 		return usage_error(o, "--segment-bytes %s: expected a number",
 				   o->segment_bytes);
+	opts->checksums = o->checksums;
 	if (!o->tile)
 		return 0;
 	if (parse_list(o->tile, tile, MMNF_NDIM_MAX) != (int)ndim)

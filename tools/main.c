@@ -15,13 +15,16 @@ static const struct {
 	const char *args, *help;
 } commands[] = {
 	{ "create", cmd_create, 1, 1,
-	  "FIELD --shape N,N,... --dtype T [--tile N,N,...] [--segment-bytes N] [--fill V]",
+	  "FIELD --shape N,N,... --dtype T [--tile N,N,... [--checksums]] [--segment-bytes N] [--fill V]",
 	  "make an empty field" },
 	{ "import", cmd_import, 2, 2,
-	  "SRC FIELD [--at i,j,...] [--tile N,N,...]",
+	  "SRC FIELD [--at i,j,...] [--tile N,N,... [--checksums]]",
 	  "copy a file or field into a field, made if it is not there" },
 	{ "export", cmd_export, 2, 2, "FIELD FILE [--box BOX] [--format F]",
 	  "copy a box into a .npy, .safetensors, .nrrd, .nii, .fbin or raw file" },
+	{ "verify", cmd_verify, 1, 1, "FIELD [--repair]",
+	  "check lengths, indexes and checksums on disk" },
+	{ "resize", cmd_resize, 2, 2, "FIELD N", "make axis 0 longer" },
 	{ "info", cmd_info, 1, 1, "FIELD [--disk]", "shape, sizes, engine" },
 	{ "get", cmd_get, 1, 2, "FIELD i,j,...|BOX [--out FILE]",
 	  "print elements, or write them as raw or .npy" },
@@ -118,8 +121,10 @@ static const struct {
 	{                                              \
 		name, offsetof(struct options, member) \
 	}
+	FLAG("checksums", checksums),
 	FLAG("disk", disk),
 	FLAG("json", json),
+	FLAG("repair", repair),
 #undef FLAG
 };
 

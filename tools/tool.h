@@ -34,6 +34,8 @@ struct options {
 	const char *engine, *prefetch; /* where a field is opened */
 	const char *generate, *model, *predictors, *timeline; /* predict */
 	bool disk; /* info */
+	bool checksums; /* create, import */
+	bool repair; /* verify */
 	int nr_args;
 	char **args;
 };
@@ -41,6 +43,8 @@ struct options {
 int cmd_create(const struct options *o);
 int cmd_import(const struct options *o);
 int cmd_export(const struct options *o);
+int cmd_verify(const struct options *o);
+int cmd_resize(const struct options *o);
 int cmd_info(const struct options *o);
 int cmd_get(const struct options *o);
 int cmd_gather(const struct options *o);
@@ -76,7 +80,7 @@ const char *parse_box(const char *text, const struct mmnf_field_info *info,
 		      struct mmnf_box *box);
 uint64_t box_elements(const struct mmnf_box *box, unsigned int ndim);
 
-/* --segment-bytes and --tile, kept in tile; 0 or an exit status. */
+/* --segment-bytes, --checksums and --tile, kept in tile; 0 or an exit status. */
 int layout_options(const struct options *o, unsigned int ndim,
 		   struct mmnf_create_opts *opts, uint64_t *tile);
 

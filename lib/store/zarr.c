@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "store/zarr-codec.h"
 #include "store/zarr-fill.h"
 
 #define MANIFEST_MAX (1 << 20)
@@ -31,8 +32,8 @@ static const char *show(const json_t *v, char *buf, size_t len)
 	return buf;
 }
 
-static int wrong(int err, const char *key, const json_t *v,
-		 const char *expected)
+int mmnf_zarr_wrong(int err, const char *key, const json_t *v,
+		    const char *expected)
 {
 	char buf[96];
 
@@ -40,82 +41,46 @@ static int wrong(int err, const char *key, const json_t *v,
 			  show(v, buf, sizeof(buf)), expected);
 }
 
-static int parse_extents(const char *key, const json_t *v, u64 *out, u32 *ndim)
+int mmnf_zarr_extents(const char *key, const json_t *v, u64 *out, u32 *ndim)
 {
 	char name[32];
 	size_t i, n = json_array_size(v);
 
 	if (!json_is_array(v) || n < 1 || n > MMNF_NDIM_MAX)
-		return wrong(EINVAL, key, v, "a list of 1 to 8 integers");
+		return mmnf_zarr_wrong(EINVAL, key, v,
+				       "a list of 1 to 8 integers");
 	for (i = 0; i < n; i++) {
 		const json_t *e = json_array_get(v, i);
 
 		snprintf(name, sizeof(name), "%s[%zu]", key, i);
 		if (!json_is_integer(e) || json_integer_value(e) < 1)
-			return wrong(EINVAL, name, e,
-				     "an integer from 1 to 2^63 - 1");
+			return mmnf_zarr_wrong(EINVAL, name, e,
+					       "an integer from 1 to 2^63 - 1");
 		out[i] = (u64)json_integer_value(e);
 	}
 	*ndim = (u32)n;
 	return 0;
 }
 
-/* Extensions are objects with a name, or, where nothing is set, the name. */
-static const char *extension_name(const json_t *v)
+const char *mmnf_zarr_name(const json_t *v)
 {
 	if (json_is_string(v))
 		return json_string_value(v);
 	return json_string_value(json_object_get(v, "name"));
 }
 
-static int parse_codecs(const json_t *v, u32 element_bytes)
-{
-	const json_t *codec = json_array_get(v, 0), *endian;
-	const char *name;
-	size_t i;
-
-	if (!json_is_array(v) || !json_array_size(v))
-		return wrong(EINVAL, "codecs", v, "a list with codec bytes");
-	for (i = 0; i < json_array_size(v); i++) {
-		const json_t *c = json_array_get(v, i);
-
-		name = extension_name(c);
-		if (!name)
-			return wrong(EINVAL, "codecs", v,
-				     "objects with a name");
-		if (i || strcmp(name, "bytes"))
-			return wrong(EOPNOTSUPP, "codecs", v,
-				     "codec bytes alone (uncompressed chunks)");
-	}
-	endian = json_object_get(json_object_get(codec, "configuration"),
-				 "endian");
-	if (!endian && element_bytes == 1)
-		return 0;
-	if (!json_is_string(endian))
-		return wrong(EINVAL, "codecs[0].configuration.endian", endian,
-			     "\"little\"");
-	if (!strcmp(json_string_value(endian), "little") ||
-	    (element_bytes == 1 && !strcmp(json_string_value(endian), "big")))
-		return 0;
-	if (!strcmp(json_string_value(endian), "big"))
-		return wrong(EOPNOTSUPP, "codecs[0].configuration.endian",
-			     endian, "\"little\"");
-	return wrong(EINVAL, "codecs[0].configuration.endian", endian,
-		     "\"little\"");
-}
-
 static int parse_keys(struct mmnf_store *out, const json_t *v)
 {
-	const char *name = extension_name(v);
+	const char *name = mmnf_zarr_name(v);
 	const json_t *separator;
 	const char *s;
 
 	if (!name)
-		return wrong(EINVAL, "chunk_key_encoding", v,
-			     "an object with a name");
+		return mmnf_zarr_wrong(EINVAL, "chunk_key_encoding", v,
+				       "an object with a name");
 	if (strcmp(name, "default") && strcmp(name, "v2"))
-		return wrong(EOPNOTSUPP, "chunk_key_encoding", v,
-			     "default or v2");
+		return mmnf_zarr_wrong(EOPNOTSUPP, "chunk_key_encoding", v,
+				       "default or v2");
 	out->v2_keys = !strcmp(name, "v2");
 	out->separator = out->v2_keys ? '.' : '/';
 	separator = json_object_get(json_object_get(v, "configuration"),
@@ -124,8 +89,8 @@ static int parse_keys(struct mmnf_store *out, const json_t *v)
 		return 0;
 	s = json_string_value(separator);
 	if (!s || (strcmp(s, "/") && strcmp(s, ".")))
-		return wrong(EINVAL, "chunk_key_encoding.separator", separator,
-			     "\"/\" or \".\"");
+		return mmnf_zarr_wrong(EINVAL, "chunk_key_encoding.separator",
+				       separator, "\"/\" or \".\"");
 	out->separator = *s;
 	return 0;
 }
@@ -165,11 +130,29 @@ static int check_keys(const json_t *root)
 	}
 	v = json_object_get(root, "attributes");
 	if (v && !json_is_object(v))
-		return wrong(EINVAL, "attributes", v, "an object");
+		return mmnf_zarr_wrong(EINVAL, "attributes", v, "an object");
 	v = json_object_get(root, "storage_transformers");
 	if (v && (!json_is_array(v) || json_array_size(v)))
-		return wrong(EOPNOTSUPP, "storage_transformers", v,
-			     "an empty list");
+		return mmnf_zarr_wrong(EOPNOTSUPP, "storage_transformers", v,
+				       "an empty list");
+	return 0;
+}
+
+/* Attributes of our own; those of others mean nothing here. */
+static int parse_ours(struct mmnf_store *out, const json_t *root)
+{
+	const json_t *v = json_object_get(
+		json_object_get(json_object_get(root, "attributes"), "mmnf"),
+		"checksums");
+	const char *name = json_string_value(v);
+
+	out->checksums = out->geometry.indexed && name;
+	if (v && (!name || strcmp(name, MMNF_CHECKS_NAME)))
+		return mmnf_zarr_wrong(EINVAL, "attributes.mmnf.checksums", v,
+				       "\"" MMNF_CHECKS_NAME "\"");
+	if (out->checksums && out->geometry.tile_bytes < 4)
+		return mmnf_zarr_wrong(EINVAL, "attributes.mmnf.checksums", v,
+				       "tiles of at least 4 bytes");
 	return 0;
 }
 
@@ -177,63 +160,75 @@ static int parse_array(struct mmnf_store *out, const json_t *root)
 {
 	const json_t *v, *grid;
 	u64 shape[MMNF_NDIM_MAX], chunk[MMNF_NDIM_MAX];
+	struct mmnf_codecs codecs;
 	const char *name;
 	u32 ndim, chunk_ndim;
 	int err, dtype;
 
 	v = json_object_get(root, "zarr_format");
 	if (!json_is_integer(v) || json_integer_value(v) != 3)
-		return wrong(EINVAL, "zarr_format", v, "3");
+		return mmnf_zarr_wrong(EINVAL, "zarr_format", v, "3");
 	v = json_object_get(root, "node_type");
 	if (!json_is_string(v) || strcmp(json_string_value(v), "array"))
-		return wrong(EINVAL, "node_type", v, "\"array\"");
+		return mmnf_zarr_wrong(EINVAL, "node_type", v, "\"array\"");
 	err = check_keys(root);
 	if (err)
 		return err;
 
 	v = json_object_get(root, "data_type");
-	name = extension_name(v);
+	name = mmnf_zarr_name(v);
 	if (!name)
-		return wrong(EINVAL, "data_type", v, "the name of a type");
+		return mmnf_zarr_wrong(EINVAL, "data_type", v,
+				       "the name of a type");
 	dtype = mmnf_dtype_from_zarr(name);
 	if (dtype < 0)
-		return wrong(
+		return mmnf_zarr_wrong(
 			EOPNOTSUPP, "data_type", v,
 			"an integer or floating-point type of 1 to 8 bytes");
-	err = parse_extents("shape", json_object_get(root, "shape"), shape,
-			    &ndim);
+	err = mmnf_zarr_extents("shape", json_object_get(root, "shape"), shape,
+				&ndim);
 	if (err)
 		return err;
 
 	grid = json_object_get(root, "chunk_grid");
 	v = json_object_get(grid, "name");
 	if (!json_is_string(v))
-		return wrong(EINVAL, "chunk_grid.name", v, "\"regular\"");
+		return mmnf_zarr_wrong(EINVAL, "chunk_grid.name", v,
+				       "\"regular\"");
 	if (strcmp(json_string_value(v), "regular"))
-		return wrong(EOPNOTSUPP, "chunk_grid.name", v, "\"regular\"");
+		return mmnf_zarr_wrong(EOPNOTSUPP, "chunk_grid.name", v,
+				       "\"regular\"");
 	v = json_object_get(json_object_get(grid, "configuration"),
 			    "chunk_shape");
-	err = parse_extents("chunk_shape", v, chunk, &chunk_ndim);
+	err = mmnf_zarr_extents("chunk_shape", v, chunk, &chunk_ndim);
 	if (err)
 		return err;
 	if (chunk_ndim != ndim)
-		return wrong(EINVAL, "chunk_shape", v,
-			     "as many extents as shape has");
-	err = parse_codecs(json_object_get(root, "codecs"),
-			   mmnf_dtype_bytes((enum mmnf_dtype)dtype));
+		return mmnf_zarr_wrong(EINVAL, "chunk_shape", v,
+				       "as many extents as shape has");
+	err = mmnf_codecs_parse(&codecs, json_object_get(root, "codecs"), ndim,
+				mmnf_dtype_bytes((enum mmnf_dtype)dtype));
 	if (!err)
 		err = parse_keys(out,
 				 json_object_get(root, "chunk_key_encoding"));
 	if (!err)
 		err = mmnf_geometry_init(&out->geometry, (enum mmnf_dtype)dtype,
-					 ndim, shape, chunk, NULL);
+					 ndim, shape, chunk,
+					 codecs.sharded ? codecs.tile : NULL);
+	if (!err && codecs.transposed)
+		mmnf_geometry_transpose(&out->geometry, codecs.axis);
+	if (!err && codecs.sharded)
+		mmnf_geometry_index(&out->geometry, codecs.index_first,
+				    codecs.index_crc);
+	if (!err)
+		err = parse_ours(out, root);
 	if (!err) {
 		u8 fill[8] = { 0 };
 
 		v = json_object_get(root, "fill_value");
 		if (mmnf_zarr_fill_parse((enum mmnf_dtype)dtype, v, fill))
-			return wrong(EINVAL, "fill_value", v,
-				     "a value of data_type");
+			return mmnf_zarr_wrong(EINVAL, "fill_value", v,
+					       "a value of data_type");
 		mmnf_geometry_set_fill(&out->geometry, fill);
 	}
 	return err == -EOVERFLOW ? -EINVAL : err;
@@ -261,15 +256,15 @@ int mmnf_zarr_parse(struct mmnf_store *out, const char *text, size_t len)
 	return err;
 }
 
-int mmnf_zarr_read(struct mmnf_store *out, const char *path)
+/* The whole of it, for free(); its length or -errno. */
+static ssize_t read_text(int dir, const char *path, char **text)
 {
 	struct stat st;
-	char *text;
 	ssize_t n;
-	int fd, err;
+	int fd;
 
 	/* O_NONBLOCK: whatever stands there, opening it does not hang. */
-	fd = openat(out->dir, "zarr.json", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = openat(dir, "zarr.json", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return mmnf_error_system(errno, "%s/zarr.json", path);
 	if (fstat(fd, &st) || !S_ISREG(st.st_mode) ||
@@ -279,20 +274,32 @@ int mmnf_zarr_read(struct mmnf_store *out, const char *path)
 			EINVAL,
 			"%s/zarr.json: expected a file of at most 1 MiB", path);
 	}
-	text = malloc(MANIFEST_MAX);
-	n = text ? read(fd, text, MANIFEST_MAX) : -1;
-	if (!text)
-		err = mmnf_error(ENOMEM, "%s/zarr.json: no memory", path);
+	*text = malloc(MANIFEST_MAX);
+	n = *text ? read(fd, *text, MANIFEST_MAX) : -1;
+	if (!*text)
+		n = mmnf_error(ENOMEM, "%s/zarr.json: no memory", path);
 	else if (n < 0)
-		err = mmnf_error_system(errno, "%s/zarr.json", path);
-	else
-		err = mmnf_zarr_parse(out, text, (size_t)n);
-	free(text);
+		n = mmnf_error_system(errno, "%s/zarr.json", path);
 	close(fd);
+	if (n < 0)
+		free(*text);
+	return n;
+}
+
+int mmnf_zarr_read(struct mmnf_store *out, const char *path)
+{
+	char *text;
+	ssize_t n = read_text(out->dir, path, &text);
+	int err;
+
+	if (n < 0)
+		return (int)n;
+	err = mmnf_zarr_parse(out, text, (size_t)n);
+	free(text);
 	return err;
 }
 
-static json_t *extents(const u64 *v, u32 n)
+json_t *mmnf_zarr_list(const u64 *v, u32 n)
 {
 	json_t *list = json_array();
 	u32 i;
@@ -302,9 +309,9 @@ static json_t *extents(const u64 *v, u32 n)
 	return list;
 }
 
-char *mmnf_zarr_print(const struct mmnf_geometry *g)
+char *mmnf_zarr_print(const struct mmnf_geometry *g, bool checksums)
 {
-	json_t *fill = mmnf_zarr_fill_print(g->dtype, g->fill), *root, *bytes;
+	json_t *fill = mmnf_zarr_fill_print(g->dtype, g->fill), *root, *ours;
 	char *text = NULL;
 
 	if (!fill) {
@@ -313,19 +320,20 @@ char *mmnf_zarr_print(const struct mmnf_geometry *g)
 			"fill is above 2^63 - 1: expected a number that JSON readers take");
 		return NULL;
 	}
-	bytes = json_pack("{s:s}", "name", "bytes");
-	if (g->element_bytes > 1)
-		json_object_set_new(bytes, "configuration",
-				    json_pack("{s:s}", "endian", "little"));
+	ours = json_pack("{s:s}", "version", MMNF_VERSION);
+	if (checksums)
+		json_object_set_new(ours, "checksums",
+				    json_string(MMNF_CHECKS_NAME));
 	root = json_pack(
-		"{s:i, s:s, s:o, s:s, s:{s:s, s:{s:o}}, s:{s:s, s:{s:s}}, s:o, s:[o], s:{s:{s:s}}}",
+		"{s:i, s:s, s:o, s:s, s:{s:s, s:{s:o}}, s:{s:s, s:{s:s}}, s:o, s:o, s:{s:o}}",
 		"zarr_format", 3, "node_type", "array", "shape",
-		extents(g->shape, g->ndim), "data_type",
+		mmnf_zarr_list(g->shape, g->ndim), "data_type",
 		mmnf_dtype_zarr(g->dtype), "chunk_grid", "name", "regular",
-		"configuration", "chunk_shape", extents(g->chunk, g->ndim),
-		"chunk_key_encoding", "name", "default", "configuration",
-		"separator", "/", "fill_value", fill, "codecs", bytes,
-		"attributes", "mmnf", "version", MMNF_VERSION);
+		"configuration", "chunk_shape",
+		mmnf_zarr_list(g->chunk, g->ndim), "chunk_key_encoding", "name",
+		"default", "configuration", "separator", "/", "fill_value",
+		fill, "codecs", mmnf_codecs_print(g), "attributes", "mmnf",
+		ours);
 	if (root)
 		text = json_dumps(root,
 				  JSON_INDENT(1) | JSON_REAL_PRECISION(17));
@@ -359,16 +367,15 @@ static int write_manifest(int dir, const char *path, const char *text)
 		err = mmnf_error_system(errno, "%s/zarr.json", path);
 	if (!err && fsync(dir))
 		err = mmnf_error_system(errno, "%s", path);
-	if (err) {
+	if (err)
 		unlinkat(dir, ".zarr.json.new", 0);
-		unlinkat(dir, "zarr.json", 0);
-	}
 	return err;
 }
 
-int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g)
+int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g,
+		    bool checksums)
 {
-	char *text = mmnf_zarr_print(g);
+	char *text = mmnf_zarr_print(g, checksums);
 	int dir, err;
 
 	if (!text)
@@ -383,6 +390,8 @@ int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g)
 		err = mmnf_error_system(errno, "%s", path);
 	} else {
 		err = write_manifest(dir, path, text);
+		if (err)
+			unlinkat(dir, "zarr.json", 0);
 		close(dir);
 	}
 	if (err)
@@ -411,4 +420,31 @@ void mmnf_zarr_key(const struct mmnf_store *store, u64 segment, char *key)
 		}
 		n = snprintf(key, left, "%" PRIu64, at);
 	}
+}
+
+int mmnf_zarr_resize(const struct mmnf_store *store, u64 extent)
+{
+	char *text, *changed = NULL;
+	ssize_t n = read_text(store->dir, "field", &text);
+	json_t *root;
+	int err = 0;
+
+	if (n < 0)
+		return (int)n;
+	/* Whatever else stands there is kept. */
+	root = json_loadb(text, (size_t)n, 0, NULL);
+	free(text);
+	if (json_array_set_new(json_object_get(root, "shape"), 0,
+			       json_integer((json_int_t)extent)))
+		err = mmnf_error(EINVAL, "zarr.json: expected a shape");
+	if (!err)
+		changed = json_dumps(root,
+				     JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+	json_decref(root);
+	if (!err && !changed)
+		err = mmnf_error(ENOMEM, "zarr.json: no memory");
+	if (!err)
+		err = write_manifest(store->dir, "field", changed);
+	free(changed);
+	return err;
 }

@@ -227,6 +227,28 @@ def files_are_used_where_they_lie():
 
 
 @test
+def tiles_are_made_checked_and_grown():
+    np.save("a.npy", array())
+    ok("import", "a.npy", "f", "--tile", "2,4,4", "--checksums")
+    info = json.loads(ok("info", "f", "--json"))
+    assert info["tile_shape"] == [2, 4, 4], info
+    counts = json.loads(ok("verify", "f", "--json"))
+    assert counts == {"field": "f", "segments": 1, "tiles": 12, "checked": 12, "bad": 0,
+                      "repaired": 0}, counts
+    ok("resize", "f", "9")
+    refused(1, "at least the present 9", "resize", "f", "8")
+    ok("get", "f", "::", "--out", "b.npy")
+    assert (np.load("b.npy") == np.concatenate([array(), np.zeros((4, 6, 7), "<f4")])).all()
+    with open("f/c/0/0/0", "r+b") as file:
+        file.seek(130)
+        byte = file.read(1)
+        file.seek(130)
+        file.write(bytes([byte[0] ^ 1]))
+    done = mmnf("verify", "f")
+    assert done.returncode == 1 and "tile 1: CRC32C is" in done.stderr, done
+
+
+@test
 def bad_input_is_named():
     np.save("a.npy", array())
     np.save("d.npy", array().astype("<f8"))

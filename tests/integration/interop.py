@@ -1,168 +1,119 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The library and zarr-python read what the other wrote, each type.
-
-Elements are a closed form of their index, made by numpy alone.  KTAP.
+"""The library, zarr-python and tensorstore read and write what the others wrote:
+each type, regular chunks and shards.  KTAP.
 """
-import ctypes as c
 import os
-import shutil
 import sys
-import tempfile
 
 try:
+    import ml_dtypes
     import numpy as np
+    import tensorstore as ts
     import zarr
+    from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, TransposeCodec
 except ImportError as error:
-    print("1..0 # SKIP no zarr")
-    print(f"no zarr: {error}")
+    print(f"1..0 # SKIP {error}: tests/deps.sh test")
+    print(error)
     sys.exit(4)
 
-sys.path.insert(0, os.path.join(os.environ["MMNF_SRC"], "tests", "quickstart"))
-import library  # noqa: E402
+sys.path.insert(0, os.path.join(os.environ["MMNF_SRC"], "tests"))
+import fieldlib  # noqa: E402
+from fieldlib import Field, boxes, check_ours, create, elements, refused, same  # noqa: E402
 
-# enum mmnf_dtype, numpy; zarr-python has no bfloat16.
-TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "i8", 8: "u8",
-         9: "f2", 11: "f4", 12: "f8"}
-NR_BOXES = 60
 SHAPE = (23, 17, 29)
-
-lib = library.load(os.environ["MMNF_LIB"])
-lib.mmnf_write.argtypes = [c.c_void_p] * 3 + [c.c_size_t]
-lib.mmnf_write.restype = c.c_ssize_t
-lib.mmnf_batch_get.argtypes = [c.c_void_p, c.c_void_p, c.c_size_t, c.c_void_p, c.c_size_t]
-lib.mmnf_batch_get.restype = c.c_ssize_t
+TYPES = fieldlib.TYPES
+# zarr-python has no bfloat16, tensorstore has.
+ALL = {**TYPES, fieldlib.BF16: ml_dtypes.bfloat16}
 
 
-class CreateOpts(c.Structure):
-    _fields_ = [("size", c.c_size_t), ("segment_bytes", c.c_uint64), ("fill", c.c_void_p)]
+def fill_of(dtype):
+    return np.array(3 if np.dtype(dtype).kind in "iu" else -1.5, dtype)
 
 
-def check(result):
-    assert result >= 0, lib.mmnf_last_error().decode()
-    return result
+def tensorstore(path, **create_with):
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": path}, **create_with}
+    return ts.open(spec, open=True, create=bool(create_with)).result()
 
 
-def elements(dtype, shape=SHAPE):
-    """Any bits of the type but those of a NaN."""
-    index = np.arange(int(np.prod(shape)), dtype="u8")
-    mixed = index * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(11)
-    if np.dtype(dtype).kind == "f":
-        return (mixed % np.uint64(4001)).astype(dtype).reshape(shape) - 2000
-    return mixed.astype(dtype).reshape(shape)
-
-
-def create(path, number, shape, segment_bytes, fill):
-    opts = CreateOpts(c.sizeof(CreateOpts), segment_bytes, fill.ctypes.data)
-    check(lib.mmnf_field_create(path.encode(), number, len(shape), library.axes(shape),
-                                c.byref(opts)))
-
-
-class Field(library.Field):
-    """An open field of any type."""
-
-    def __init__(self, path, dtype, writable=False):
-        super().__init__(path, "mmap", writable)
-        self.dtype = np.dtype(dtype)
-
-    def write(self, start, values, step=()):
-        values = np.ascontiguousarray(values)
-        box = library.Box(library.axes(start), library.axes(values.shape),
-                          (c.c_int64 * library.NDIM_MAX)(*step))
-        done = check(lib.mmnf_write(self.handle, c.byref(box), values.ctypes.data,
-                                    values.nbytes))
-        assert done == values.nbytes
-
-    def get(self, start, count, step=()):
-        out = np.empty(count, self.dtype)
-        box = library.Box(library.axes(start), library.axes(count),
-                          (c.c_int64 * library.NDIM_MAX)(*step))
-        done = check(lib.mmnf_get(self.handle, c.byref(box), out.ctypes.data, out.nbytes))
-        assert done == out.nbytes
-        return out
-
-    def records(self, index, shape):
-        index = np.array(index, "u8")
-        out = np.empty((len(index), *shape[1:]), self.dtype)
-        check(lib.mmnf_batch_get(self.handle, index.ctypes.data, len(index),
-                                 out.ctypes.data, out.nbytes))
-        return out
-
-
-def boxes(rng, shape, backwards):
-    """Start, count, step; and numpy's slices of the same."""
-    for _ in range(NR_BOXES):
-        start, count, step, slices = [], [], [], []
-        for n in shape:
-            first, stride = int(rng.integers(n)), int(rng.integers(1, 5))
-            back = backwards and rng.random() < 0.5
-            room = (first if back else n - 1 - first) // stride + 1
-            number = int(rng.integers(1, room + 1))
-            stride = -stride if back else stride
-            stop = first + number * stride
-            start.append(first)
-            count.append(number)
-            step.append(stride)
-            slices.append(slice(first, stop if stop >= 0 else None, stride))
-        yield start, count, step, tuple(slices)
-
-
-def same(a, b):
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
-
-
-def check_ours(path, dtype, expected):
-    """Everything in a store that the library reads."""
-    rng = np.random.default_rng(7)
-    with Field(path, dtype) as field:
-        info = field.info()
-        assert list(info.shape)[:info.ndim] == list(expected.shape)
-        for start, count, step, slices in boxes(rng, expected.shape, True):
-            assert same(field.get(start, count, step), expected[slices]), slices
-        index = rng.integers(expected.shape[0], size=9)
-        assert same(field.records(index, expected.shape), expected[index])
-
-
-def check_theirs(path, expected):
+def check_zarr(path, expected, number=2):
     rng = np.random.default_rng(8)
     array = zarr.open_array(path, mode="r")
     assert array.shape == expected.shape and array.dtype == expected.dtype
     assert same(np.asarray(array[...]), expected)
-    for _, _, _, slices in boxes(rng, expected.shape, False):
+    for _, _, _, slices in boxes(rng, expected.shape, False, number):
         assert same(np.asarray(array[slices]), expected[slices]), slices
 
 
-def fill_of(dtype):
-    return np.array(3 if np.dtype(dtype).kind != "f" else -1.5, dtype)
+def check_tensorstore(path, expected, number=6):
+    rng = np.random.default_rng(8)
+    array = tensorstore(path)
+    assert same(array.read().result(), expected)
+    for _, _, _, slices in boxes(rng, expected.shape, False, number):
+        got = array[slices].read().result()
+        assert got.tobytes() == expected[slices].tobytes(), slices
 
 
-def zarr_reads_ours(number, dtype, directory):
-    """Written in random boxes, segments of three slabs, and the rest is fill."""
-    fill, all_of = fill_of(dtype), elements(dtype)
-    path = os.path.join(directory, "ours")
-    expected = np.full(SHAPE, fill, dtype)
-    create(path, number, SHAPE, 3 * 17 * 29 * fill.itemsize, fill)
-    with Field(path, dtype, writable=True) as field:
-        for start, _, step, slices in boxes(np.random.default_rng(9), (8, 17, 29), True):
-            expected[slices] = all_of[slices]
-            field.write(start, all_of[slices], step)
-    # Axis 0 from 8 on was never written: segments 3 .. 7 are absent.
-    assert not os.path.exists(os.path.join(path, "c", "3"))
-    check_theirs(path, expected)
+def check_all(path, dtype, expected):
     check_ours(path, dtype, expected)
+    check_tensorstore(path, expected)
+    if np.dtype(dtype) != ml_dtypes.bfloat16:
+        check_zarr(path, expected)
 
 
-def ours_reads_zarr(dtype, directory):
+def written_by_each(path, dtype, expected):
+    """The store goes round; each writes a part that the others then see."""
+    rng = np.random.default_rng(10)
+    writers = ["ours", "tensorstore", "ours", "zarr", "ours"]
+    if np.dtype(dtype) == ml_dtypes.bfloat16:
+        writers.remove("zarr")
+    values = elements(dtype, (101,) + expected.shape[1:])[101 - expected.shape[0]:]
+    for writer in writers:
+        for start, _, step, slices in boxes(rng, expected.shape, False, 2):
+            expected[slices] = values[slices]
+            if writer == "ours":
+                with Field(path, dtype, writable=True) as field:
+                    field.write(start, values[slices], step)
+                    # Before it is synced: by this handle's copies.
+                    assert same(field.get(start, values[slices].shape, step), values[slices])
+            elif writer == "zarr":
+                zarr.open_array(path, mode="r+")[slices] = values[slices]
+            else:
+                tensorstore(path)[slices] = values[slices]
+        check_ours(path, dtype, expected, fieldlib.MMAP)
+        check_tensorstore(path, expected, 2)
+    check_all(path, dtype, expected)
+
+
+def ours(number, dtype, folder):
+    """Written in random boxes, in segments of three slabs, or in tiles."""
+    fill, all_of = fill_of(dtype), elements(dtype, SHAPE)
+    for name, tile, segment in (("linear", None, 3 * 17 * 29), ("tiled", (4, 8, 16), 512 * 6),
+                                ("one", (3, 17, 29), 0)):
+        path = os.path.join(folder, name)
+        expected = np.full(SHAPE, fill, dtype)
+        create(path, number, SHAPE, segment * fill.itemsize, fill, tile)
+        check_ours(path, dtype, expected, fieldlib.MMAP)
+        with Field(path, dtype, writable=True) as field:
+            for start, _, step, slices in boxes(np.random.default_rng(9), (8, 17, 29), True, 3):
+                expected[slices] = all_of[slices]
+                field.write(start, all_of[slices], step)
+            assert same(field.get((0, 0, 0), SHAPE), expected)
+        check_tensorstore(path, expected)
+        assert not os.path.exists(os.path.join(path, "c", "7"))
+        written_by_each(path, dtype, expected)
+
+
+def regular(dtype, folder):
     """Chunks of whole slabs, rows, parts of rows or boxes; both kinds of keys."""
-    expected = elements(dtype)
+    expected = elements(dtype, SHAPE)
     expected[5:11] = fill_of(dtype)
     for number, (chunks, keys) in enumerate((
             ((4, 17, 29), {"name": "default", "separator": "/"}),
             ((1, 5, 29), {"name": "default", "separator": "."}),
-            ((1, 1, 8), {"name": "v2", "separator": "."}),
             ((5, 4, 7), {"name": "default", "separator": "/"}),
             ((30, 17, 29), {"name": "v2", "separator": "/"}))):
-        path = os.path.join(directory, f"theirs{number}")
+        path = os.path.join(folder, f"theirs{number}")
         array = zarr.create_array(path, shape=SHAPE, chunks=chunks, dtype=dtype,
                                   fill_value=fill_of(dtype)[()], compressors=None,
                                   filters=None, chunk_key_encoding=keys,
@@ -174,28 +125,93 @@ def ours_reads_zarr(dtype, directory):
         after[::-3, 2, :] = expected[0, 0, 0]
         with Field(path, dtype, writable=True) as field:
             field.write((22, 2, 0), after[::-3, 2:3, :], (-3, 1, 1))
-        check_theirs(path, after)
+        check_zarr(path, after)
         check_ours(path, dtype, after)
 
 
-def refuses_what_zarr_compresses(directory):
-    path = os.path.join(directory, "gzip")
+def sharded(dtype, folder):
+    """Index first or last, with and without its checksum, chunks missing, any
+    order of the axes."""
+    expected = elements(dtype, SHAPE)
+    expected[5:11] = fill_of(dtype)
+    expected[:, 4:8, 8:] = fill_of(dtype)
+    for number, (location, crc, order) in enumerate((
+            ("end", True, None), ("start", True, None), ("end", False, (2, 0, 1)),
+            ("start", False, (1, 2, 0)))):
+        path = os.path.join(folder, f"theirs{number}")
+        inner = [BytesCodec()]
+        if order:
+            inner.insert(0, TransposeCodec(order=order))
+        codec = ShardingCodec(chunk_shape=(4, 4, 8), codecs=inner, index_location=location,
+                              index_codecs=[BytesCodec()] + [Crc32cCodec()] * crc)
+        array = zarr.create_array(path, shape=SHAPE, chunks=(8, 20, 16), dtype=dtype,
+                                  fill_value=fill_of(dtype)[()], serializer=codec,
+                                  compressors=None, filters=None,
+                                  config={"write_empty_chunks": False})
+        array[...] = expected
+        check_ours(path, dtype, expected)
+        written_by_each(path, dtype, expected.copy())
+
+
+def by_tensorstore(dtype, folder):
+    """What tensorstore made, in shards and in regular chunks."""
+    dtype = np.dtype(dtype)
+    expected = elements(dtype, SHAPE)
+    expected[::5] = fill_of(dtype)
+    little = [{"name": "bytes", "configuration": {"endian": "little"}}]
+    shards = [{"name": "sharding_indexed", "configuration": {
+        "chunk_shape": [2, 5, 8], "codecs": little,
+        "index_codecs": little + [{"name": "crc32c"}], "index_location": "start"}}]
+    for number, (codecs, chunks) in enumerate(((little, (8, 5, 29)), (shards, (6, 20, 32)))):
+        path = os.path.join(folder, f"ts{number}")
+        array = tensorstore(path, metadata={
+            "shape": SHAPE, "data_type": dtype.name, "fill_value": float(fill_of(dtype)),
+            "codecs": codecs, "chunk_grid": {"name": "regular",
+                                             "configuration": {"chunk_shape": chunks}}}
+            if dtype.kind not in "iu" else {
+                "shape": SHAPE, "data_type": dtype.name, "fill_value": int(fill_of(dtype)),
+                "codecs": codecs, "chunk_grid": {"name": "regular",
+                                                 "configuration": {"chunk_shape": chunks}}})
+        array[...] = expected
+        check_ours(path, dtype, expected)
+        written_by_each(path, dtype, expected)
+
+
+def many_tiles(folder):
+    """More tiles than wait for one flush, pointers across all of them."""
+    shape = (130, 70, 3)
+    values = elements("i2", shape)
+    path = os.path.join(folder, "f")
+    create(path, 3, shape, 0, None, (1, 1, 3))
+    with Field(path, "i2", writable=True) as field:
+        field.write((0, 0, 0), values)
+        assert same(field.get((0, 0, 0), shape), values)
+    check_all(path, "i2", values)
+
+
+def refuses_what_is_not_handled(folder):
+    path = os.path.join(folder, "gzip")
     zarr.create_array(path, shape=(10,), chunks=(10,), dtype="f4")
-    try:
-        library.Field(path)
-    except OSError as error:
-        assert "codecs" in str(error), error
-        return
-    raise AssertionError("a compressed store was opened")
+    refused(path, "codecs")
+    path = os.path.join(folder, "inner")
+    zarr.create_array(path, shape=(16,), chunks=(4,), shards=(8,), dtype="f4")
+    refused(path, "codecs")
+    path = os.path.join(folder, "nested")
+    inner = ShardingCodec(chunk_shape=(2,), codecs=[BytesCodec()])
+    zarr.create_array(path, shape=(16,), chunks=(8,), dtype="f4", compressors=None,
+                      serializer=ShardingCodec(chunk_shape=(4,), codecs=[inner]))
+    refused(path, "codecs")
 
 
-def special_fills(directory):
+def special_fills(folder):
     for number, value in enumerate((np.nan, np.inf, -np.inf, -0.0, 1e-45, 3.4e38)):
         for kind, dtype in ((11, "f4"), (12, "f8")):
             fill = np.array(value, dtype)
-            path = os.path.join(directory, f"{dtype}-{number}")
-            create(path, kind, (4, 5), 0, fill)
-            check_theirs(path, np.full((4, 5), fill))
+            for tile in None, (2, 2):
+                path = os.path.join(folder, f"{dtype}-{number}-{bool(tile)}")
+                create(path, kind, (4, 5), 0, fill, tile)
+                check_zarr(path, np.full((4, 5), fill))
+                check_tensorstore(path, np.full((4, 5), fill))
             theirs = path + "-zarr"
             zarr.create_array(theirs, shape=(4, 5), chunks=(2, 5), dtype=dtype,
                               fill_value=fill[()], compressors=None)
@@ -203,24 +219,14 @@ def special_fills(directory):
 
 
 def main():
-    tests = [(f"{dtype}_zarr_reads_ours", zarr_reads_ours, (number, dtype))
-             for number, dtype in TYPES.items()]
-    tests += [(f"{dtype}_ours_reads_zarr", ours_reads_zarr, (dtype,))
-              for dtype in TYPES.values()]
-    tests += [(fn.__name__, fn, ()) for fn in (refuses_what_zarr_compresses, special_fills)]
-    failed = 0
-    print(f"KTAP version 1\n1..{len(tests)}")
-    for number, (name, fn, args) in enumerate(tests, 1):
-        directory = tempfile.mkdtemp(prefix="mmnf-interop-")
-        try:
-            fn(*args, directory)
-            print(f"ok {number} {name}", flush=True)
-        except (AssertionError, OSError, ValueError) as error:
-            failed += 1
-            print(f"# {type(error).__name__}: {error}\nnot ok {number} {name}", flush=True)
-        finally:
-            shutil.rmtree(directory)
-    return int(bool(failed))
+    some = TYPES if os.environ.get("MMNF_ALL") else {2: "u1", 3: "i2", 11: "f4", 8: "u8"}
+    tests = [(f"ours_{np.dtype(t).name}", ours, (n, t)) for n, t in ALL.items()]
+    tests += [(f"sharded_{t}", sharded, (t,)) for t in TYPES.values()]
+    tests += [(f"regular_{t}", regular, (t,)) for t in some.values()]
+    tests += [(f"tensorstore_{np.dtype(t).name}", by_tensorstore, (t,)) for t in ALL.values()]
+    tests += [(fn.__name__, fn, ()) for fn in (
+        many_tiles, refuses_what_is_not_handled, special_fills)]
+    return fieldlib.main(tests)
 
 
 sys.exit(main())

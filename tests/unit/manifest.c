@@ -17,6 +17,12 @@ struct parts {
 #define BYTES(endian) \
 	"{\"name\":\"bytes\",\"configuration\":{\"endian\":" endian "}}"
 #define LITTLE BYTES("\"little\"")
+#define TRANSPOSE(order) \
+	"{\"name\":\"transpose\",\"configuration\":{\"order\":" order "}}"
+#define SHARDED(tile, inner, index, where)                               \
+	"\"codecs\":[{\"name\":\"sharding_indexed\",\"configuration\":{" \
+	"\"chunk_shape\":" tile ",\"codecs\":[" inner                    \
+	"],\"index_codecs\":[" index "],\"index_location\":" where "}}]"
 #define DEFAULT_KEYS \
 	"{\"name\":\"default\",\"configuration\":{\"separator\":\"/\"}}"
 
@@ -178,11 +184,46 @@ static const struct {
 	  EOPNOTSUPP,
 	  "codecs is" },
 	{ { .codecs = "\"codecs\":[{\"name\":\"transpose\"}," LITTLE "]" },
+	  EINVAL,
+	  "transpose.order is missing" },
+	{ { .codecs = "\"codecs\":[" TRANSPOSE("[0]") "," LITTLE "]" },
+	  EINVAL,
+	  "transpose.order is [0]" },
+	{ { .codecs = "\"codecs\":[" TRANSPOSE("[1,1]") "," LITTLE "]" },
+	  EINVAL,
+	  "transpose.order is [1,1]" },
+	{ { .codecs = "\"codecs\":[" TRANSPOSE("[2,0]") "," LITTLE "]" },
+	  EINVAL,
+	  "transpose.order is [2,0]" },
+	{ { .codecs = "\"codecs\":[" TRANSPOSE("[1,0]") "]" },
 	  EOPNOTSUPP,
 	  "codecs is" },
 	{ { .codecs = "\"codecs\":[{\"name\":\"sharding_indexed\"}]" },
+	  EINVAL,
+	  "sharding_indexed.chunk_shape is missing" },
+	{ { .codecs = SHARDED("[5]", LITTLE, LITTLE, "\"end\"") },
+	  EINVAL,
+	  "sharding_indexed.chunk_shape is [5]" },
+	{ { .codecs = SHARDED("[3,20]", LITTLE, LITTLE, "\"end\"") },
+	  EINVAL,
+	  "tile shape[0] is 3" },
+	{ { .codecs = SHARDED("[5,0]", LITTLE, LITTLE, "\"end\"") },
+	  EINVAL,
+	  "chunk_shape[1] is 0" },
+	{ { .codecs = SHARDED("[5,20]", "{\"name\":\"zstd\"}", LITTLE,
+			      "\"end\"") },
 	  EOPNOTSUPP,
-	  "codecs is" },
+	  "sharding_indexed.codecs is" },
+	{ { .codecs = SHARDED("[5,20]", LITTLE, BYTES("\"big\""), "\"end\"") },
+	  EOPNOTSUPP,
+	  "index_codecs[0]" },
+	{ { .codecs = SHARDED("[5,20]", LITTLE, "{\"name\":\"gzip\"}",
+			      "\"end\"") },
+	  EOPNOTSUPP,
+	  "index_codecs is" },
+	{ { .codecs = SHARDED("[5,20]", LITTLE, LITTLE, "\"middle\"") },
+	  EINVAL,
+	  "index_location is" },
 
 	{ { .more = ",\"shape\":[10,20]" }, EINVAL, "shape" },
 	{ { .more = ",\"colour\":{\"name\":\"blue\"}" },

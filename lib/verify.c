@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Checksums of tiles, and the look at everything a field has on disk.
+ *
+ * tiles.crc32c holds four bytes for each tile the field could have, tile t of
+ * segment s at (s * nr_tiles + t) * 4; it is as sparse as the field.  0 is a tile
+ * that has none: never written, or written and not yet synced.  A checksum that
+ * happens to be 0 is kept as all ones.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "shard.h"
+
+#define PIECE_BYTES (1ULL << 20)
+
+static off_t check_offset(const struct mmnf_geometry *g, u64 segment, u64 tile)
+{
+	return (off_t)((segment * g->nr_tiles + tile) * 4);
+}
+
+static int put_check(struct mmnf_field *field, u64 segment, u64 tile, u32 crc)
+{
+	off_t at = check_offset(mmnf_field_geometry(field), segment, tile);
+
+	if (pwrite(field->store.checks, &crc, 4, at) == 4)
+		return 0;
+	return mmnf_error_system(errno, MMNF_CHECKS_NAME);
+}
+
+int mmnf_check_clear(struct mmnf_field *field, u64 segment, u64 tile)
+{
+	return put_check(field, segment, tile, 0);
+}
+
+static int tile_crc(const struct mmnf_geometry *g, int fd, u64 place, u32 *crc)
+{
+	char *piece = malloc(PIECE_BYTES);
+	u64 done, n;
+	int err = piece ? 0 : -ENOMEM;
+
+	*crc = 0;
+	for (done = 0; !err && done < g->tile_bytes; done += n) {
+		ssize_t got;
+
+		n = min_u64(PIECE_BYTES, g->tile_bytes - done);
+		got = pread(fd, piece, n, (off_t)(place + done));
+		if (got == (ssize_t)n)
+			*crc = mmnf_crc32c(*crc, piece, n);
+		else
+			err = got < 0 ? -errno : -EIO;
+	}
+	free(piece);
+	return err;
+}
+
+int mmnf_check_set(struct mmnf_field *field, const struct mmnf_segment *s,
+		   u64 tile, u64 place)
+{
+	u32 crc;
+	int err = tile_crc(mmnf_field_geometry(field), s->fd, place, &crc);
+
+	if (err)
+		return mmnf_error_system(-err, "reading segment %" PRIu64,
+					 s->number);
+	return put_check(field, s->number, tile, crc ? crc : UINT32_MAX);
+}
+
+/* ---- verify */
+
+struct look {
+	struct mmnf_field *field;
+	struct mmnf_verify_opts opts;
+	struct mmnf_verify_result *out;
+};
+
+static __attribute__((format(printf, 2, 3))) void found(struct look *l,
+							const char *format, ...)
+{
+	char text[256];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	if (l->opts.found)
+		l->opts.found(l->opts.arg, text);
+}
+
+static void check_tile(struct look *l, const struct mmnf_segment *s,
+		       const char *name, const u8 *index, u64 tile)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(l->field);
+	u64 nominal = g->data_offset + tile * g->tile_bytes;
+	u64 place = mmnf_shard_place(g, index, s->file_bytes, nominal);
+	u32 stored = 0, crc;
+	int err;
+
+	if (place == MMNF_TILE_ABSENT)
+		return;
+	l->out->nr_tiles++;
+	if (place == MMNF_TILE_WRONG) {
+		l->out->nr_bad++;
+		found(l, "segment %s: tile %" PRIu64 ": index entry is wrong",
+		      name, tile);
+		return;
+	}
+	if (l->field->store.checks < 0 ||
+	    pread(l->field->store.checks, &stored, 4,
+		  check_offset(g, s->number, tile)) != 4 ||
+	    !stored)
+		return;
+	l->out->nr_checked++;
+	err = tile_crc(g, s->fd, place, &crc);
+	if (!err && stored == (crc ? crc : UINT32_MAX))
+		return;
+	l->out->nr_bad++;
+	if (err)
+		found(l, "segment %s: tile %" PRIu64 ": cannot be read", name,
+		      tile);
+	else
+		found(l,
+		      "segment %s: tile %" PRIu64
+		      ": CRC32C is %08x: expected %08x",
+		      name, tile, crc, stored);
+}
+
+static void check_index(struct look *l, struct mmnf_segment *s,
+			const char *name, u8 *index)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(l->field);
+	enum mmnf_index_state state;
+	u64 nr;
+
+	state = mmnf_shard_check(g, index, s->file_bytes, &nr);
+	if (state == MMNF_INDEX_NOMINAL || state == MMNF_INDEX_PACKED)
+		return;
+	if (state == MMNF_INDEX_TORN && l->opts.repair &&
+	    !mmnf_shard_store(g, s->fd, index, s->file_bytes)) {
+		l->out->nr_repaired++;
+		found(l, "segment %s: checksum of its index written anew",
+		      name);
+		return;
+	}
+	l->out->nr_bad++;
+	found(l, "segment %s: index: %s", name,
+	      state == MMNF_INDEX_TORN ?
+		      "its checksum is of another time (--repair)" :
+		      "damaged");
+}
+
+static void check_segment(struct look *l, u64 number)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(l->field);
+	struct mmnf_segment *s;
+	char name[MMNF_KEY_MAX];
+	u8 *index;
+	u64 tile;
+	int err;
+
+	err = mmnf_segment_get(l->field, number, false, &s);
+	if (err == -ENOENT)
+		return;
+	l->out->nr_segments++;
+	if (err) {
+		l->out->nr_bad++;
+		found(l, "%s", mmnf_last_error());
+		return;
+	}
+	mmnf_segment_name(l->field, number, name);
+	if (g->indexed) {
+		err = mmnf_shard_load(g, s->fd, s->file_bytes, &index);
+		if (err) {
+			l->out->nr_bad++;
+			found(l, "segment %s: index: cannot be read", name);
+		} else {
+			check_index(l, s, name, index);
+			for (tile = 0; tile < g->nr_tiles; tile++)
+				check_tile(l, s, name, index, tile);
+			free(index);
+		}
+	}
+	mmnf_segment_put(l->field, s);
+}
+
+MMNF_EXPORT int mmnf_field_verify(struct mmnf_field *field,
+				  const struct mmnf_verify_opts *opts,
+				  struct mmnf_verify_result *result)
+{
+	struct mmnf_verify_result out = { .size = sizeof(out) };
+	struct look l = { .field = field, .out = &out };
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 number;
+	int err;
+
+	mmnf_error_enter("mmnf_field_verify");
+	l.opts.size = sizeof(l.opts);
+	if (result->size != sizeof(*result))
+		return mmnf_error(EINVAL, "result: size is %zu: expected %zu",
+				  result->size, sizeof(*result));
+	if (opts) {
+		err = mmnf_error_opts(opts, opts->size, sizeof(*opts),
+				      "mmnf_verify_opts");
+		if (err)
+			return err;
+		memcpy(&l.opts, opts, min_u64(opts->size, sizeof(*opts)));
+	}
+	if (l.opts.repair && !field->writable)
+		return mmnf_error(
+			EBADF,
+			"field is open read-only: expected open with writable = 1");
+	for (number = 0; number < g->nr_segments; number++) {
+		check_segment(&l, number);
+		if (l.opts.progress)
+			l.opts.progress(l.opts.arg, number + 1, g->nr_segments);
+	}
+	*result = out;
+	return 0;
+}
