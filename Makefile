@@ -30,6 +30,9 @@ KROOT := $(if $(wildcard /lib/modules/$(KVER)/build),,$(patsubst \
 	%/lib/modules/$(KVER),$(CURDIR)/%,\
 	$(wildcard build/kernels/*/lib/modules/$(KVER))))
 KDIR ?= $(KROOT)/lib/modules/$(KVER)/build
+# A kernel that wants another compiler than this machine's brings its own make.
+KMAKE := $(if $(wildcard $(KROOT)/kmake),$(KROOT)/kmake $(CURDIR) -C \
+	/lib/modules/$(KVER)/build,$(MAKE) -C $(KDIR))
 KMOD_DIR ?= build/kmod/$(KVER)
 
 PREFIX ?= /usr/local
@@ -117,7 +120,7 @@ modules:
 		ln -sfn $(CURDIR)/$$f $(KMOD_DIR)/$$f || exit 1; \
 	done
 	@find $(KMOD_DIR) -xtype l -delete
-	$(MAKE) -C $(KDIR) M=$(abspath $(KMOD_DIR)) modules
+	+$(KMAKE) M=$(abspath $(KMOD_DIR)) modules
 
 modules-clean:
 	rm -rf $(KMOD_DIR)

@@ -16,6 +16,13 @@
 #include <linux/io_uring/cmd.h>
 #endif
 
+/* Drop when the minimum is 7.3: struct folio_batch has moved by then. */
+#if __has_include(<linux/folio_batch.h>)
+#include <linux/folio_batch.h>
+#else
+#include <linux/pagevec.h>
+#endif
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
 #error "mmnf needs Linux 6.1 or later"
 #endif

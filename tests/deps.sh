@@ -23,6 +23,9 @@ declare -A packages=(
 	[quickstart]="mricron-data gnuplot-nox"
 	[kselftest]="linux-source-6.1 xz-utils"
 	[kernel-6.12]="gcc-12 pahole"
+	[kernel-new]="mmdebstrap"
+	[kernel-debug]="linux-source-6.1 xz-utils flex bison bc libelf-dev
+		libssl-dev lz4"
 )
 
 apt=(apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0)

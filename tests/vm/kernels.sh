@@ -47,7 +47,8 @@ newest_release() {
 
 # The newest such kernel in the cache, or nothing.
 made_before() {
-	(cd "$cache" && compgen -G "$1" | grep -v '\.new$' | sort -V | tail -1)
+	(cd "$cache" && compgen -G "$1" | grep -v '\.new$' | sort -V |
+		tail -1) || :
 }
 
 # Make folder $cache/$1 by function $2, whole or not at all, and link to it.
@@ -87,6 +88,74 @@ make_6_12() {
 	)
 }
 
+# A Debian of the next release with compiler, headers and the kernel itself.
+make_new() {
+	local include="make,kmod,gcc-14,binutils" part
+
+	for part in headers modules binary; do
+		include+=",linux-$part-$release"
+	done
+	mmdebstrap --quiet --variant=minbase --include="$include" trixie "$1" \
+		"deb http://deb.debian.org/debian trixie main" \
+		"deb http://deb.debian.org/debian trixie-backports main"
+	rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/*
+	[ -e "$1/boot/vmlinuz-$release" ] ||
+		ln -s "../usr/lib/modules/$release/vmlinuz" "$1/boot/vmlinuz-$release"
+	cp tests/vm/kmake "$1/kmake"
+}
+
+# What changes the debug kernel, as a short number.
+debug_key() {
+	{
+		grep "^CONFIG_" tests/vm/debug.config | sort
+		dpkg-query -W linux-source-6.1
+		gcc -dumpfullversion
+	} | sha256sum | cut -c-12
+}
+
+# Some ten minutes of two cores, and 3 GB while they last.
+make_debug() {
+	local work=$1/work source object release
+	source=$work/linux-source-6.1
+	object=$work/object
+
+	echo "deps: building the debug kernel: ten minutes, once" >&2
+	mkdir -p "$object"
+	tar -xJf /usr/src/linux-source-6.1.tar.xz -C "$work"
+	cp tests/vm/debug.config "$work/config"
+	# make again, with nothing of the make that called.
+	unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES K KVER KDIR
+	set -- "$1" make -s -C "$source" O="$object"
+	KCONFIG_ALLCONFIG=$work/config "${@:2}" allnoconfig
+	nice "${@:2}" -j"$(nproc)" bzImage modules
+	release=$("${@:2}" kernelrelease)
+	"${@:2}" modules_install INSTALL_MOD_PATH="$1"
+	mkdir -p "$1/boot"
+	cp "$object/arch/x86/boot/bzImage" "$1/boot/vmlinuz-$release"
+	headers "$source" "$object" "$1/lib/modules/$release"
+	rm -rf "$work"
+}
+
+# What a module is built against: the kernel's own package takes the same.
+headers() {
+	local source=$1 object=$2 modules=$3
+
+	rm -f "$modules/build" "$modules/source"
+	mkdir "$modules/build"
+	(
+		cd "$source"
+		find . arch/x86 -maxdepth 1 -name 'Makefile*'
+		find include scripts arch/x86/include \
+			-type f -o -type l
+	) | tar -c -C "$source" -T - | tar -x -C "$modules/build"
+	(
+		cd "$object"
+		find arch/x86/include include scripts -type f \
+			! -name '*.o' ! -name '.*.cmd'
+		echo .config Module.symvers tools/objtool/objtool | tr ' ' '\n'
+	) | tar -c -C "$object" -T - | tar -x -C "$modules/build"
+}
+
 case $name in
 6.12)
 	release=$(made_before '6.12*')
@@ -95,6 +164,17 @@ case $name in
 		release=$(newest_release)
 	fi
 	provide "$release" make_6_12
+	;;
+new)
+	release=$(made_before '7.*')
+	if [ -z "$release" ]; then
+		from trixie-backports
+		release=$(newest_release)
+	fi
+	provide "$release" make_new
+	;;
+debug)
+	provide "debug-$(debug_key)" make_debug
 	;;
 *)
 	echo "kernels: unknown kernel '$name': expected 6.12, new or debug" >&2

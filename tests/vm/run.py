@@ -48,6 +48,10 @@ STARTED = "mmnf-vm: running the command"
 # half-dead guest to the timeout.
 BOOT = ("console=ttyS0 ignore_loglevel panic=-1 oops=panic tsc=reliable "
         "no_timer_check unknown_nmi_panic=1")
+# Emulated and watched, a kernel may take its time.
+DEBUG_BOOT = ("kmemleak=on sysctl.kernel.hung_task_timeout_secs=60 "
+              "watchdog_thresh=30 workqueue.watchdog_thresh=120 "
+              "rcupdate.rcu_cpu_stall_timeout=120")
 
 
 def complaints(log):
@@ -76,12 +80,16 @@ class Guest:
                        "-icount", "shift=0,sleep=off"]
         else:
             machine = ["-accel", "tcg,thread=multi", "-smp", str(args.smp)]
+        cpu, watch = "max", ""
+        if image.is_debug(args.kver):
+            # 6.1 with KASAN trips over five levels of page tables at its start.
+            cpu, watch = "max,la57=off", DEBUG_BOOT
         line = ["qemu-system-x86_64", "-nodefaults", "-no-user-config",
-                "-machine", "q35", "-cpu", "max", "-m", args.mem,
+                "-machine", "q35", "-cpu", cpu, "-m", args.mem,
                 "-display", "none", "-no-reboot", *machine,
-                "-kernel", image.kernel(args.kver),
+                "-kernel", image.kernel(args.kver, args.packed),
                 "-initrd", image.initrd(args.kver),
-                "-append", f"{BOOT} {args.append}",
+                "-append", f"{BOOT} {watch} {args.append}",
                 "-serial", f"file:{self.console}",
                 "-qmp", f"unix:{self.qmp},server=on,wait=off",
                 # Not a stdio chardev: with stdin at its end QEMU takes that
@@ -224,6 +232,9 @@ def parse(argv):
     parser.add_argument("--console", help="keep the kernel's log here")
     parser.add_argument("--icount", action="store_true",
                         help="virtual time: one CPU, one instruction = 1 ns")
+    parser.add_argument("--packed", action="store_true",
+                        help="boot the kernel by its own stub: five levels of\n"
+                        "page tables, seconds more")
     parser.add_argument("--append", default="", help="for the kernel")
     parser.add_argument("--qemu-arg", action="append", default=[])
     parser.add_argument("--allow-splat", action="store_true",
