@@ -10,7 +10,6 @@
 #include <linux/blkdev.h>
 #include <linux/fadvise.h>
 #include <linux/pagemap.h>
-#include <linux/pagevec.h>
 #include <linux/sched/signal.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
