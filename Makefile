@@ -34,6 +34,7 @@ KDIR ?= $(KROOT)/lib/modules/$(KVER)/build
 KMAKE := $(if $(wildcard $(KROOT)/kmake),$(KROOT)/kmake $(CURDIR) -C \
 	/lib/modules/$(KVER)/build,$(MAKE) -C $(KDIR))
 KMOD_DIR ?= build/kmod/$(KVER)
+KUNIT_DIR := build/kunit/$(KVER)
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -64,12 +65,13 @@ map := $(wildcard lib/mmnf.map)
 
 unit := $(patsubst %.c,build/%,$(wildcard tests/unit/*.c)) \
 	$(patsubst %.cc,build/%,$(wildcard tests/unit/*.cc))
-kselftest := $(patsubst %.c,build/%,$(wildcard tests/kselftest/*.c))
+kselftest := $(patsubst %.c,build/%,$(wildcard tests/kselftest/*.c \
+	tests/fuzz/abi.c))
 bench := $(patsubst %.c,build/%,$(wildcard tests/bench/*.c))
 
 # Several of these are names of folders, too.
-.PHONY: all kmod lib tools programs check check-vm bench lint quickstart \
-	install uninstall dkms modules modules-clean clean deps \
+.PHONY: all kmod kunit lib tools programs check check-vm fuzz bench lint quickstart \
+	install uninstall dkms dkms-remove modules modules-clean clean deps \
 	run-tests run-bench run-quickstart
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -111,16 +113,26 @@ build/mmnf: $(tool_obj) $(core_obj) $(lib)
 # links: one per kernel, and the tree stays clean.  Links follow edits, so that
 # a second build is incremental; those of removed sources go.
 modules:
-	@[ -d $(KDIR)/ ] || { echo "mmnf: no kernel headers in '$(KDIR)':" \
-		"make deps, or name KVER= or KDIR=" >&2; exit 1; }
-	@for f in ./Kbuild ./dkms.conf kmod/*.[ch] lib/core/*.[ch] \
-			include/uapi/linux/*.h; do \
-		[ -L $(KMOD_DIR)/$$f ] && continue; \
-		mkdir -p $(KMOD_DIR)/$${f%/*} && \
-		ln -sfn $(CURDIR)/$$f $(KMOD_DIR)/$$f || exit 1; \
-	done
-	@find $(KMOD_DIR) -xtype l -delete
+	@$(call headers)
+	@$(call links,$(KMOD_DIR),./Kbuild ./dkms.conf kmod/*.[ch] \
+		lib/core/*.[ch] include/uapi/linux/*.h)
 	+$(KMAKE) M=$(abspath $(KMOD_DIR)) modules
+
+# The core's tests inside the kernel, for one that has KUnit: K=debug.
+kunit:
+	@$(call headers)
+	@$(call links,$(KUNIT_DIR),tests/kunit/* tests/unit/*_cases.h \
+		lib/core/*.[ch])
+	@ln -sfn tests/kunit/Kbuild $(KUNIT_DIR)/Kbuild
+	+$(KMAKE) M=$(abspath $(KUNIT_DIR)) modules
+
+headers = [ -d $(KDIR)/ ] || { echo "mmnf: no kernel headers in '$(KDIR)':" \
+	"make deps, or name KVER= or KDIR=" >&2; exit 1; }
+links = for f in $(2); do \
+		[ -L $(1)/$$f ] && continue; \
+		mkdir -p $(1)/$${f%/*} && \
+		ln -sfn $(CURDIR)/$$f $(1)/$$f || exit 1; \
+	done; find $(1) -xtype l -delete
 
 modules-clean:
 	rm -rf $(KMOD_DIR)
@@ -154,11 +166,19 @@ build/tests/unit/%: tests/unit/%.cc $(asan_lib) Makefile
 $(SELFTESTS)/kselftest_harness.h:
 	tests/deps.sh kselftest
 
-build/tests/kselftest/%: tests/kselftest/%.c Makefile \
-		| $(SELFTESTS)/kselftest_harness.h
+define guest_program
 	@mkdir -p $(@D)
 	$(CC) $(C11) $(CFLAGS) -D_GNU_SOURCE -Iinclude/uapi -Iinclude -Itests \
 		-isystem $(SELFTESTS) -MT $@ -MF $@.d -o $@ $< -lpthread
+endef
+
+build/tests/kselftest/%: tests/kselftest/%.c Makefile \
+		| $(SELFTESTS)/kselftest_harness.h
+	$(guest_program)
+
+build/tests/fuzz/abi: tests/fuzz/abi.c Makefile \
+		| $(SELFTESTS)/kselftest_harness.h
+	$(guest_program)
 
 build/tests/bench/%: tests/bench/%.c $(lib) Makefile
 	@mkdir -p $(@D)
@@ -179,7 +199,16 @@ check:
 check-vm:
 	tests/deps.sh build test $(patsubst %,kernel-%,\
 		$(filter 6.12 new debug,$(K)))
-	$(MAKE) run-tests T="$(or $(T),lint/kernel_warnings kselftest/* vm/*)"
+	$(MAKE) run-tests T="$(or $(T),lint/kernel_warnings kunit/* fuzz/abi \
+		kselftest/* vm/*)"
+
+# F=abi: N random uses of the device (a million, an hour in the debug kernel), from
+# seed S.
+fuzz:
+	tests/deps.sh build test $(patsubst %,kernel-%,\
+		$(filter 6.12 new debug,$(K)))
+	MMNF_FUZZ_SEED=$(S) MMNF_FUZZ_N=$(N) \
+		$(MAKE) run-tests T="-v -t 7200 fuzz/$(F)"
 
 lint:
 	tests/deps.sh build test lint
@@ -193,7 +222,7 @@ quickstart:
 	tests/deps.sh build test quickstart
 	$(MAKE) run-quickstart
 
-run-tests: all programs
+run-tests: all programs $(if $(filter debug,$(K)),kunit)
 	set -f; KVER=$(KVER) KVER_TOO=$(if $(TOO),$(notdir \
 		$(wildcard build/kernels/$(TOO)/lib/modules/*))) tests/run $(T)
 
@@ -241,19 +270,34 @@ DKMS ?= dkms
 DKMS_SOURCES ?= /usr/src
 dkms_name := mmnf/$(VERSION)
 dkms_src := $(DKMS_SOURCES)/mmnf-$(VERSION)
+dkms_kernels := $(shell sed -n 's/^BUILD_EXCLUSIVE_KERNEL="\(.*\)"/\1/p' dkms.conf)
 
+# Whatever version was there goes first.
 dkms:
-	[ -z "$$($(DKMS) status $(dkms_name))" ] || \
-		$(DKMS) remove $(dkms_name) --all
-	rm -rf $(dkms_src)
+	@echo '$(KVER)' | grep -Eq '$(dkms_kernels)' || { echo "mmnf: kernel" \
+		"'$(KVER)' is none of those that it is made for: 6.1 to 7.3" >&2; \
+		exit 1; }
+	$(call dkms_remove_all)
 	install -d $(dkms_src)
 	cp -r --parents Kbuild Makefile dkms.conf kmod lib/core include/uapi \
 		LICENSES $(dkms_src)
 	$(DKMS) add $(dkms_name)
 	$(DKMS) install $(dkms_name) -k $(KVER)
 
+dkms-remove:
+	$(call dkms_remove_all)
+
+# Its own list says which: "mmnf/0.1.0, 6.1.0-56-amd64, x86_64: installed".
+define dkms_remove_all
+	for v in $$($(DKMS) status -m mmnf | sed -n 's|^mmnf/\([^,: ]*\).*|\1|p' | \
+			sort -u); do \
+		$(DKMS) remove mmnf/$$v --all && \
+		rm -rf "$(DKMS_SOURCES)/mmnf-$$v" || exit 1; \
+	done
+endef
+
 clean:
-	rm -rf build/lib build/tools build/asan build/tests build/kmod \
+	rm -rf build/lib build/tools build/asan build/tests build/kmod build/kunit \
 		build/lint build/mmnf build/libmmnf.*
 
 -include $(lib_obj:.o=.d) $(asan_obj:.o=.d) $(tool_obj:.o=.d)

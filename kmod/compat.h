@@ -16,9 +16,12 @@
 #include <linux/io_uring/cmd.h>
 #endif
 
-/* Drop when the minimum is 7.3: struct folio_batch has moved by then. */
-#if __has_include(<linux/folio_batch.h>)
-#include <linux/folio_batch.h>
+/*
+ * struct folio_batch has moved by 7.2, but <linux/writeback.h> includes it since
+ * 6.9.  Drop when the minimum is 7.2.
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
+#include <linux/writeback.h>
 #else
 #include <linux/pagevec.h>
 #endif

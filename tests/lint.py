@@ -194,6 +194,7 @@ def licences():
         ("kmod/", "GPL-2.0-only"),
         ("Kbuild", "GPL-2.0-only"),
         ("tests/kselftest/", "GPL-2.0"),
+        ("tests/kunit/", "GPL-2.0-only"),
         ("", "MIT"),
     ]
     for path in files("*.c", "*.h", "*.cc", "*.py", "*.sh", "*.[1-9]",

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """In the guest: run kselftest programs one after the other, each with mmnf.ko
-inserted before and removed after, and see that nothing of it is left.
+inserted before and removed after, and see that nothing of it is left.  A module
+among them is one of KUnit: it runs as it is inserted, and reports to the log.
 
 $MMNF_SHARE/plan.json says which; results go to N.json beside it, one by one, so
 that a guest that dies takes only the running program with it.
 """
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -67,7 +69,41 @@ def remove():
             for path in LEFTOVERS if os.path.exists(path)]
 
 
+def flat(lines):
+    """What KUnit said of its suites, as one report without nesting: a case each,
+    whatever its parameters, by the indentation of Linux 6.1."""
+    suite, planned, report = "", 0, []
+    for line in lines:
+        match = re.match(r" {4}(# Subtest: (.*)|1\.\.(\d+)|"
+                         r"((?:not )?ok \d+) (?:- )?(.*))$", line)
+        if not match:
+            report.append(f"# {line.strip()}")
+        elif match[2]:
+            suite = match[2]
+        elif match[3]:
+            planned += int(match[3])
+        else:
+            report.append(f"{match[4]} {suite}.{match[5]}")
+    return "\n".join(report + [f"1..{planned}"])
+
+
+def run_kunit(module, log):
+    if not os.path.exists(module):
+        return {"output": "1..0 # SKIP kernel: built without KUnit",
+                "status": 4, "note": "", "after": []}
+    log.new_lines()
+    done = shell("insmod", module)
+    lines = log.new_lines()
+    shell("rmmod", os.path.basename(module)[:-3])
+    found = complaints("\n".join(lines + log.new_lines()))
+    return {"output": flat(lines), "status": 0,
+            "note": done.stdout.strip() if done.returncode else "",
+            "after": [["the kernel complained", found]] if found else []}
+
+
 def run(program, timeout, log):
+    if program.endswith(".ko"):
+        return run_kunit(program, log)
     result = {"output": "", "status": 1, "note": "", "after": []}
     if not os.path.exists(program):
         result["note"] = f"{program} is not built"
