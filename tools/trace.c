@@ -174,48 +174,64 @@ const char *trace_geometry_finish(struct trace_geometry *g, uint64_t most_pos)
 	return NULL;
 }
 
+/* Drops what did not fit into the text; false if that was no comment's end. */
+static bool rest_of_line(const char *text, size_t size, FILE *from)
+{
+	int c = 0;
+
+	if (strlen(text) + 1 < size || text[size - 2] == '\n')
+		return true;
+	while (c != EOF && c != '\n')
+		c = getc(from);
+	return strchr(text, '#');
+}
+
+/* An access; returns what was expected, or NULL. */
+static const char *access_line(struct trace *trace, char *text)
+{
+	uint64_t v[4] = { 0 };
+
+	if (!next_number(&text, false, &v[0]) ||
+	    !next_number(&text, false, &v[1]) ||
+	    !next_number(&text, false, &v[2]) || v[2] >= INT64_MAX ||
+	    v[0] == UINT64_MAX ||
+	    (!at_end(text) && !next_number(&text, false, &v[3])) ||
+	    v[3] >> 48 || !at_end(text))
+		return "THREAD IP OFFSET_BYTES [GAP_NS]";
+	if (!trace_add(trace, v[0], v[1], v[2], v[3]))
+		return "fewer accesses: out of memory, or more than 2^26";
+	return NULL;
+}
+
+/* A line without its end and comment; returns what was expected, or NULL. */
+static const char *any_line(struct trace *trace, char *text)
+{
+	text[strcspn(text, "#\r\n")] = 0;
+	text += strspn(text, " \t");
+	if (!*text)
+		return NULL;
+	if (!isalpha((unsigned char)*text))
+		return access_line(trace, text);
+	return trace->nr ? "the head before the first access" :
+			   head_line(&trace->geometry, text);
+}
+
 bool trace_read(struct trace *trace, FILE *from, char *wrong, size_t size)
 {
 	uint64_t most_pos = 0, line = 0;
-	const char *what;
+	const char *what = NULL;
 	char text[512];
 
 	memset(trace, 0, sizeof(*trace));
-	while (fgets(text, sizeof(text), from)) {
-		uint64_t v[4] = { 0 };
-		char *at = text;
-
+	while (!what && fgets(text, sizeof(text), from)) {
 		line++;
-		text[strcspn(text, "#\r\n")] = 0;
-		at += strspn(at, " \t");
-		if (!*at)
-			continue;
-		if (isalpha((unsigned char)*at)) {
-			what = trace->nr ? "the head before the first access" :
-					   head_line(&trace->geometry, at);
-			if (!what)
-				continue;
-		} else {
-			what = "THREAD IP OFFSET_BYTES [GAP_NS]";
-			if (next_number(&at, false, &v[0]) &&
-			    next_number(&at, false, &v[1]) &&
-			    next_number(&at, false, &v[2]) &&
-			    v[2] < INT64_MAX && v[0] != UINT64_MAX &&
-			    (at_end(at) || next_number(&at, false, &v[3])) &&
-			    v[3] < 1ULL << 48 && at_end(at)) {
-				if (!trace_add(trace, v[0], v[1], v[2], v[3])) {
-					snprintf(wrong, size,
-						 "line %" PRIu64
-						 ": out of memory, or more "
-						 "than %llu accesses",
-						 line, TRACE_MAX);
-					return false;
-				}
-				if (v[2] > most_pos)
-					most_pos = v[2];
-				continue;
-			}
-		}
+		what = rest_of_line(text, sizeof(text), from) ?
+			       any_line(trace, text) :
+			       "a line of at most 510 characters";
+		if (trace->nr && trace->access[trace->nr - 1].pos > most_pos)
+			most_pos = trace->access[trace->nr - 1].pos;
+	}
+	if (what) {
 		snprintf(wrong, size, "line %" PRIu64 ": expected %s", line,
 			 what);
 		return false;
