@@ -121,6 +121,14 @@ struct mmnf_field {
 	struct mmnf_extent data;
 };
 
+/* Absent pages whose reads are started together. */
+#define MMNF_NR_ABSENT 32
+
+struct mmnf_absent {
+	pgoff_t first;
+	unsigned long nr;
+};
+
 /**
  * struct mmnf_reader - where pages are being read into
  * @field: the field
@@ -130,6 +138,8 @@ struct mmnf_field {
  * @nr_queued: pages whose read was started
  * @nr_resident: pages found present
  * @nr_hole: pages skipped because the file has no data there
+ * @start, @end: bytes of a plan that wait for a neighbour; @end 0: none
+ * @nr_absent: of @absent, collected and not started yet
  */
 struct mmnf_reader {
 	struct mmnf_field *field;
@@ -137,6 +147,9 @@ struct mmnf_reader {
 	struct mmnf_extent *data;
 	bool predicted;
 	u64 nr_queued, nr_resident, nr_hole;
+	u64 start, end;
+	u32 nr_absent;
+	struct mmnf_absent absent[MMNF_NR_ABSENT];
 };
 
 /**

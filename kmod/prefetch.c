@@ -25,6 +25,9 @@
 /* Pages handed to the readahead code at once; between, signals are looked at. */
 #define MMNF_CHUNK_PAGES 512
 
+/* A walk's share of memory. */
+#define MMNF_ROOM_PART 8
+
 /* The block layer sends a plug's requests off when it holds this many. */
 #define MMNF_PLUG_READS 32
 
@@ -42,72 +45,92 @@ void mmnf_prefetch_exit(void)
 	destroy_workqueue(mmnf_prefetch_wq);
 }
 
-/* Only asks whether a page is there: no reference, no lock. */
-static bool page_present(struct address_space *mapping, pgoff_t index)
-{
-	void *entry = xa_load(&mapping->i_pages, index);
-
-	return entry && !xa_is_value(entry);
-}
-
 /*
- * Account before the read starts: the consumer may touch a page the moment it
- * appears.  What could not be started (no memory) is taken back.
+ * Start the reads that were collected.  They are accounted before they start: the
+ * consumer may touch a page the moment it appears.  What could not be started (no
+ * memory) is taken back.
  */
-static void read_absent(struct mmnf_reader *reader, pgoff_t first,
-			unsigned long nr)
+static void flush(struct mmnf_reader *reader)
 {
 	struct address_space *mapping = reader->file->f_mapping;
 	struct mmnf_field *field = reader->field;
-	struct file_ra_state ra = { .ra_pages = nr };
-	DEFINE_READAHEAD(ractl, reader->file, &ra, mapping, first);
 	unsigned long started;
+	u32 i;
 
-	if (reader->predicted) {
+	if (reader->predicted && reader->nr_absent) {
 		spin_lock(&field->lock);
-		field->stats.out_prefetched_pages += nr;
-		field->stats.out_wasted_pages +=
-			mmnf_pending_add(&field->pending, first, nr);
+		for (i = 0; i < reader->nr_absent; i++) {
+			struct mmnf_absent *a = &reader->absent[i];
+
+			field->stats.out_prefetched_pages += a->nr;
+			field->stats.out_wasted_pages += mmnf_pending_add(
+				&field->pending, a->first, a->nr);
+		}
 		spin_unlock(&field->lock);
 	}
-	mmnf_compat_ra(&ractl, nr);
-	started = min_t(unsigned long, readahead_index(&ractl) - first, nr);
-	if (reader->predicted && started < nr) {
-		spin_lock(&field->lock);
-		field->stats.out_prefetched_pages -= mmnf_pending_take(
-			&field->pending, first + started, nr - started);
-		spin_unlock(&field->lock);
+	for (i = 0; i < reader->nr_absent; i++) {
+		struct mmnf_absent *a = &reader->absent[i];
+		struct file_ra_state ra = { .ra_pages = a->nr };
+		DEFINE_READAHEAD(ractl, reader->file, &ra, mapping, a->first);
+
+		mmnf_compat_ra(&ractl, a->nr);
+		started = min_t(unsigned long,
+				readahead_index(&ractl) - a->first, a->nr);
+		if (reader->predicted && started < a->nr) {
+			spin_lock(&field->lock);
+			field->stats.out_prefetched_pages -= mmnf_pending_take(
+				&field->pending, a->first + started,
+				a->nr - started);
+			spin_unlock(&field->lock);
+		}
+		reader->nr_queued += started;
+		trace_mmnf_prefetch(field->id, a->first, started,
+				    reader->predicted);
 	}
-	reader->nr_queued += started;
-	trace_mmnf_prefetch(field->id, first, started, reader->predicted);
+	reader->nr_absent = 0;
+	cond_resched();
 }
 
-/* Start reading what is absent of [first, end). */
-static void read_pages_range(struct mmnf_reader *reader, pgoff_t first,
-			     pgoff_t end)
+static void read_absent(struct mmnf_reader *reader, pgoff_t first,
+			unsigned long nr)
 {
-	struct address_space *mapping = reader->file->f_mapping;
-	pgoff_t from = first;
+	reader->absent[reader->nr_absent].first = first;
+	reader->absent[reader->nr_absent].nr = nr;
+	if (++reader->nr_absent == MMNF_NR_ABSENT)
+		flush(reader);
+}
 
-	for (; first < end; first++) {
-		if (!page_present(mapping, first) &&
-		    first - from < MMNF_CHUNK_PAGES)
+/* The first page at or after @first that is there, or @end. */
+static pgoff_t next_present(struct address_space *mapping, pgoff_t first,
+			    pgoff_t end)
+{
+	XA_STATE(xas, &mapping->i_pages, first);
+	pgoff_t found = end;
+	void *entry;
+
+	rcu_read_lock();
+	xas_for_each(&xas, entry, end - 1)
+	{
+		if (xas_retry(&xas, entry) || xa_is_value(entry))
 			continue;
-		if (first > from)
-			read_absent(reader, from, first - from);
-		if (first > from || first % MMNF_CHUNK_PAGES == 0) {
-			cond_resched();
-			if (signal_pending(current))
-				return;
-		}
-		from = first;
-		if (page_present(mapping, first)) {
-			reader->nr_resident++;
-			from++;
-		}
+		found = max_t(pgoff_t, xas.xa_index, first);
+		break;
 	}
-	if (first > from)
-		read_absent(reader, from, first - from);
+	rcu_read_unlock();
+	return found;
+}
+
+/* Start reading [first, end), of which the first page is absent. */
+static pgoff_t read_pages(struct mmnf_reader *reader, pgoff_t first,
+			  pgoff_t end)
+{
+	pgoff_t next = first + 1;
+
+	if (next < end)
+		next = next_present(reader->file->f_mapping, next,
+				    min(end, first + MMNF_CHUNK_PAGES));
+	read_absent(reader, first, next - first);
+	return next;
 }
 
 /*
@@ -174,11 +197,8 @@ static u64 skip_present(struct mmnf_reader *reader, u64 start, u64 end)
 	return max(start, (u64)next << PAGE_SHIFT);
 }
 
-/*
- * Start reading what is absent and not a hole of bytes [start, end).  Stops at a
- * signal.
- */
-void mmnf_prefetch_bytes(struct mmnf_reader *reader, u64 start, u64 end)
+/* As mmnf_prefetch_bytes(), but the last of the reads may not have started. */
+static void collect_bytes(struct mmnf_reader *reader, u64 start, u64 end)
 {
 	loff_t size = i_size_read(reader->file->f_mapping->host);
 	loff_t data_start, data_end;
@@ -201,41 +221,63 @@ void mmnf_prefetch_bytes(struct mmnf_reader *reader, u64 start, u64 end)
 		data_end = min_t(u64, data_end, end);
 		first = data_start >> PAGE_SHIFT;
 		last = (data_end - 1) >> PAGE_SHIFT;
-		read_pages_range(reader, first, last + 1);
-		start = ((u64)last + 1) << PAGE_SHIFT;
+		/* Behind a hole there may be a page. */
+		if (first << PAGE_SHIFT > start)
+			start = (u64)first << PAGE_SHIFT;
+		else
+			start = (u64)read_pages(reader, first, last + 1)
+				<< PAGE_SHIFT;
 	}
 }
 
 /*
- * Positions of a plan as few ranges: neighbours in either direction are joined
- * so that a walk backwards is read forwards.
+ * Start reading what is absent and not a hole of bytes [start, end).  Stops at a
+ * signal.
  */
+void mmnf_prefetch_bytes(struct mmnf_reader *reader, u64 start, u64 end)
+{
+	collect_bytes(reader, start, end);
+	flush(reader);
+}
+
+/* A range of a plan; neighbours in either direction are joined. */
+static void read_position(struct mmnf_reader *reader, u64 pos, u64 span)
+{
+	u64 from = round_down(pos, PAGE_SIZE);
+	u64 to = round_up(pos + span, PAGE_SIZE);
+
+	if (from <= reader->end && to >= reader->start && reader->end) {
+		reader->start = min(reader->start, from);
+		reader->end = max(reader->end, to);
+		return;
+	}
+	if (reader->end)
+		collect_bytes(reader, reader->start, reader->end);
+	reader->start = from;
+	reader->end = to;
+}
+
+/* A walk backwards is read forwards where its positions are neighbours. */
 static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
 {
-	u64 start = 0, end = 0, nr = mmnf_plan_nr(plan), n;
+	u64 nr = mmnf_plan_nr(plan), n = 0, row, pos;
 	struct blk_plug plug;
 
 	blk_start_plug(&plug);
-	for (n = 0; n < nr; n++) {
-		u64 pos = mmnf_plan_pos(plan, n);
-		u64 from = round_down(pos, PAGE_SIZE);
-		u64 to = round_up(pos + plan->span, PAGE_SIZE);
-
-		/* The requests of a full plug are allocated together. */
-		if (n % MMNF_PLUG_READS == 0)
-			plug.nr_ios = min_t(u64, nr - n, MMNF_PLUG_READS);
-		if (from <= end && to >= start && end) {
-			start = min(start, from);
-			end = max(end, to);
-			continue;
+	while (n < nr) {
+		pos = mmnf_plan_pos(plan, n);
+		for (row = mmnf_plan_row(plan, n); row; row--, n++) {
+			/* The requests of a full plug are allocated together. */
+			if (n % MMNF_PLUG_READS == 0)
+				plug.nr_ios =
+					min_t(u64, nr - n, MMNF_PLUG_READS);
+			read_position(reader, pos, plan->span);
+			pos += (u64)plan->level[0].stride;
 		}
-		if (end)
-			mmnf_prefetch_bytes(reader, start, end);
-		start = from;
-		end = to;
 	}
-	if (end)
-		mmnf_prefetch_bytes(reader, start, end);
+	if (reader->end)
+		collect_bytes(reader, reader->start, reader->end);
+	flush(reader);
 	blk_finish_plug(&plug);
 }
 
@@ -244,6 +286,23 @@ static void associate_blkcg(struct cgroup_subsys_state *css)
 #ifdef CONFIG_BLK_CGROUP
 	kthread_associate_blkcg(css);
 #endif
+}
+
+/*
+ * One walk may fill an eighth of the memory that is to be had, and of each limit of
+ * its group: what is read ahead must not push out itself, nor what others need.
+ */
+static u64 room_for(struct mem_cgroup *memcg)
+{
+	u64 pages = max(si_mem_available(), 0L);
+#ifdef CONFIG_MEMCG
+	struct mem_cgroup *group;
+
+	for (group = memcg; group; group = parent_mem_cgroup(group))
+		pages = min3(pages, (u64)READ_ONCE(group->memory.max),
+			     (u64)READ_ONCE(group->memory.high));
+#endif
+	return max(pages / MMNF_ROOM_PART, 1ULL);
 }
 
 static bool queue_pop(struct mmnf_field *field, struct mmnf_queued_plan *out)
@@ -275,6 +334,7 @@ void mmnf_prefetch_work(struct work_struct *work)
 			.predicted = true,
 		};
 
+		WRITE_ONCE(field->table.room, room_for(queued.mapping->memcg));
 		associate_blkcg(queued.mapping->blkcg);
 		memcg = set_active_memcg(queued.mapping->memcg);
 		read_plan(&reader, &queued.plan);

@@ -150,6 +150,20 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		mmnf_prefetch_kick(field);
 }
 
+/* Of the pages around a fault those of its record, which may be its page alone. */
+static void clip_to_record(const struct mmnf_field *field, pgoff_t pgoff,
+			   pgoff_t *start, pgoff_t *end)
+{
+	u64 first, last;
+
+	first = mmnf_table_record(&field->table, (u64)pgoff << PAGE_SHIFT,
+				  &last);
+	*start = max_t(pgoff_t, *start,
+		       min_t(pgoff_t, pgoff, first >> PAGE_SHIFT));
+	*end = min_t(pgoff_t, *end,
+		     max_t(pgoff_t, pgoff, (last - 1) >> PAGE_SHIFT));
+}
+
 static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
 				    pgoff_t end_pgoff)
 {
@@ -157,10 +171,9 @@ static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
 	vm_fault_t ret;
 
 	/* Nothing around is resident, and looking for it costs at each page. */
-	if (READ_ONCE(mapping->alone)) {
-		start_pgoff = vmf->pgoff;
-		end_pgoff = vmf->pgoff;
-	}
+	if (READ_ONCE(mapping->alone))
+		clip_to_record(mapping->field, vmf->pgoff, &start_pgoff,
+			       &end_pgoff);
 	ret = mapping->host->map_pages(vmf, start_pgoff, end_pgoff);
 	if (!(ret & VM_FAULT_NOPAGE))
 		return ret;

@@ -38,6 +38,9 @@ static u64 stream_room(const struct mmnf_table *table,
 
 	if (s->dense && s->len)
 		most = min_of(most, limits->max_depth);
+	if (table->room)
+		budget = min_of(budget,
+				div64_u64(table->room * table->grain, bytes));
 	return min_of(min_of(most, MAX_ROOM), max_of(budget, 1));
 }
 

@@ -171,6 +171,7 @@ struct mmnf_limits {
  * @origin: where the first record starts
  * @span: bytes of a record, >= 1
  * @clock: number of observations
+ * @room: most grains ahead of any one walk, besides @limits; 0: no more limits
  * @latency_ns: smoothed wait for an absent grain; 0: unknown
  * @nr_planned: steps ahead of a walk handed out so far
  * @nr_used: of these: passed by their walk
@@ -186,6 +187,7 @@ struct mmnf_table {
 	u64 span;
 	struct mmnf_limits limits;
 	u64 clock;
+	u64 room;
 	u64 latency_ns;
 	u64 nr_planned;
 	u64 nr_used;
@@ -257,6 +259,20 @@ bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
  */
 bool mmnf_table_alone(const struct mmnf_table *table, u64 grains);
 
+/* The pages' record, or the page alone: what a touch at @pos is part of. */
+static inline u64 mmnf_table_record(const struct mmnf_table *table, u64 pos,
+				    u64 *end)
+{
+	u64 start = pos;
+
+	if (table->span > 1 && pos >= table->origin)
+		start = table->origin +
+			div64_u64(pos - table->origin, table->span) *
+				table->span;
+	*end = start + table->span;
+	return start;
+}
+
 /* Number of positions of a plan. */
 static inline u64 mmnf_plan_nr(const struct mmnf_plan *plan)
 {
@@ -270,6 +286,19 @@ static inline u64 mmnf_plan_nr(const struct mmnf_plan *plan)
 static inline u64 mmnf_plan_pos(const struct mmnf_plan *plan, u64 n)
 {
 	return plan->start + mmnf_level_offset(plan->level, plan->nr_levels, n);
+}
+
+/* Positions from the n-th to the end of its innermost row, itself included. */
+static inline u64 mmnf_plan_row(const struct mmnf_plan *plan, u64 n)
+{
+	const struct mmnf_level *l = &plan->level[0];
+	u64 left = plan->nr - n, at, row;
+
+	if (!plan->nr_levels || l->nr == U64_MAX)
+		return left;
+	at = l->at + n;
+	row = l->nr - (at - div64_u64(at, l->nr) * l->nr);
+	return row < left ? row : left;
 }
 
 #endif

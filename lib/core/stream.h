@@ -43,12 +43,9 @@ static inline s64 grains_between(const struct mmnf_table *table, u64 from,
 
 static inline u64 record_of(const struct mmnf_table *table, u64 pos)
 {
-	u64 off;
+	u64 end;
 
-	if (table->span == 1 || pos < table->origin)
-		return pos;
-	off = pos - table->origin;
-	return pos - (off - div64_u64(off, table->span) * table->span);
+	return mmnf_table_record(table, pos, &end);
 }
 
 /* Does the record reach beyond its first grain? */
