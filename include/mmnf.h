@@ -267,6 +267,122 @@ MMNF_API ssize_t mmnf_batch_get(struct mmnf_field *field, const uint64_t *index,
 				size_t nr_index, void *dst, size_t dst_bytes);
 
 /**
+ * mmnf_batch_get_boxes() - copy many boxes out
+ * @box: @nr boxes; they may overlap and be empty
+ * @dst: receives them one behind the other, each packed
+ *
+ * Reads are started in file order for all boxes before the first copy; what
+ * boxes share is read once.
+ *
+ * Return: bytes copied, or as mmnf_get().
+ */
+MMNF_API ssize_t mmnf_batch_get_boxes(struct mmnf_field *field,
+				      const struct mmnf_box *box, size_t nr,
+				      void *dst, size_t dst_bytes);
+
+/*
+ * Without waiting: a batch takes requests and gives completions, in any order.
+ *
+ *	mmnf_batch_open(&batch, field, NULL);
+ *	mmnf_batch_submit(batch, &request, 1);
+ *	mmnf_batch_reap(batch, &completion, 1, 1, -1);
+ *	mmnf_batch_close(batch);
+ *
+ * There is no thread behind it: submit, cancel and reap move things on, and where
+ * there is no io_uring they read.  All of
+ * these may be called by several threads at once, close by one.
+ */
+struct mmnf_batch;
+
+struct mmnf_batch_opts {
+	size_t size;
+	uint32_t depth; /* reads at once, at most 1024; 0: 64 */
+	int32_t eventfd; /* the caller's, non-blocking: readable when there may
+			  * be something to reap, reset by reap.  0: none */
+};
+
+/**
+ * struct mmnf_request - boxes or records to copy out
+ * @user_data: comes back with the completion
+ * @box: @nr boxes; or
+ * @index: @nr indices along axis 0, any order, repeats allowed
+ * @dst: receives them packed, one behind the other; the caller leaves it alone
+ *	until the completion, and keeps it till then
+ * @deadline_ns: by CLOCK_MONOTONIC; then it ends with -ETIMEDOUT; 0: none
+ * @reserved: 0
+ *
+ * @box and @index are not looked at after mmnf_batch_submit().
+ */
+struct mmnf_request {
+	uint64_t user_data;
+	const struct mmnf_box *box;
+	const uint64_t *index;
+	size_t nr;
+	void *dst;
+	size_t dst_bytes;
+	int64_t deadline_ns;
+	uint64_t reserved[2];
+};
+
+struct mmnf_completion {
+	uint64_t user_data;
+	int64_t result; /* bytes copied, or -errno */
+};
+
+/**
+ * mmnf_batch_open() - make a batch of a field
+ * @out: receives it; NULL on failure
+ * @field: must stay open until the batch is closed
+ * @opts: NULL for defaults
+ * Return: 0, -EINVAL, -EOPNOTSUPP (unknown option), -ENOMEM, -EMFILE.
+ */
+MMNF_API int mmnf_batch_open(struct mmnf_batch **out, struct mmnf_field *field,
+			     const struct mmnf_batch_opts *opts);
+
+/**
+ * mmnf_batch_submit() - start requests, do not wait
+ * @requests: @nr of them, each a whole list of boxes or records
+ *
+ * Return: how many were taken, from the first on; if the first is wrong, its
+ * error: -EINVAL, -ERANGE, -ENOSPC (dst is too small), -ENOMEM.
+ */
+MMNF_API int mmnf_batch_submit(struct mmnf_batch *batch,
+			       const struct mmnf_request *requests,
+			       unsigned int nr);
+
+/**
+ * mmnf_batch_reap() - collect requests that are done
+ * @out: receives up to @max completions
+ * @min: wait for so many, or until nothing is under way
+ * @timeout_ns: wait no longer; 0: not at all; negative: for ever
+ *
+ * A completion's error is a -errno as of mmnf_get(), -ECANCELED or -ETIMEDOUT;
+ * mmnf_last_error() has the words of the last of them.  Then no byte of dst is
+ * written any more; what it holds is not defined.
+ *
+ * Return: how many.
+ */
+MMNF_API int mmnf_batch_reap(struct mmnf_batch *batch,
+			     struct mmnf_completion *out, unsigned int max,
+			     unsigned int min, int64_t timeout_ns);
+
+/**
+ * mmnf_batch_cancel() - stop requests
+ * @user_data: which; those that are done already are left
+ *
+ * Each still has a completion, of -ECANCELED.
+ *
+ * Return: how many.
+ */
+MMNF_API int mmnf_batch_cancel(struct mmnf_batch *batch, uint64_t user_data);
+
+/**
+ * mmnf_batch_close() - stop all, wait until nothing is written, release
+ * NULL is fine; never fails.  Completions that were not reaped are lost.
+ */
+MMNF_API void mmnf_batch_close(struct mmnf_batch *batch);
+
+/**
  * mmnf_write() - copy a box in
  * @src: elements in C order, packed; @src_bytes must be exactly the box
  *

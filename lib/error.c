@@ -52,6 +52,11 @@ int mmnf_error_system(int err, const char *format, ...)
 	return -err;
 }
 
+void mmnf_error_again(const char *words)
+{
+	snprintf(text, sizeof(text), "%s", words);
+}
+
 int mmnf_error_opts(const void *opts, size_t size, size_t known,
 		    const char *name)
 {

@@ -35,6 +35,7 @@ static bool next_run(struct mmnf_fetch *f, struct mmnf_job *job,
 		     struct mmnf_run *run)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(f->field);
+	u64 nr = job->list ? job->nr_list : job->boxes ? job->nr_boxes : 1;
 	u64 dst;
 
 	if (job->given) {
@@ -56,15 +57,20 @@ static bool next_run(struct mmnf_fetch *f, struct mmnf_job *job,
 		return true;
 	}
 	while (!job->it_valid || !mmnf_runs_next(&job->it, run)) {
-		if (job->list ? job->next_wanted == job->nr_list :
-				job->next_wanted == 1)
+		const struct mmnf_box *box = &job->box;
+
+		if (job->next_wanted == nr)
 			return false;
 		if (job->list)
 			job->box.start[0] = job->list[job->next_wanted].index;
+		if (job->boxes)
+			box = &job->boxes[job->next_wanted].box;
 		job->next_wanted++;
 		job->it_valid = true;
-		mmnf_runs_init(&job->it, g, &job->box, MMNF_FETCH_RUN_BYTES);
+		mmnf_runs_init(&job->it, g, box, MMNF_FETCH_RUN_BYTES);
 	}
+	if (job->boxes)
+		run->dst += job->boxes[job->next_wanted - 1].dst;
 	if (job->list) {
 		dst = job->list[job->next_wanted - 1].place;
 		run->dst += dst * (job->bytes / job->nr_list);
@@ -153,6 +159,7 @@ bool mmnf_job_refill(struct mmnf_fetch *f, struct mmnf_job *job)
 void mmnf_job_free(struct mmnf_job *job)
 {
 	free(job->list);
+	free(job->boxes);
 	free(job->given);
 	free(job->runs);
 	free(job->text);

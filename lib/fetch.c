@@ -184,6 +184,23 @@ u32 mmnf_fetch_cancel(struct mmnf_fetch *f, u64 user_data, bool all)
 	return n;
 }
 
+s64 mmnf_fetch_deadline(const struct mmnf_fetch *f)
+{
+	const struct mmnf_job *job;
+	s64 nearest = 0;
+
+	for (job = f->jobs; f->nr_deadlines && job; job = job->next)
+		if (job->deadline_ns && !job->stop &&
+		    (!nearest || job->deadline_ns < nearest))
+			nearest = job->deadline_ns;
+	return nearest;
+}
+
+bool mmnf_fetch_has_jobs(const struct mmnf_fetch *f)
+{
+	return f->jobs;
+}
+
 bool mmnf_fetch_idle(const struct mmnf_fetch *f)
 {
 	return !f->jobs && !f->nr_todo && !f->queue->in_flight;

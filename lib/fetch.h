@@ -15,11 +15,17 @@ struct mmnf_wanted {
 	u64 index, place; /* record; its number in the destination */
 };
 
+struct mmnf_boxed {
+	struct mmnf_box box; /* in normal form; may be empty */
+	u64 dst;
+};
+
 /**
- * struct mmnf_job - one request
+ * struct mmnf_job - one request: a box, or records, boxes or runs
  * @dst: destination of the packed box or records; NULL: only bring it into L2
  * @box: in normal form; with @list, of one record
  * @list, @nr_list: records to get, sorted by index; the job's to free
+ * @boxes, @nr_boxes: or boxes; the job's to free
  * @given, @nr_given: or runs, placed and in any order; the job's to free
  * @bytes: what is delivered in all
  * @deadline_ns: CLOCK_MONOTONIC, 0: none
@@ -32,8 +38,9 @@ struct mmnf_job {
 	char *dst;
 	struct mmnf_box box;
 	struct mmnf_wanted *list;
+	struct mmnf_boxed *boxes;
 	struct mmnf_run *given;
-	u64 nr_list, nr_given, bytes, user_data;
+	u64 nr_list, nr_boxes, nr_given, bytes, user_data;
 	s64 deadline_ns;
 	int stop, error;
 	char *text;
@@ -71,6 +78,12 @@ struct mmnf_job *mmnf_fetch_drive(struct mmnf_fetch *f, s64 timeout_ns);
 /* Stops the jobs with this user_data, or all; they end with -ECANCELED. */
 u32 mmnf_fetch_cancel(struct mmnf_fetch *f, u64 user_data, bool all);
 
+/* The nearest deadline of a job that is not stopped; 0: none. */
+s64 mmnf_fetch_deadline(const struct mmnf_fetch *f);
+
+bool mmnf_fetch_has_jobs(const struct mmnf_fetch *f);
+
+/* Nor reads that nobody waits for. */
 bool mmnf_fetch_idle(const struct mmnf_fetch *f);
 
 /*

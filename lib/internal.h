@@ -53,6 +53,9 @@ int mmnf_error(int err, const char *format, ...)
 int mmnf_error_system(int err, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* Sets the text to one that mmnf_last_error() gave before, elsewhere. */
+void mmnf_error_again(const char *words);
+
 /* Checks an options struct's size and that its unknown tail is zero. */
 int mmnf_error_opts(const void *opts, size_t size, size_t known,
 		    const char *name);

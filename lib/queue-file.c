@@ -29,6 +29,7 @@
 #include "tier.h"
 
 #define FILES 64
+#define TRIES 3
 #define BUFFERS_MAX 8192 /* half of what the kernel takes */
 
 struct file {
@@ -280,8 +281,14 @@ static bool account(struct file_queue *q, struct mmnf_read *read, s64 result)
 {
 	u32 align = q->head.ops->align_bytes;
 
-	/* The thread that submitted has ended: the read is not to blame. */
-	if (result == -EINTR || result == -EAGAIN || result == -ECANCELED)
+	if (result == -EINTR || result == -EAGAIN)
+		return false;
+	/*
+	 * What the kernel does in the name of a thread that has ended meanwhile
+	 * fails: this one does it in its own.
+	 */
+	if ((result == -ECANCELED || result == -EFAULT) &&
+	    read->tries++ < TRIES)
 		return false;
 	if (result < 0) {
 		read->result = result;
@@ -339,6 +346,7 @@ u32 mmnf_queue_file_submit(struct mmnf_queue *head,
 
 	for (i = 0; i < nr && head->in_flight < head->depth; i++) {
 		reads[i]->done = 0;
+		reads[i]->tries = 0;
 		head->in_flight++;
 		start(q, reads[i], &s);
 	}
@@ -403,15 +411,20 @@ static void reap_pread(struct file_queue *q, s64 timeout_ns)
 
 		if (n < 0 && errno == EOPNOTSUPP && !timeout_ns)
 			timeout_ns = -1; /* cannot be asked without waiting */
-		else if (n < 0 && errno == EAGAIN && !timeout_ns)
+		else if (n < 0 && errno == EAGAIN && !timeout_ns &&
+			 !read->tries++)
 			break;
+		else if (n < 0 && errno == EAGAIN)
+			timeout_ns = -1; /* nobody else will read it */
 		else
 			end = account(q, read, n < 0 ? -errno : n);
 	}
 	if (s)
 		mmnf_segment_put(q->head.field, s);
-	if (!err && !end)
+	if (!err && !end) {
+		tell(q);
 		return;
+	}
 	take(&q->list, &q->list_end);
 	finish(q, read, err ? err : read->result);
 	if (q->list)

@@ -50,7 +50,7 @@ struct mmnf_span {
  * @result: @bytes (less only at the end of the file), -ENOENT if the segment is
  *	absent and reads as fill, or -errno.  -EIO where a file was cut short
  * @owner: for the submitter
- * @next, @done, @expected: for the engine
+ * @next, @done, @expected, @tries: for the engine
  */
 struct mmnf_read {
 	u64 segment, offset, bytes;
@@ -60,6 +60,7 @@ struct mmnf_read {
 	void *owner;
 	struct mmnf_read *next;
 	u64 done, expected;
+	u32 tries;
 };
 
 /* Head of every queue.  @in_flight is kept by the engine, read by the user. */
@@ -134,6 +135,7 @@ struct mmnf_tier_ops {
 	/*
 	 * Gives back up to max reads that are done.  Waits for the first
 	 * unless timeout_ns is 0 or nothing is in flight; -1: for ever.
+	 * An engine that cannot read in the background reads here.
 	 */
 	u32 (*reap)(struct mmnf_queue *q, struct mmnf_read **done, u32 max,
 		    s64 timeout_ns);
