@@ -161,6 +161,21 @@ build/tests/unit/%: tests/unit/%.cc $(asan_lib) Makefile
 	$(CXX) $(CXX11) $(SANITIZE) $(CPPFLAGS) -Itests -MT $@ -MF $@.d -o $@ $< \
 		$(asan_lib) $(LIBS)
 
+# Threads under TSan: tests/integration/tsan.sh runs these.
+# (gcc sees uninitialized variables where it has put its calls.)
+TSAN := -O1 -g -fsanitize=thread -fno-omit-frame-pointer \
+	-Wno-maybe-uninitialized
+tsan_obj := $(lib_src:%.c=build/tsan/%.o)
+
+build/tsan/%.o: %.c Makefile dkms.conf
+	@mkdir -p $(@D)
+	$(CC) $(C11) $(TSAN) $(CPPFLAGS) -c -o $@ $<
+
+build/tsan/tests/%: tests/%.c $(tsan_obj) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(C11) $(TSAN) $(CPPFLAGS) -Itests -MT $@ -MF $@.d -o $@ $< \
+		$(tsan_obj) $(LIBS) -lm
+
 # The harness header is the kernel's own; tests/deps.sh takes it from Debian's
 # linux-source.
 $(SELFTESTS)/kselftest_harness.h:
@@ -297,8 +312,10 @@ define dkms_remove_all
 endef
 
 clean:
-	rm -rf build/lib build/tools build/asan build/tests build/kmod build/kunit \
+	rm -rf build/lib build/tools build/asan build/tsan build/tests \
+		build/kmod build/kunit \
 		build/lint build/mmnf build/libmmnf.*
 
 -include $(lib_obj:.o=.d) $(asan_obj:.o=.d) $(tool_obj:.o=.d)
+-include $(tsan_obj:.o=.d)
 -include $(addsuffix .d,$(unit) $(kselftest) $(bench))

@@ -10,6 +10,8 @@
 
 #define NO_SLOT UINT32_MAX
 
+#define SLOT_DEAD (1U << 31)
+
 enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_READY };
 
 /* Queues of a shard.  LRU and SIEVE have only MAIN. */
@@ -17,15 +19,15 @@ enum slot_queue { QUEUE_MAIN, QUEUE_SMALL, NR_QUEUES };
 
 /**
  * struct slot - a place for a tile
- * @pins: incremented under the lock, decremented by anybody
+ * @pins: incremented under the lock, decremented by anybody; with SLOT_DEAD it
+ *	was dropped while pinned, and who takes the last pin away frees it
  * @uses: since it was last passed over, at most 3
- * @dead: dropped while pinned: free when the pins are gone
  */
 struct slot {
 	mmnf_tile tile;
 	u32 pins, newer, older;
 	u8 state, queue, uses;
-	bool dead, driven;
+	bool driven;
 };
 
 struct slot_list {

@@ -83,7 +83,7 @@ static void index_remove(struct shard *sh, mmnf_tile tile)
 static void make_free(struct shard *sh, u32 i)
 {
 	sh->slots[i].state = SLOT_FREE;
-	sh->slots[i].dead = false;
+	__atomic_store_n(&sh->slots[i].pins, 0, __ATOMIC_RELAXED);
 	sh->slots[i].older = sh->free;
 	sh->free = i;
 }
@@ -93,8 +93,7 @@ static void forget(struct mmnf_cache *c, struct shard *sh, u32 i)
 {
 	index_remove(sh, sh->slots[i].tile);
 	c->policy->remove(sh, i);
-	sh->slots[i].dead = true;
-	if (!__atomic_load_n(&sh->slots[i].pins, __ATOMIC_ACQUIRE))
+	if (!__atomic_fetch_or(&sh->slots[i].pins, SLOT_DEAD, __ATOMIC_ACQ_REL))
 		make_free(sh, i);
 }
 
@@ -173,7 +172,7 @@ void mmnf_cache_filled(struct mmnf_cache *c, u32 slot, bool ok)
 	struct shard *sh = shard_of(c, s->tile);
 
 	pthread_mutex_lock(&sh->lock);
-	if (!s->dead) {
+	if (!(__atomic_load_n(&s->pins, __ATOMIC_RELAXED) & SLOT_DEAD)) {
 		s->state = SLOT_READY;
 		if (!ok)
 			forget(c, sh, slot);
@@ -189,13 +188,10 @@ void mmnf_cache_put(struct mmnf_cache *c, u32 slot)
 	/* After the pin is gone the slot may be another tile's. */
 	struct shard *sh = shard_of(c, s->tile);
 
-	if (__atomic_sub_fetch(&s->pins, 1, __ATOMIC_RELEASE))
-		return;
-	if (!__atomic_load_n(&s->dead, __ATOMIC_RELAXED))
+	if (__atomic_sub_fetch(&s->pins, 1, __ATOMIC_ACQ_REL) != SLOT_DEAD)
 		return;
 	pthread_mutex_lock(&sh->lock);
-	if (s->dead && !__atomic_load_n(&s->pins, __ATOMIC_ACQUIRE))
-		make_free(sh, slot);
+	make_free(sh, slot);
 	pthread_mutex_unlock(&sh->lock);
 }
 
