@@ -199,7 +199,7 @@ build/tests/bench/%: tests/bench/%.c $(lib) Makefile
 	@mkdir -p $(@D)
 	$(CC) $(C11) $(CFLAGS) $(CPPFLAGS) -Itests -MT $@ -MF $@.d -o $@ $< \
 		-Wl,-rpath,'$$ORIGIN/../..' $(if $(lib),-Lbuild -lmmnf) \
-		-lpthread -lm
+		-luring -lpthread -lm
 
 # ---- what a newcomer runs
 

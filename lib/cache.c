@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * L2: a bounded number of slots in one mapping, cut into shards by the hash of
- * the tile's group of 64, so that neighbours lie together and threads apart.
+ * the tile's group of 16, so that neighbours lie together and threads apart.
  *
  *	tile -> shard -> index (open addressing) -> slot -> memory
  *
@@ -20,10 +20,10 @@
 
 #include "cache-policy.h"
 
-#define GROUP_SHIFT 6 /* tiles of a shard in a row */
+#define GROUP_SHIFT 4 /* tiles of a shard in a row */
 #define NEAR_SHIFT 3 /* tiles in one cache line of the index */
 #define SHARDS_MAX 64
-#define SHARD_SLOTS_MIN 256
+#define SHARD_SLOTS_MIN 1024
 #define HUGE_BYTES (2ULL << 20)
 
 struct mmnf_cache {

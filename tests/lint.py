@@ -17,6 +17,8 @@ import sys
 SRC = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CHECKPATCH = "build/linux/scripts/checkpatch.pl"
 MAX_LINES = 600
+# A program includes one header, whatever it needs.
+MAX_LINES_OF = {"include/mmnf.h": 1200}
 RULES = {}
 
 # checkpatch is right about patches to the kernel; not here:
@@ -181,8 +183,9 @@ def file_length():
     for path in files("*.c", "*.h", "*.cc", "*.py", "*.sh", "Makefile",
                       "tests/run"):
         count = read(path).count("\n")
-        if count > MAX_LINES:
-            yield f"{path}: {count} lines, at most {MAX_LINES}"
+        most = MAX_LINES_OF.get(path, MAX_LINES)
+        if count > most:
+            yield f"{path}: {count} lines, at most {most}"
 
 
 @rule
