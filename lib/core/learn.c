@@ -230,7 +230,8 @@ void mmnf_stream_learn(struct mmnf_table *table, struct mmnf_stream *s,
 		is_majority(s, delta);
 	if (s->guess)
 		s->at.nest.sure = 0;
-	stream_learn_run(table, s, &seen, last);
+	if (seen.run == s->at.run)
+		stream_learn_run(table, s, &seen, last);
 	mmnf_nest_learn(&s->at.nest, delta, again);
 	if (s->at.nest.doubted || s->at.nest.nr_levels < 2) {
 		s->followed = 0;
@@ -255,6 +256,20 @@ void mmnf_stream_learn(struct mmnf_table *table, struct mmnf_stream *s,
 	}
 }
 
+/*
+ * A run is longer than any before.  In a nest it is by a grain, if it is for the
+ * first time; else it may go on.
+ */
+static void stream_lengthen(struct mmnf_table *table, struct mmnf_stream *s,
+			    const struct mmnf_step *step)
+{
+	bool again = !s->alike || !(s->at.nest.sure & 1);
+
+	mmnf_stream_give_up(table, s);
+	s->len = again ? 0 : (step->in + 1) * table->grain;
+	s->alike = 0;
+}
+
 /* The walk goes on: what was planned and is passed now was used. */
 u64 mmnf_stream_follow(struct mmnf_table *table, struct mmnf_stream *s,
 		       const struct mmnf_step *step)
@@ -265,12 +280,9 @@ u64 mmnf_stream_follow(struct mmnf_table *table, struct mmnf_stream *s,
 
 	steps = step->runs * run_steps(table, s) + step->in - s->at.in;
 	if (!step->runs) {
-		/* Longer than any before: it may go on. */
 		if (s->dense && s->len &&
-		    step->in >= run_grains(table, s, s->at.run)) {
-			mmnf_stream_give_up(table, s);
-			s->len = 0;
-		}
+		    step->in >= run_grains(table, s, s->at.run))
+			stream_lengthen(table, s, step);
 	} else if (steps > U32_MAX) {
 		steps = 1; /* of a run whose end was not known */
 	}

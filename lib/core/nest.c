@@ -130,6 +130,14 @@ static void put_level(struct mmnf_nest *nest, u32 k, s64 delta)
 	step_level(nest, k, 1);
 }
 
+static void drop_level(struct mmnf_nest *nest)
+{
+	u8 below = (1 << --nest->nr_levels) - 1;
+
+	nest->open &= below;
+	nest->sure &= below;
+}
+
 static void close_level(struct mmnf_nest *nest, u32 k)
 {
 	nest->open &= ~(1 << k);
@@ -200,6 +208,9 @@ void mmnf_nest_learn(struct mmnf_nest *nest, s64 delta, bool again)
 	}
 	if (learn_known(nest, e, delta))
 		return;
+	/* What was seen once above a level that goes on was chance. */
+	while (nest->nr_levels > e + 1 && !is_sure(nest, nest->nr_levels - 1))
+		drop_level(nest);
 	if (e < nest->nr_levels && !is_sure(nest, e) &&
 	    !(is_open(nest, e) && nest->level[e].at == 1 &&
 	      e + 1 < MMNF_NR_LEVELS && !again)) {

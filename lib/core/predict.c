@@ -18,6 +18,8 @@ const struct mmnf_limits mmnf_limits_default = {
 
 /* Runs of one length make the next one likely. */
 #define MIN_ALIKE 2
+/* So many touches ago is still the same loop. */
+#define NEAR_TOUCHES 16
 /* A row that goes on for longer may be measured less exactly. */
 #define MEASURED_STEPS 64
 /* A stop of the consumer is not its pace. */
@@ -267,21 +269,29 @@ static void stream_time(struct mmnf_stream *s, const struct mmnf_access *access,
 void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns, u32 before,
 		 u32 after)
 {
-	struct mmnf_stream *s = &table->stream[table->recent];
+	struct mmnf_stream *recent = &table->stream[table->recent], *s;
+	u64 touched_ns = recent->touched_ns;
+	u32 i;
 
-	if (!s->seen || s->thread != thread)
+	if (!recent->seen || recent->thread != thread)
 		return;
-	if (!s->passed)
-		mmnf_stream_pass(table, s, before, after);
+	if (!recent->passed)
+		mmnf_stream_pass(table, recent, before, after);
 	/* Around what was absent, only what was planned can have come. */
-	s->before = 0;
-	s->after = 0;
-	if (s->ready_ns || !s->touched_ns || now_ns <= s->touched_ns)
+	recent->before = 0;
+	recent->after = 0;
+	if (recent->ready_ns || !touched_ns || now_ns <= touched_ns)
 		return;
-	if (s->missed)
+	if (recent->missed)
 		table->latency_ns =
-			smoothed(table->latency_ns, now_ns - s->touched_ns);
-	s->ready_ns = now_ns;
+			smoothed(table->latency_ns, now_ns - touched_ns);
+	/* The touch may be that of two streams: see observe_thread(). */
+	for (i = 0; i < MMNF_NR_STREAMS; i++) {
+		s = &table->stream[i];
+		if (s->seen && s->thread == thread &&
+		    s->touched_ns == touched_ns)
+			s->ready_ns = now_ns;
+	}
 }
 
 static void stream_begin(struct mmnf_table *table, struct mmnf_stream *s,
@@ -296,14 +306,116 @@ static void stream_begin(struct mmnf_table *table, struct mmnf_stream *s,
 	stream_time(s, access, 1);
 }
 
+/* A touch of a stream's: from there on, what is to be read? */
+static bool stream_observe(struct mmnf_table *table, struct mmnf_stream *s,
+			   const struct mmnf_access *access, u64 record,
+			   struct mmnf_step *step, struct mmnf_plan *plan)
+{
+	bool absent = access->outcome == MMNF_MISS, was_dense = s->dense;
+	u64 pos = access->pos, steps = 1;
+	s64 gap = (s64)(pos - s->at.last);
+
+	if (!step->on_walk &&
+	    (record == record_of(table, s->at.last) ||
+	     grain_of(table, pos) == grain_of(table, s->at.last))) {
+		s->late += access->outcome == MMNF_LATE;
+		stream_time(s, access, 1);
+		return false;
+	}
+	if (step->back) {
+		mmnf_stream_go_back(table, s);
+		gap = (s64)(pos - s->at.last);
+	}
+	if (step->on_walk) {
+		steps = mmnf_stream_follow(table, s, step);
+	} else {
+		mmnf_stream_learn(table, s, record);
+		step->run = record;
+		step->in = 0;
+		step->runs = 1;
+	}
+	if (step->runs)
+		s->delta[s->turn++ % MMNF_NR_DELTAS] =
+			(s64)(step->run - s->at.run);
+	if (!step->runs && !s->dense) {
+		mmnf_stream_give_up(table, s);
+		s->dense = gap > 0 ? 1 : -1;
+		/* A nest of single touches was one of pairs: or goes on. */
+		s->len = s->at.nest.sure & 1 ? (step->in + 1) * table->grain :
+					       0;
+	}
+	if (stream_sequential(s) && !was_dense)
+		s->depth = MIN_WINDOW_GRAINS;
+	stream_time(s, access, steps);
+	s->at.run = step->run;
+	s->at.in = step->in;
+	s->at.last = pos;
+	s->gap = gap;
+	mmnf_stream_pass(table, s, access->before, access->after);
+	if (access->outcome != MMNF_HIT)
+		s->late++;
+	/* On resident data, and before the walk is known, there is no plan. */
+	if (!stream_foresees(s) || (!s->at.ahead && !s->late) ||
+	    !mmnf_stream_plan(table, s, plan))
+		return false;
+	/*
+	 * The touched record itself belongs to the same read, and so does what
+	 * was planned before: it got lost, or its turn has not come, which
+	 * costs a look.
+	 */
+	if (absent && !s->dense && plan->nr_levels &&
+	    record_spills(table, record))
+		mmnf_stream_replan(table, s, plan);
+	return true;
+}
+
+/*
+ * An unrolled loop takes turns: each of its instructions sees a stride that is a
+ * multiple of the walk's, and needs as many touches to see it.  What all the
+ * instructions of a thread do together is one more stream, with no instruction,
+ * which is asked while the touch's own stream knows nothing.
+ */
+static bool observe_thread(struct mmnf_table *table,
+			   const struct mmnf_stream *own,
+			   const struct mmnf_access *access, u64 record,
+			   struct mmnf_plan *plan)
+{
+	struct mmnf_stream *s, *any = NULL, *oldest = &table->stream[0];
+	struct mmnf_step step;
+	bool others = false;
+	u32 i;
+
+	for (i = 0; i < MMNF_NR_STREAMS; i++) {
+		s = &table->stream[i];
+		if (s->seen < oldest->seen)
+			oldest = s;
+		if (!s->seen || s == own || s->thread != access->thread)
+			continue;
+		if (!s->ip)
+			any = s;
+		else if (s->seen + NEAR_TOUCHES >= table->clock)
+			others = true;
+	}
+	if (!others && !any)
+		return false;
+	if (!any) {
+		mmnf_stream_give_up(table, oldest);
+		memset(oldest, 0, sizeof(*oldest));
+		stream_begin(table, oldest, access, record);
+		oldest->ip = 0;
+		return false;
+	}
+	any->seen = table->clock;
+	step = stream_step(table, any, access->pos, record);
+	return stream_observe(table, any, access, record, &step, plan);
+}
+
 bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		  struct mmnf_plan *plan)
 {
-	bool absent = access->outcome == MMNF_MISS, was_dense;
-	u64 pos = access->pos, record, steps = 1;
+	u64 pos = access->pos, record;
 	struct mmnf_stream *s;
 	struct mmnf_step step;
-	s64 gap;
 
 	table->clock++;
 	if (pos < table->start || pos >= table->end)
@@ -311,62 +423,15 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 	record = table->span > 1 ? record_of(table, pos) : pos;
 	s = stream_find(table, access, record, &step);
 	table->recent = (u32)(s - table->stream);
-	if (!s->seen) {
+	if (!s->seen)
 		stream_begin(table, s, access, record);
-		return absent && mmnf_record_plan(table, pos, plan);
-	}
-	s->seen = table->clock;
-	if (!step.on_walk &&
-	    (record == record_of(table, s->at.last) ||
-	     grain_of(table, pos) == grain_of(table, s->at.last))) {
-		s->late += access->outcome == MMNF_LATE;
-		stream_time(s, access, 1);
-		return false;
-	}
-
-	was_dense = s->dense;
-	gap = (s64)(pos - s->at.last);
-	if (step.back)
-		mmnf_stream_go_back(table, s);
-	if (step.on_walk) {
-		steps = mmnf_stream_follow(table, s, &step);
-	} else {
-		mmnf_stream_learn(table, s, record);
-		step.run = record;
-		step.in = 0;
-		step.runs = 1;
-	}
-	if (step.runs)
-		s->delta[s->turn++ % MMNF_NR_DELTAS] =
-			(s64)(step.run - s->at.run);
-	if (!step.runs && !s->dense) {
-		mmnf_stream_give_up(table, s);
-		s->dense = pos > s->at.last ? 1 : -1;
-		s->len = 0;
-	}
-	if (stream_sequential(s) && !was_dense)
-		s->depth = MIN_WINDOW_GRAINS;
-	stream_time(s, access, steps);
-	s->at.run = step.run;
-	s->at.in = step.in;
-	s->at.last = pos;
-	s->gap = gap;
-	mmnf_stream_pass(table, s, access->before, access->after);
-	if (access->outcome != MMNF_HIT)
-		s->late++;
-	/* On resident data, and before the walk is known, there is no plan. */
-	if (stream_foresees(s) && (s->at.ahead || s->late) &&
-	    mmnf_stream_plan(table, s, plan)) {
-		if (absent && !s->dense && plan->nr_levels &&
-		    record_spills(table, record)) {
-			/*
-			 * The touched record itself belongs to the same read,
-			 * and so does what was planned before: it got lost, or
-			 * its turn has not come, which costs a look.
-			 */
-			mmnf_stream_replan(table, s, plan);
-		}
+	else if (stream_observe(table, s, access, record, &step, plan))
 		return true;
-	}
-	return absent && mmnf_record_plan(table, pos, plan);
+	s->seen = table->clock;
+	if (access->ip && s->ip && !(s->at.nest.sure & 1) && !s->at.ahead &&
+	    access->outcome != MMNF_HIT &&
+	    observe_thread(table, s, access, record, plan))
+		return true;
+	return access->outcome == MMNF_MISS &&
+	       mmnf_record_plan(table, pos, plan);
 }

@@ -52,7 +52,7 @@
 
 #include "nest.h"
 
-#define MMNF_NR_STREAMS 16
+#define MMNF_NR_STREAMS 24
 #define MMNF_NR_DELTAS 8
 
 enum mmnf_outcome {

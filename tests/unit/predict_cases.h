@@ -33,7 +33,8 @@ struct mmnf_case_loop {
  * @loop: outermost first; unused ones have nr 0
  * @run: bytes touched at each position, page by page; 0: one touch
  * @skip: positions left out at the start (the walk begins in a row's middle)
- * @jitter: pages by which each turn of the outermost loop is moved, by chance
+ * @jitter: each turn of the outermost loop is moved by chance, by less than this
+ *	many @jitter_bytes, 0: pages
  * @max_misses: pages not foreseen
  * @max_wasted: pages planned and never touched
  */
@@ -47,7 +48,7 @@ struct mmnf_case {
 	struct mmnf_case_loop loop[CASE_LOOPS];
 	s64 run;
 	u64 skip;
-	u64 jitter;
+	u64 jitter, jitter_bytes;
 	u64 max_misses, max_wasted;
 };
 
@@ -196,6 +197,15 @@ static const struct mmnf_case mmnf_cases[] = {
 	  .loop = { { -(s64)M(4), 32 }, { -2 * 16384, 32 }, { -2400, 4 } },
 	  .max_misses = 16,
 	  .max_wasted = 96 },
+	{ .name = "boxes at random, a page a row but across two",
+	  ZYX(256, 256, 4096),
+	  .first = 0,
+	  .loop = { { 0, 24 }, { M(4), 8 }, { 16384, 16 } },
+	  .run = 4096,
+	  .jitter = 240ULL * 256 * 4096,
+	  .jitter_bytes = 4,
+	  .max_misses = 24 * 2 + 12,
+	  .max_wasted = 256 },
 	{ .name = "a stride of 1.75 pages",
 	  .bytes = 401 * 7184,
 	  .first = 0,
@@ -394,7 +404,8 @@ static inline void mmnf_case_walk(struct mmnf_case_run *run,
 	if (c->axes)
 		mmnf_table_set_axes(&run->table, c->stride, c->extent, c->axes);
 	for (n = 0;; n++) {
-		pos = c->first + jitter * CASE_PAGE;
+		pos = c->first +
+		      jitter * (c->jitter_bytes ? c->jitter_bytes : CASE_PAGE);
 		for (k = 0; k < loops; k++)
 			pos += at[k] * (u64)c->loop[k].stride;
 		if (n >= skip)
