@@ -69,10 +69,15 @@ kselftest := $(patsubst %.c,build/%,$(wildcard tests/kselftest/*.c \
 	tests/fuzz/abi.c))
 bench := $(patsubst %.c,build/%,$(wildcard tests/bench/*.c))
 
+# libFuzzer is clang's: none without it.
+FUZZ_CC ?= clang
+fuzz := $(if $(shell command -v $(FUZZ_CC)),\
+	$(patsubst %.c,build/%,$(filter-out %/abi.c,$(wildcard tests/fuzz/*.c))))
+
 # Several of these are names of folders, too.
 .PHONY: all kmod kunit lib tools programs check check-vm fuzz bench lint quickstart \
 	install uninstall dkms dkms-remove modules modules-clean clean deps \
-	run-tests run-bench run-quickstart
+	run-tests run-bench run-fuzz run-quickstart
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -84,7 +89,7 @@ tools: $(tool)
 
 kmod: $(if $(wildcard kmod/main.c),modules)
 
-programs: $(unit) $(kselftest) $(bench)
+programs: $(unit) $(kselftest) $(bench) $(fuzz)
 
 # ---- library and tool
 
@@ -195,6 +200,23 @@ build/tests/fuzz/abi: tests/fuzz/abi.c Makefile \
 		| $(SELFTESTS)/kselftest_harness.h
 	$(guest_program)
 
+# The library once more, with libFuzzer's coverage.
+FUZZ_FLAGS := $(SANITIZE) -fsanitize=fuzzer-no-link
+fuzz_obj := $(lib_src:%.c=build/fuzz/%.o)
+
+build/fuzz/%.o: %.c Makefile dkms.conf
+	@mkdir -p $(@D)
+	$(FUZZ_CC) -std=gnu11 -MMD -MP -Wall $(FUZZ_FLAGS) $(CPPFLAGS) -c -o $@ $<
+
+build/fuzz/libmmnf.a: $(fuzz_obj)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+build/tests/fuzz/%: tests/fuzz/%.c build/fuzz/libmmnf.a Makefile
+	@mkdir -p $(@D)
+	$(FUZZ_CC) -std=gnu11 -MMD -MP $(WARN) $(SANITIZE) -fsanitize=fuzzer \
+		$(CPPFLAGS) -MT $@ -MF $@.d -o $@ $< build/fuzz/libmmnf.a $(LIBS) -lm
+
 build/tests/bench/%: tests/bench/%.c $(lib) Makefile
 	@mkdir -p $(@D)
 	$(CC) $(C11) $(CFLAGS) $(CPPFLAGS) -Itests -MT $@ -MF $@.d -o $@ $< \
@@ -217,17 +239,27 @@ check-vm:
 	$(MAKE) run-tests T="$(or $(T),lint/kernel_warnings kunit/* fuzz/abi \
 		kselftest/* vm/*)"
 
-# F=abi: N random uses of the device (a million, an hour in the debug kernel), from
-# seed S.
-fuzz:
-	tests/deps.sh build test $(patsubst %,kernel-%,\
-		$(filter 6.12 new debug,$(K)))
-	MMNF_FUZZ_SEED=$(S) MMNF_FUZZ_N=$(N) \
-		$(MAKE) run-tests T="-v -t 7200 fuzz/$(F)"
-
 lint:
 	tests/deps.sh build test lint
 	KVER=$(KVER) tests/run 'lint/*'
+
+# F=npy ...: those parsers for S seconds each; what is found stays in build/fuzz.
+# F=abi: N random uses of the device (a million, an hour in the debug kernel), from
+# seed S.  All parsers where F is not given.
+F ?= $(notdir $(fuzz))
+fuzz:
+	tests/deps.sh build test lint $(patsubst %,kernel-%,\
+		$(filter 6.12 new debug,$(K)))
+	$(if $(filter abi,$(F)),MMNF_FUZZ_SEED=$(S) MMNF_FUZZ_N=$(N) \
+		$(MAKE) run-tests T="-v -t 7200 fuzz/abi")
+	$(MAKE) run-fuzz F="$(filter-out abi,$(F))"
+
+run-fuzz: $(patsubst %,build/tests/fuzz/%,$(filter-out abi,$(F)))
+	for f in $(F); do mkdir -p build/fuzz/corpus/$$f && \
+		build/tests/fuzz/$$f -max_total_time=$(or $(S),60) -timeout=10 \
+			-print_final_stats=1 -artifact_prefix=build/fuzz/ \
+			build/fuzz/corpus/$$f tests/fuzz/corpus/$$f || exit 1; \
+	done
 
 bench:
 	tests/deps.sh build test
@@ -318,4 +350,4 @@ clean:
 
 -include $(lib_obj:.o=.d) $(asan_obj:.o=.d) $(tool_obj:.o=.d)
 -include $(tsan_obj:.o=.d)
--include $(addsuffix .d,$(unit) $(kselftest) $(bench))
+-include $(addsuffix .d,$(unit) $(kselftest) $(bench) $(fuzz)) $(fuzz_obj:.o=.d)

@@ -57,7 +57,7 @@ static bool is_nifti(const struct mmnf_source *src)
 
 	return n == BYTES_1 || n == SWAPPED_1 ||
 	       ((n == BYTES_2 || n == SWAPPED_2) && src->head_bytes >= 12 &&
-		!memcmp(src->head + MAGIC_2 + 4, MAGIC_TEXT_2 + 4, 4));
+		!memcmp(src->head + MAGIC_2 + 4, &MAGIC_TEXT_2[4], 4));
 }
 
 static int parse_type(struct mmnf_array *out, const u8 *datatype,

@@ -260,6 +260,9 @@ static int parse_safetensors(struct mmnf_array *out, struct mmnf_source *src)
 	if (len <= src->head_bytes - LENGTH_BYTES)
 		return parse_json(out, src,
 				  (const char *)src->head + LENGTH_BYTES, len);
+	/* Its end first: memory only for what is there. */
+	if (!mmnf_source_look(src, LENGTH_BYTES + len - 1, 1))
+		return -EINVAL;
 	text = malloc(len);
 	if (!text)
 		return mmnf_error(ENOMEM, "safetensors: no memory");

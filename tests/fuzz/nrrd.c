@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT
+/* Headers of NRRD. */
+#include "fuzz.h"
+
+int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
+{
+	static char path[] = "a";
+
+	fuzz_format(&mmnf_format_nrrd, path, NULL, data, size);
+	return 0;
+}
