@@ -243,9 +243,9 @@ lint:
 	tests/deps.sh build test lint
 	KVER=$(KVER) tests/run 'lint/*'
 
-# F=npy ...: those parsers for S seconds each; what is found stays in build/fuzz.
+# F=npy ...: those targets for S seconds each; what is found stays in build/fuzz.
 # F=abi: N random uses of the device (a million, an hour in the debug kernel), from
-# seed S.  All parsers where F is not given.
+# seed S.  All of libFuzzer's where F is not given.
 F ?= $(notdir $(fuzz))
 fuzz:
 	tests/deps.sh build test lint $(patsubst %,kernel-%,\
@@ -258,7 +258,7 @@ run-fuzz: $(patsubst %,build/tests/fuzz/%,$(filter-out abi,$(F)))
 	for f in $(F); do mkdir -p build/fuzz/corpus/$$f && \
 		build/tests/fuzz/$$f -max_total_time=$(or $(S),60) -timeout=10 \
 			-print_final_stats=1 -artifact_prefix=build/fuzz/ \
-			build/fuzz/corpus/$$f tests/fuzz/corpus/$$f || exit 1; \
+			build/fuzz/corpus/$$f $$(ls -d tests/fuzz/corpus/$$f) || exit 1; \
 	done
 
 bench:

@@ -10,8 +10,9 @@
  *	mmnf_field_close(f);
  *
  * A field is a Zarr v3 array on disk: one directory with zarr.json and one
- * plain little-endian C-order file per segment; what was never written reads as
- * the fill value and takes no space.
+ * little-endian file per segment, in C order or in tiles (sharding_indexed); what
+ * was never written reads as the fill value and takes no space.  Files of other
+ * formats are used where they lie: see mmnf_field_open().
  *
  *	axis 0 ->  +-----------+-----------+- - - - - -+-----------+
  *	           | segment 0 | segment 1 |  absent   | segment n |
