@@ -303,6 +303,7 @@ MMNF_EXPORT int mmnf_field_info(const struct mmnf_field *field,
 
 MMNF_EXPORT int mmnf_field_resize(struct mmnf_field *field, uint64_t extent)
 {
+	struct mmnf_geometry g = field->store.geometry;
 	int err;
 
 	mmnf_error_enter("mmnf_field_resize");
@@ -310,14 +311,16 @@ MMNF_EXPORT int mmnf_field_resize(struct mmnf_field *field, uint64_t extent)
 		return mmnf_error(
 			EBADF,
 			"expected a Zarr array that is open with writable = 1");
-	if (extent == field->store.geometry.shape[0])
+	if (extent == g.shape[0])
 		return 0;
-	err = mmnf_geometry_grow(&field->store.geometry, extent);
+	err = mmnf_geometry_grow(&g, extent);
 	if (!err)
 		err = mmnf_zarr_resize(&field->store, extent);
-	if (!err)
-		fill_view(field);
-	return err;
+	if (err)
+		return err;
+	field->store.geometry = g;
+	fill_view(field);
+	return 0;
 }
 
 MMNF_EXPORT int mmnf_field_sync(struct mmnf_field *field)
