@@ -3,7 +3,7 @@
  * Segments with an index, between shard.c (reading), shard-write.c and verify.c.
  *
  * Locks: shard.turn is held for reading while a tile is written, for writing
- * while the file is replaced; then shard.lock, which guards place[] against
+ * while the file is flushed or replaced; then shard.lock, which guards place[] against
  * other writers, and dirty[].
  */
 #ifndef MMNF_SHARD_H
@@ -89,20 +89,24 @@ int mmnf_shard_store(const struct mmnf_geometry *g, int fd, u8 *index,
 
 #define MMNF_SHARD_REPLACE 1
 #define MMNF_SHARD_STALE 2
+#define MMNF_SHARD_FULL 3
 
 /*
  * Makes the tile of a run ready to be written, and the run's offset that in the
  * file.  shard.turn is held.  MMNF_SHARD_REPLACE: the file has no room for it:
  * mmnf_shard_replace() and begin again.  MMNF_SHARD_STALE: another handle has
- * done so.
+ * done so: get the segment again.  MMNF_SHARD_FULL: mmnf_shard_flush() first.
  */
 int mmnf_shard_begin(struct mmnf_field *field, struct mmnf_segment *s,
 		     struct mmnf_run *run);
 
-/* Copies the tiles to a file with room for all, and puts that in its place. */
+/*
+ * Copies the tiles to a file with room for all, and puts that in its place; s is
+ * then stale.  shard.turn is held for writing.
+ */
 int mmnf_shard_replace(struct mmnf_field *field, struct mmnf_segment *s);
 
-/* Names in the index what was written, and gives up the locks. */
+/* Names in the index what was written, and gives up the locks.  Takes turn. */
 int mmnf_shard_flush(struct mmnf_field *field, struct mmnf_segment *s);
 
 /* ---- verify.c: checksums of tiles */

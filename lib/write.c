@@ -57,7 +57,10 @@ static int write_linear(struct mmnf_field *field, struct mmnf_segment *s,
 	return err;
 }
 
-/* MMNF_SHARD_STALE: with another segment file the same again. */
+/*
+ * MMNF_SHARD_STALE: with another segment file the same again; MMNF_SHARD_FULL:
+ * with this.
+ */
 static int write_tiled(struct mmnf_field *field, struct mmnf_segment *s,
 		       struct mmnf_run *run, const char *src, char *scratch)
 {
@@ -70,6 +73,10 @@ static int write_tiled(struct mmnf_field *field, struct mmnf_segment *s,
 	if (!err)
 		err = put_run(field, s, run, src, scratch);
 	pthread_rwlock_unlock(&shard->turn);
+	if (err == MMNF_SHARD_FULL) {
+		err = mmnf_shard_flush(field, s);
+		return err ? err : MMNF_SHARD_FULL;
+	}
 	if (err != MMNF_SHARD_REPLACE)
 		return err;
 	err = 0;
@@ -99,6 +106,10 @@ static int write_run(struct mmnf_field *field, struct mmnf_segment **s,
 		if (!(*s)->shard)
 			return write_linear(field, *s, run, src, scratch);
 		err = write_tiled(field, *s, run, src, scratch);
+		if (err == MMNF_SHARD_FULL) {
+			err = 0;
+			continue;
+		}
 		if (err != MMNF_SHARD_STALE)
 			return err;
 		mmnf_segment_forget(field, *s);
