@@ -67,7 +67,9 @@ unit := $(patsubst %.c,build/%,$(wildcard tests/unit/*.c)) \
 	$(patsubst %.cc,build/%,$(wildcard tests/unit/*.cc))
 kselftest := $(patsubst %.c,build/%,$(wildcard tests/kselftest/*.c \
 	tests/fuzz/abi.c))
-bench := $(patsubst %.c,build/%,$(wildcard tests/bench/*.c))
+bench := $(patsubst %.c,build/%,$(wildcard tests/bench/*.c)) \
+	build/tests/bench/walk/walk
+walk_obj := $(patsubst %.c,build/%.o,$(wildcard tests/bench/walk/*.c))
 
 # libFuzzer is clang's: none without it.
 FUZZ_CC ?= clang
@@ -223,6 +225,10 @@ build/tests/bench/%: tests/bench/%.c $(lib) Makefile
 		-Wl,-rpath,'$$ORIGIN/../..' $(if $(lib),-Lbuild -lmmnf) \
 		-luring -lpthread -lm
 
+# Static: in the guest no page of a library may come from the host meanwhile.
+build/tests/bench/walk/walk: $(walk_obj)
+	$(CC) $(CFLAGS) -static -o $@ $(walk_obj) -luring -lpthread -lm
+
 # ---- what a newcomer runs
 
 # make again after deps.sh: which kernel there is may only be known then.
@@ -351,3 +357,4 @@ clean:
 -include $(lib_obj:.o=.d) $(asan_obj:.o=.d) $(tool_obj:.o=.d)
 -include $(tsan_obj:.o=.d)
 -include $(addsuffix .d,$(unit) $(kselftest) $(bench) $(fuzz)) $(fuzz_obj:.o=.d)
+-include $(walk_obj:.o=.d)

@@ -45,6 +45,8 @@ static const struct {
 	{ "record", cmd_record, 0, 4096,
 	  "[ID] [--out FILE] [--seconds N] [-- COMMAND ...]",
 	  "take a trace of the faults of an attached field" },
+	{ "bench", cmd_bench, 0, 1, "[RESULTS.jsonl] [--plot [--out FILE]]",
+	  "show or draw what `make bench` measured" },
 };
 
 #define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -124,6 +126,7 @@ static const struct {
 	FLAG("checksums", checksums),
 	FLAG("disk", disk),
 	FLAG("json", json),
+	FLAG("plot", plot),
 	FLAG("repair", repair),
 #undef FLAG
 };

@@ -36,6 +36,7 @@ struct options {
 	bool disk; /* info */
 	bool checksums; /* create, import */
 	bool repair; /* verify */
+	bool plot; /* bench */
 	int nr_args;
 	char **args;
 };
@@ -54,6 +55,7 @@ int cmd_evict(const struct options *o);
 int cmd_stat(const struct options *o);
 int cmd_predict(const struct options *o);
 int cmd_record(const struct options *o);
+int cmd_bench(const struct options *o);
 
 /* "mmnf: COMMAND: ..." on stderr; returns what the command should exit with. */
 int usage_error(const struct options *o, const char *format, ...)

@@ -1,62 +1,90 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# In the guest: make the simulated devices, run every case on every engine,
-# print one JSON object per walk with its case.
+# In the guest: make the simulated devices, fill them, and for each latency walk
+# the cases on every engine.  Prints a line {"latency_ns":N} and then one JSON
+# object per walk.
 #
-#	guest.sh MODULE WALK LATENCY_NS
+#	guest.sh MODULE WALK ENGINE,..|all LATENCY_NS:CASE,CASE...  ...
 #
-# Two null_blk disks whose timer completes each read after LATENCY_NS, 128 deep:
-# one with ext4 and a file written in full, one raw and sparse where a walk of
-# 16 MiB steps has room.  Binaries are copied first: while the guest waits for
-# the host, virtual time runs ahead.
+# A case timeline=CASE is walked once more by mmnf alone, with the tracepoints on;
+# the trace is left in $MMNF_SHARE/timeline.txt.
+#
+# Two null_blk disks, 128 deep, whose timer completes each read after LATENCY_NS:
+# one with ext4 and a file written in full, one raw, huge and sparse.  They are
+# filled once, without latency; switching a disk off and on keeps what it holds.
+# Binaries are copied first: while the guest waits for the host, virtual time runs
+# ahead.
 set -eu
-module=$1 walk=/run/walk latency_ns=$3
-
+module=$1 walk=/run/walk
+engines=$3
 cp "$2" "$walk"
+shift 3
 insmod "$module"
 modprobe null_blk nr_devices=0
 modprobe crc32c_generic
 modprobe ext4
 mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
+nullb=/sys/kernel/config/nullb whole=/run/whole/field sparse=/dev/sparse
 
 disk() { # NAME MIB
-	local dir=/sys/kernel/config/nullb/$1
-	mkdir "$dir"
-	echo "$2" >"$dir/size"
-	echo 1 >"$dir/memory_backed"
-	echo 2 >"$dir/irqmode"
-	echo "$latency_ns" >"$dir/completion_nsec"
-	echo 128 >"$dir/hw_queue_depth"
-	echo 1 >"$dir/power"
-	echo 128 >"/sys/block/$1/queue/read_ahead_kb"
+	mkdir "$nullb/$1"
+	echo "$2" >"$nullb/$1/size"
+	echo 1 >"$nullb/$1/memory_backed"
+	echo 128 >"$nullb/$1/hw_queue_depth"
+	echo 4096 >"$nullb/$1/blocksize"
 }
 
-KIB=1024 MIB=$((1024 * 1024))
-NR=1000
-disk fs $((NR + 200))
-disk raw $((16 * (NR + 1)))
-mkfs.ext4 -q -O ^has_journal /dev/fs
-mkdir -p /run/fs
-mount /dev/fs /run/fs
-file=/run/fs/field
-"$walk" fill $file 0 4096 $(((NR + 1) * MIB / 4096))
-"$walk" fill /dev/raw 0 $((16 * MIB)) $NR
-
-run() { # CASE FILE START STRIDE NR
-	local case=$1 engine
-	shift
-	for engine in default madv_random madv_sequential willneed off mmnf; do
-		echo "{\"case\":\"$case\",\"result\":$("$walk" $engine "$@")}"
+power_on() { # IRQMODE LATENCY_NS
+	local name
+	for name in whole sparse; do
+		echo "$1" >"$nullb/$name/irqmode"
+		echo "$2" >"$nullb/$name/completion_nsec"
+		echo 1 >"$nullb/$name/power"
+		echo 128 >"/sys/block/$name/queue/read_ahead_kb"
 	done
 }
 
-for step in 17p:$((68 * KIB)):$file 1MiB:$MIB:$file 16MiB:$((16 * MIB)):/dev/raw; do
-	IFS=: read -r name bytes path <<<"$step"
-	run "stride-$name-forward" "$path" 0 "$bytes" $NR
-	run "stride-$name-backward" "$path" $((bytes * (NR - 1))) "-$bytes" $NR
-done
-run sequential $file 0 4096 16384
-run random $file random $((NR * MIB / 4096)) 2000
+power_off() {
+	echo 0 >$nullb/whole/power
+	echo 0 >$nullb/sparse/power
+}
 
-umount /run/fs
+trace() { # CASE
+	local event dir=/sys/kernel/tracing
+	mountpoint -q $dir || mount -t tracefs tracefs $dir
+	echo mono >$dir/trace_clock
+	echo 16384 >$dir/buffer_size_kb
+	for event in mmnf/mmnf_fault block/block_rq_issue \
+		block/block_rq_complete; do
+		echo 1 >"$dir/events/$event/enable"
+	done
+	"$walk" run "$1" mmnf $whole $sparse >/dev/null
+	echo 0 >$dir/events/enable
+	cat $dir/trace >"$MMNF_SHARE/timeline.txt"
+}
+
+disk whole 1100
+disk sparse $((33 * 1024))
+power_on 0 0
+mkfs.ext4 -q -O ^has_journal /dev/whole
+mkdir -p /run/whole
+mount /dev/whole /run/whole
+"$walk" fill $whole $sparse
+umount /run/whole
+power_off
+
+for arg; do
+	power_on 2 "${arg%%:*}"
+	mount -o noatime /dev/whole /run/whole
+	echo "{\"latency_ns\":${arg%%:*}}"
+	IFS=, read -ra cases <<<"${arg#*:}"
+	for name in "${cases[@]}"; do
+		case $name in
+		timeline=*) trace "${name#*=}" ;;
+		*) "$walk" run "$name" "$engines" $whole $sparse ;;
+		esac
+	done
+	umount /run/whole
+	power_off
+done
 rmmod mmnf

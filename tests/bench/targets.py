@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""What each class of case has to reach, and whether it did.
+
+A target is (text, value, least or most, bound).  Speeds are ratios of times in the
+same run: 1.5 x willneed is one and a half times as fast as that oracle.
+"""
+STOCK = ["default", "madv_random", "madv_sequential"]
+
+# Where both oracles take this much longer than on the fastest device of the run, they
+# wait for the device and not for their own instructions.
+DEVICE_IS_LIMIT = 1.25
+
+# Below the best stock advice by at most this: a predictor needs some touches to
+# see that there is nothing to predict.
+FLAT_LEAST = 0.97
+
+
+def us(row):
+    return row["ns"] / row["touches"] / 1000
+
+
+def speed(rows, other):
+    return us(rows[other]) / us(rows["mmnf"])
+
+
+def device_is_limit(rows, fastest):
+    return all(oracle in rows and oracle in fastest
+               and us(rows[oracle]) >= DEVICE_IS_LIMIT * us(fastest[oracle])
+               for oracle in ("uring", "willneed"))
+
+
+def covered(row):
+    """Of the pages touched after the warm-up those that were asked for before."""
+    return 1 - row["warm_misses"] / row["warm_pages"]
+
+
+def wasted(row):
+    """Of the pages read ahead those that nobody touched."""
+    useless = row["wasted"] + row["pending"]
+    return useless / row["prefetched"] if row["prefetched"] else 0
+
+
+def carry_stall(row):
+    return row["carry_stall_ns"] / row["ns"]
+
+
+def of_case(case, rows, fastest, unscaled):
+    """Targets of a case whose engines gave rows, as far as the engines they need
+    were run; fastest: the rows of the same case on the fastest device."""
+    if "mmnf" not in rows:
+        return
+    mmnf = rows["mmnf"]
+    kind = mmnf["class"]
+    if kind == "hot":
+        if "default" in rows:
+            cost = us(mmnf) / us(rows["default"])
+            yield "instructions / default", cost, "most", 1.02
+        return
+    if kind == "flat":
+        if all(engine in rows for engine in STOCK):
+            best = min(STOCK, key=lambda e: us(rows[e]))
+            yield f"x {best}", speed(rows, best), "least", FLAT_LEAST
+        return
+    if "willneed" in rows:
+        yield "x willneed", speed(rows, "willneed"), "least", 1.0
+    if device_is_limit(rows, fastest):
+        yield "x uring", speed(rows, "uring"), "least", 0.95
+    if kind in ("strided", "nest"):
+        if "default" in rows:
+            yield "x default", speed(rows, "default"), "least", 10
+        yield "covered", covered(mmnf), "least", 0.99
+        yield "wasted", wasted(mmnf), "most", 0.01
+        if "watched" in rows:
+            yield "carry stall", carry_stall(rows["watched"]), "most", 0.02
+    if unscaled and case.startswith("stride-") and "madv_random" in rows:
+        yield "x madv_random", speed(rows, "madv_random"), "least", 4.5
+
+
+def missed(target):
+    _, value, which, bound = target
+    return value < bound if which == "least" else value > bound

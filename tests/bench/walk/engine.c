@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The table of engines, and a walk as the reads that the oracles are told.
+ */
+#include <err.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "engine.h"
+
+/* Neighbouring pages up to the kernel's default readahead are one read. */
+#define READ_PAGES 32
+
+const struct engine engines[] = {
+	{ .name = "default", .advice = MADV_NORMAL },
+	{ .name = "madv_random", .advice = MADV_RANDOM },
+	{ .name = "madv_sequential", .advice = MADV_SEQUENTIAL },
+	{ .name = "off", .device = true, .off = true },
+	{ .name = "willneed", .advice = MADV_RANDOM, .oracle = true },
+	{ .name = "uring", .uring = true },
+	{ .name = "mmnf", .device = true },
+	{ .name = "watched", .device = true, .watched = true },
+};
+
+const size_t nr_engines = sizeof(engines) / sizeof(*engines);
+
+/* Where each page of the data is among those of the part, + 1; 0: not yet. */
+static uint32_t *new_slots(const struct walk *w)
+{
+	return calloc(data_bytes[w->c->data] / PAGE, sizeof(uint32_t));
+}
+
+struct reads reads_of(const struct walk *w, size_t begin, size_t end)
+{
+	uint32_t *slot_of = new_slots(w), *read_of;
+	struct reads r = { 0 };
+	struct read *last = NULL;
+	size_t i;
+
+	r.read = calloc(end - begin, sizeof(*r.read));
+	r.of_touch = calloc(end - begin, sizeof(*r.of_touch));
+	read_of = calloc(end - begin, sizeof(*read_of));
+	if (!slot_of || !r.read || !r.of_touch || !read_of)
+		err(1, "reads");
+	for (i = begin; i < end; i++) {
+		uint64_t page = w->pos[i] / PAGE;
+
+		if (!slot_of[page]) {
+			if (!last || page != last->page + last->nr_pages ||
+			    last->nr_pages == READ_PAGES) {
+				last = &r.read[r.nr++];
+				last->page = page;
+				last->slot = (uint32_t)r.nr_pages;
+			}
+			last->nr_pages++;
+			read_of[r.nr_pages++] = (uint32_t)(r.nr - 1);
+			slot_of[page] = (uint32_t)r.nr_pages;
+		}
+		r.of_touch[i - begin].slot = slot_of[page] - 1;
+		r.of_touch[i - begin].read = read_of[slot_of[page] - 1];
+	}
+	free(read_of);
+	free(slot_of);
+	return r;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engines: how the bytes of a walk come to the loop that loads them.
+ *
+ *	default, madv_random, madv_sequential	plain mappings with that advice
+ *	off, mmnf	through /dev/mmnf, without and with prediction
+ *	willneed	oracle: a plain mapping; the program itself asks for what
+ *			comes 64 reads later, one system call each
+ *	uring		oracle: io_uring, O_DIRECT, 64 reads in flight: the
+ *			device's limit, and no mapping at all
+ *
+ *	watched		mmnf once more, asking the kernel after each touch whether
+ *			it had to wait: tells stalls, not times
+ *
+ * The oracles are told the whole list beforehand, as reads of neighbouring pages.
+ * What they do with it is inside the time that is measured.
+ */
+#ifndef WALK_ENGINE_H
+#define WALK_ENGINE_H
+
+#include "case.h"
+#include "measure.h"
+
+#define ORACLE_AHEAD 64
+
+/* Touches after which a walk counts as known to who learns it. */
+#define WARM_UP 64
+
+struct engine {
+	const char *name;
+	int advice;
+	bool device, off, oracle, uring, watched;
+};
+
+extern const struct engine engines[];
+extern const size_t nr_engines;
+
+/**
+ * struct reads - a part of a walk as reads: each page once, neighbours together
+ * @read: first page and number of pages, in the order of their first touch
+ * @of_touch: for each touch of the part the read that brings its page, and where
+ *	that page is among all pages of the part
+ */
+struct reads {
+	struct read {
+		uint64_t page;
+		uint32_t nr_pages;
+		uint32_t slot;
+	} * read;
+	struct {
+		uint32_t read, slot;
+	} * of_touch;
+	size_t nr, nr_pages;
+};
+
+/* What one thread walks: touches [begin, end) of the list. */
+struct part {
+	const struct walk *walk;
+	size_t begin, end;
+	struct reads reads;
+	uint32_t queue_depth;
+	struct sample *sample;
+	/* mapping engines */
+	const char *map;
+	bool oracle, watched;
+	int device; /* -1, or where counters are read after WARM_UP */
+	/* uring */
+	int fd;
+};
+
+struct reads reads_of(const struct walk *w, size_t begin, size_t end);
+
+/* The timed loops.  They put a time stamp for each touch into the sample. */
+void mapping_walk(struct part *p);
+void uring_walk(struct part *p);
+
+#endif

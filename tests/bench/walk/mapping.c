@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The loop over a mapping: loads only, and the advice of the oracle.
+ */
+#include <err.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "engine.h"
+
+static void ask(const struct part *p, size_t read)
+{
+	const struct read *r = &p->reads.read[read];
+
+	if (madvise((void *)(p->map + r->page * PAGE), r->nr_pages * PAGE,
+		    MADV_WILLNEED))
+		err(1, "MADV_WILLNEED");
+}
+
+/* Before touch i: keep queue_depth reads asked for beyond the one of the touch. */
+static size_t ask_ahead(const struct part *p, size_t i, size_t asked)
+{
+	size_t least = p->reads.of_touch[i - p->begin].read + p->queue_depth;
+
+	while (asked < p->reads.nr && asked < least)
+		ask(p, asked++);
+	return asked;
+}
+
+static void note_warm(struct part *p)
+{
+	p->sample->warm.size = sizeof(p->sample->warm);
+	if (ioctl(p->device, MMNF_IOC_GET_STATS, &p->sample->warm))
+		err(1, "stats");
+}
+
+#define LOAD(i)                                                                \
+	do {                                                                   \
+		uint32_t v_;                                                   \
+		const char *p_ = p->map + pos[i];                              \
+		/* Each use is an instruction of its own. */                   \
+		asm volatile("movl (%1), %0" : "=r"(v_) : "r"(p_) : "memory"); \
+		wrong += v_ != value_at(pos[i]);                               \
+	} while (0)
+
+/* As a compiler writes a[i] + b[i] + c[i] + d[i]: four loads in the loop. */
+static uint64_t walk_sites(struct part *p)
+{
+	const uint64_t *pos = p->walk->pos;
+	uint64_t *at = p->sample->at_ns, wrong = 0;
+	size_t i, asked = 0;
+
+	for (i = p->begin; i + 4 <= p->end; i += 4) {
+		if (p->oracle)
+			asked = ask_ahead(p, i + 3, asked);
+		if (i - p->begin == WARM_UP && p->device >= 0)
+			note_warm(p);
+		LOAD(i);
+		at[i] = now_ns();
+		LOAD(i + 1);
+		at[i + 1] = now_ns();
+		LOAD(i + 2);
+		at[i + 2] = now_ns();
+		LOAD(i + 3);
+		at[i + 3] = now_ns();
+	}
+	return wrong;
+}
+
+static uint64_t walk_one_site(struct part *p)
+{
+	const uint64_t *pos = p->walk->pos;
+	uint64_t *at = p->sample->at_ns, wrong = 0;
+	size_t i, asked = 0;
+
+	for (i = p->begin; i < p->end; i++) {
+		if (p->oracle)
+			asked = ask_ahead(p, i, asked);
+		if (i - p->begin == WARM_UP && p->device >= 0)
+			note_warm(p);
+		LOAD(i);
+		at[i] = now_ns();
+	}
+	return wrong;
+}
+
+static long waits_so_far(void)
+{
+	struct rusage r;
+
+	/* A fault that waited for a read of somebody else counts as major, too. */
+	getrusage(RUSAGE_THREAD, &r);
+	return r.ru_majflt;
+}
+
+static uint64_t walk_watched(struct part *p)
+{
+	const uint64_t *pos = p->walk->pos;
+	uint64_t wrong = 0, from;
+	long waits = waits_so_far(), waited;
+	size_t i;
+
+	for (i = p->begin; i < p->end; i++) {
+		from = now_ns();
+		LOAD(i);
+		p->sample->at_ns[i] = now_ns();
+		waited = waits_so_far();
+		p->sample->stall_ns[i] =
+			waited == waits ? 0 : p->sample->at_ns[i] - from;
+		waits = waited;
+	}
+	return wrong;
+}
+
+/* No stamps: each touch of resident data costs less than one. */
+static uint64_t walk_hot(struct part *p)
+{
+	const uint64_t *pos = p->walk->pos;
+	uint64_t wrong = 0;
+	size_t i;
+
+	for (i = p->begin; i < p->end; i++)
+		LOAD(i);
+	return wrong;
+}
+
+void mapping_walk(struct part *p)
+{
+	p->sample->began_ns = now_ns();
+	if (!p->sample->at_ns)
+		p->sample->wrong = walk_hot(p);
+	else if (p->watched)
+		p->sample->wrong = walk_watched(p);
+	else if (p->walk->c->nr_sites == 4)
+		p->sample->wrong = walk_sites(p);
+	else
+		p->sample->wrong = walk_one_site(p);
+	p->sample->ended_ns = now_ns();
+}

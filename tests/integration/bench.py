@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""mmnf bench on made-up results: the table, the pictures, bad input; and the
+benchmark's own arithmetic.  KTAP.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+import traceback
+
+SRC = os.environ["MMNF_SRC"]
+sys.path.insert(0, os.path.join(SRC, "tests", "bench"))
+import targets  # noqa: E402
+import timeline  # noqa: E402
+
+MMNF = os.environ["MMNF"]
+tests = []
+
+
+def test(function):
+    tests.append(function)
+    return function
+
+
+def mmnf(*args):
+    return subprocess.run([MMNF, "bench", *args], text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def refused(status, text, *args):
+    done = mmnf(*args)
+    assert done.returncode == status, (done.returncode, done.stderr)
+    assert text in done.stderr, done.stderr
+    assert not done.stdout, done.stdout
+
+
+def write(path, lines):
+    with open(path, "w", encoding="utf-8") as out:
+        out.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def times():
+    for d, device in enumerate(("fast", "slow")):
+        for c, case in enumerate(("plane", "it's a nest")):
+            for e, engine in enumerate(("default", "mmnf", "other")):
+                yield {"bench": "walk", "case": f"{case}@{device}", "engine": engine,
+                       "metric": "ns_per_touch", "value": 1000.5 + 100 * d + 10 * c + e,
+                       "unit": "ns", "clock": "virtual"}
+                yield {"bench": "walk", "case": f"{case}@{device}", "engine": engine,
+                       "metric": "wrong", "value": 77777, "unit": "1"}
+
+
+def events():
+    for i in range(20):
+        for what, end in (("read", 5000), ("hit", 0), ("late", 0), ("miss", 0)):
+            yield {"bench": "timeline", "case": "walk@fast", "metric": what,
+                   "value": i << 20, "unit": "bytes", "at_ns": i * 1000,
+                   "end_ns": i * 1000 + end, "clock": "virtual"}
+
+
+@test
+def table_has_every_time():
+    write("walk.jsonl", times())
+    done = mmnf("walk.jsonl")
+    assert done.returncode == 0, done.stderr
+    for line in times():
+        if line["metric"] == "ns_per_touch":
+            assert f" {line['value']:.1f}" in done.stdout, line
+    assert "77777" not in done.stdout, done.stdout
+
+
+@test
+def times_are_drawn():
+    write("walk.jsonl", times())
+    done = mmnf("walk.jsonl", "--plot")
+    assert done.returncode == 0 and done.stdout == "walk.svg\n", done
+    with open("walk.svg", encoding="utf-8") as file:
+        picture = file.read()
+    for text in ("plane", "nest", "fast", "slow", "default", "mmnf", "other"):
+        assert text in picture, text
+    done = mmnf("walk.jsonl", "--plot", "--out", "p.png")
+    assert done.returncode == 0, done.stderr
+    with open("p.png", "rb") as file:
+        assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+@test
+def timeline_is_drawn():
+    write("t.jsonl", events())
+    done = mmnf("t.jsonl", "--plot")
+    assert done.returncode == 0 and done.stdout == "t.svg\n", done
+    with open("t.svg", encoding="utf-8") as file:
+        picture = file.read()
+    assert "walk@fast" in picture
+    # Each fault is a point: a reference to the point's shape.
+    assert len(re.findall(r"<use ", picture)) >= 60, picture[:2000]
+
+
+@test
+def bad_input_is_refused():
+    refused(1, "absent.jsonl: No such file", "absent.jsonl")
+    with open("bad.jsonl", "w", encoding="utf-8") as out:
+        out.write('{"bench":"walk"}\n[1]\n')
+    refused(1, "bad.jsonl: line 2: expected a JSON object", "bad.jsonl")
+    with open("bad.jsonl", "w", encoding="utf-8") as out:
+        out.write('{"bench":"walk"\n')
+    refused(1, "bad.jsonl: line 1", "bad.jsonl")
+    write("empty.jsonl", [])
+    refused(1, "empty.jsonl: no results", "empty.jsonl")
+    write("many.jsonl", [{"bench": "walk", "case": f"c{i}", "engine": "e",
+                          "metric": "ns_per_touch", "value": 1} for i in range(65)])
+    refused(1, "many.jsonl: line 65", "many.jsonl")
+    write("walk.jsonl", times())
+    refused(2, "expected .svg or .png", "walk.jsonl", "--plot", "--out", "x.pdf")
+    refused(2, "--out", "walk.jsonl", "--out", "x.svg")
+
+
+def row(kind, touches, ns, **more):
+    return {"class": kind, "touches": touches, "ns": ns, **more}
+
+
+@test
+def targets_are_ratios():
+    rows = {"default": row("nest", 100, 20000), "willneed": row("nest", 1000, 20000),
+            "uring": row("nest", 1000, 10000),
+            "mmnf": row("nest", 1000, 16000, warm_pages=400, warm_misses=5,
+                        prefetched=800, wasted=4, pending=8),
+            "watched": row("nest", 1000, 17000, carry_stall_ns=170)}
+    found = {t[0]: (t[1], targets.missed(t))
+             for t in targets.of_case("n", rows, {"uring": rows["uring"]}, False)}
+    assert found == {"x willneed": (1.25, False), "x default": (12.5, False),
+                     "covered": (0.9875, True), "wasted": (0.015, True),
+                     "carry stall": (0.01, False)}, found
+    fast = {"uring": row("nest", 1000, 7000), "willneed": row("nest", 1000, 19000)}
+    assert "x uring" not in [t[0] for t in targets.of_case("n", rows, fast, False)]
+    fast["willneed"] = row("nest", 1000, 12000)
+    found = {t[0]: t[1] for t in targets.of_case("n", rows, fast, False)}
+    assert found["x uring"] == 0.625, found
+
+
+@test
+def trace_becomes_events():
+    text = """# tracer: nop
+            walk-300     [000] .....    12.000100: mmnf_fault: field=0 thread=300 ip=0x401f offset_bytes=8192 miss
+     kworker/u2:1-40     [000] .....    12.000150: block_rq_issue: 252,1 R 4096 () 16 + 8 [kworker/u2:1]
+     kworker/u2:1-40     [000] .....    12.000160: block_rq_issue: 252,1 RA 4096 () 800 + 8 [kworker/u2:1]
+          <idle>-0       [000] ..s..    12.000650: block_rq_complete: 252,1 R () 16 + 8 [0]
+            walk-300     [000] .....    12.000700: mmnf_fault: field=0 thread=300 ip=0x401f offset_bytes=12288 hit
+            walk-300     [000] .....    12.000800: mmnf_fault: field=0 thread=300 ip=0x401f offset_bytes=16384 late
+"""
+    assert list(timeline.events(text, 2)) == [
+        ("miss", 8192, 12000100000, 12000100000),
+        ("read", 8192, 12000150000, 12000650000),
+        ("hit", 12288, 12000700000, 12000700000)]
+
+
+def main():
+    print(f"KTAP version 1\n1..{len(tests)}")
+    failed = 0
+    for number, function in enumerate(tests, start=1):
+        try:
+            function()
+            print(f"ok {number} {function.__name__}")
+        except Exception:  # pylint: disable=broad-except
+            failed = 1
+            print("# " + traceback.format_exc().replace("\n", "\n# "))
+            print(f"not ok {number} {function.__name__}")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""The kernel benchmark on few cases: it runs and writes what it says, and in virtual
+time /dev/mmnf is near its targets; make bench holds it to them exactly.
+"""
+import json
+import os
+import subprocess
+import sys
+
+SRC = os.environ["MMNF_SRC"]
+RUN = os.path.join(SRC, "tests", "bench", "run.py")
+CASES = ["stride-16MiB-forward@10us", "hot-17p@10us"]
+ENGINES = {"default", "madv_random", "madv_sequential", "off", "willneed", "uring",
+           "mmnf"}
+
+
+def check():
+    results = os.path.join(os.environ["TMPDIR"], "results")
+    done = subprocess.run([sys.executable, RUN, "--results", results, *CASES], cwd=SRC,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          check=False)
+    yield "it_runs_to_its_end", done.returncode in (0, 1), done.stdout
+    path = os.path.join(results, "walk.jsonl")
+    if not os.path.exists(path):
+        yield "results_are_written", False, done.stdout
+        return
+    with open(path, encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    members = {"bench", "case", "engine", "metric", "value", "unit", "clock", "kernel",
+               "git"}
+    yield ("lines_have_all_members", all(members <= set(line) for line in lines),
+           str(lines[:1]))
+    engines = {line["engine"] for line in lines
+               if line["case"] == CASES[0] and line["metric"] == "ns_per_touch"}
+    yield "every_engine_is_timed", engines == ENGINES, str(engines)
+    ns = {line["engine"]: line["value"] for line in lines
+          if line["case"] == CASES[0] and line["metric"] == "ns_per_touch"}
+    yield ("stride_is_ten_times_as_fast_as_default", ns["default"] >= 10 * ns["mmnf"],
+           str(ns))
+    yield "stride_is_near_willneed", ns["willneed"] >= 0.9 * ns["mmnf"], str(ns)
+    wrong = [line for line in lines if line["metric"] == "wrong" and line["value"]]
+    yield "every_value_is_right", not wrong, str(wrong)
+
+
+def main():
+    print("KTAP version 1", flush=True)
+    number = failed = 0
+    for number, (name, good, output) in enumerate(check(), start=1):
+        failed += not good
+        if not good:
+            print("# " + "\n# ".join(output.splitlines()))
+        print(f"{'' if good else 'not '}ok {number} {name}", flush=True)
+    print(f"1..{number}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
