@@ -123,10 +123,8 @@ static const struct {
 	{                                              \
 		name, offsetof(struct options, member) \
 	}
-	FLAG("checksums", checksums),
-	FLAG("disk", disk),
-	FLAG("json", json),
-	FLAG("plot", plot),
+	FLAG("checksums", checksums), FLAG("disk", disk),
+	FLAG("json", json),	      FLAG("plot", plot),
 	FLAG("repair", repair),
 #undef FLAG
 };
