@@ -100,7 +100,6 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		.ip = user_ip(),
 		.pos = ((u64)vmf->pgoff << PAGE_SHIFT) +
 		       offset_in_page(vmf->real_address),
-		.now_ns = ktime_get_mono_fast_ns(),
 		.before = vmf->pgoff - first,
 		.after = first + nr - 1 - vmf->pgoff,
 		.outcome = outcome,
@@ -109,6 +108,9 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 	struct mmnf_plan plan;
 	u64 taken;
 
+	if (outcome != MMNF_HIT || vmf->flags & FAULT_FLAG_TRIED ||
+	    mmnf_table_timed(&field->table))
+		access.now_ns = ktime_get_mono_fast_ns();
 	spin_lock(&field->lock);
 	taken = mmnf_pending_take(&field->pending, first, nr);
 	/* Read ahead, yet absent: reclaimed before it was used. */

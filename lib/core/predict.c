@@ -168,6 +168,22 @@ static struct mmnf_step stream_step(const struct mmnf_table *table,
 	return step;
 }
 
+/* A free stream, or that unused for longest, cleared. */
+static struct mmnf_stream *stream_new(struct mmnf_table *table)
+{
+	struct mmnf_stream *oldest = &table->stream[0];
+	u32 i;
+
+	if (table->nr_streams < MMNF_NR_STREAMS)
+		return &table->stream[table->nr_streams++];
+	for (i = 1; i < MMNF_NR_STREAMS; i++)
+		if (table->stream[i].seen < oldest->seen)
+			oldest = &table->stream[i];
+	mmnf_stream_give_up(table, oldest);
+	memset(oldest, 0, sizeof(*oldest));
+	return oldest;
+}
+
 /*
  * The stream an access belongs to: one whose walk it continues (the loop may be
  * unrolled, so the instruction need not be the same), else that of the same
@@ -177,29 +193,36 @@ static struct mmnf_stream *stream_find(struct mmnf_table *table,
 				       const struct mmnf_access *access,
 				       u64 record, struct mmnf_step *step)
 {
-	struct mmnf_stream *same = NULL, *oldest = &table->stream[0];
-	struct mmnf_stream *follows = NULL, *s;
+	struct mmnf_stream *same = NULL;
+	struct mmnf_stream *follows = NULL, *recent, *s;
 	struct mmnf_step other;
 	u32 i;
 
-	s = &table->stream[table->recent];
-	if (s->seen && s->thread == access->thread && s->ip == access->ip) {
-		*step = stream_step(table, s, access->pos, record);
+	recent = &table->stream[table->recent];
+	if (recent->thread != access->thread || recent->ip != access->ip ||
+	    !recent->seen)
+		recent = NULL;
+	if (recent) {
+		*step = stream_step(table, recent, access->pos, record);
 		if (step->on_walk)
-			return s;
+			return recent;
+		same = recent;
 	}
-	for (i = 0; i < MMNF_NR_STREAMS; i++) {
+	table->shared = false;
+	for (i = 0; i < table->nr_streams; i++) {
 		s = &table->stream[i];
-		if (s->seen < oldest->seen)
-			oldest = s;
-		if (!s->seen || s->thread != access->thread)
+		if (s->thread != access->thread || !s->seen || s == recent)
 			continue;
 		if (s->ip == access->ip) {
 			same = s;
 			*step = stream_step(table, s, access->pos, record);
 			if (step->on_walk)
 				return s;
-		} else if (s->at.ahead && !follows) {
+			continue;
+		}
+		table->shared |= !s->ip ||
+				 s->seen + NEAR_TOUCHES >= table->clock;
+		if (s->at.ahead && !follows) {
 			other = stream_step(table, s, access->pos, record);
 			if (other.on_walk)
 				follows = s;
@@ -213,11 +236,7 @@ static struct mmnf_stream *stream_find(struct mmnf_table *table,
 		return follows;
 	}
 	memset(step, 0, sizeof(*step));
-	if (same)
-		return same;
-	mmnf_stream_give_up(table, oldest);
-	memset(oldest, 0, sizeof(*oldest));
-	return oldest;
+	return same ? same : stream_new(table);
 }
 
 bool mmnf_table_alone(const struct mmnf_table *table, u64 grains)
@@ -285,8 +304,9 @@ void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns, u32 before,
 	if (recent->missed)
 		table->latency_ns =
 			smoothed(table->latency_ns, now_ns - touched_ns);
+	recent->ready_ns = now_ns;
 	/* The touch may be that of two streams: see observe_thread(). */
-	for (i = 0; i < MMNF_NR_STREAMS; i++) {
+	for (i = 0; table->shared && i < table->nr_streams; i++) {
 		s = &table->stream[i];
 		if (s->seen && s->thread == thread &&
 		    s->touched_ns == touched_ns)
@@ -376,38 +396,62 @@ static bool stream_observe(struct mmnf_table *table, struct mmnf_stream *s,
  * which is asked while the touch's own stream knows nothing.
  */
 static bool observe_thread(struct mmnf_table *table,
-			   const struct mmnf_stream *own,
 			   const struct mmnf_access *access, u64 record,
 			   struct mmnf_plan *plan)
 {
-	struct mmnf_stream *s, *any = NULL, *oldest = &table->stream[0];
+	struct mmnf_stream *s, *any = NULL;
 	struct mmnf_step step;
-	bool others = false;
 	u32 i;
 
-	for (i = 0; i < MMNF_NR_STREAMS; i++) {
+	for (i = 0; i < table->nr_streams; i++) {
 		s = &table->stream[i];
-		if (s->seen < oldest->seen)
-			oldest = s;
-		if (!s->seen || s == own || s->thread != access->thread)
-			continue;
-		if (!s->ip)
+		if (s->seen && s->thread == access->thread && !s->ip)
 			any = s;
-		else if (s->seen + NEAR_TOUCHES >= table->clock)
-			others = true;
 	}
-	if (!others && !any)
-		return false;
 	if (!any) {
-		mmnf_stream_give_up(table, oldest);
-		memset(oldest, 0, sizeof(*oldest));
-		stream_begin(table, oldest, access, record);
-		oldest->ip = 0;
+		any = stream_new(table);
+		stream_begin(table, any, access, record);
+		any->ip = 0;
 		return false;
 	}
 	any->seen = table->clock;
 	step = stream_step(table, any, access->pos, record);
 	return stream_observe(table, any, access, record, &step, plan);
+}
+
+/*
+ * The one step that most touches are: on along the innermost level, with nothing
+ * to learn, to pass or to plan.
+ */
+static bool stream_quick(struct mmnf_table *table, struct mmnf_stream *s,
+			 const struct mmnf_access *access, u64 record)
+{
+	struct mmnf_nest *nest = &s->at.nest;
+	struct mmnf_nest_level *l = &nest->level[0];
+
+	if (s->thread != access->thread || s->ip != access->ip || s->dense ||
+	    access->outcome != MMNF_HIT ||
+	    (s64)(record - s->at.run) != l->jump ||
+	    s->at.ahead <= s->depth / 2 + 1 || !(nest->sure & 1) ||
+	    (!(nest->open & 1) && l->at + 1 >= l->nr) || access->before ||
+	    access->after || s->passed || s->guess || s->at.edge == 1 ||
+	    s->followed < BATCH_DEPTH || s->followed / 4 < s->depth ||
+	    nest->doubted)
+		return false;
+	l->at++;
+	s->gap = (s64)(access->pos - s->at.last);
+	s->at.run = record;
+	s->at.last = access->pos;
+	s->at.edge -= s->at.edge != 0;
+	s->at.ahead--;
+	table->nr_used++;
+	s->followed += s->followed < U32_MAX / 2;
+	s->seen = table->clock;
+	s->ready_ns = 0;
+	s->before = 0;
+	s->after = 0;
+	s->missed = false;
+	return true;
 }
 
 bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
@@ -421,6 +465,8 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 	if (pos < table->start || pos >= table->end)
 		return false;
 	record = table->span > 1 ? record_of(table, pos) : pos;
+	if (stream_quick(table, &table->stream[table->recent], access, record))
+		return false;
 	s = stream_find(table, access, record, &step);
 	table->recent = (u32)(s - table->stream);
 	if (!s->seen)
@@ -428,9 +474,9 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 	else if (stream_observe(table, s, access, record, &step, plan))
 		return true;
 	s->seen = table->clock;
-	if (access->ip && s->ip && !(s->at.nest.sure & 1) && !s->at.ahead &&
-	    access->outcome != MMNF_HIT &&
-	    observe_thread(table, s, access, record, plan))
+	if (table->shared && access->ip && s->ip && !(s->at.nest.sure & 1) &&
+	    !s->at.ahead && access->outcome != MMNF_HIT &&
+	    observe_thread(table, access, record, plan))
 		return true;
 	return access->outcome == MMNF_MISS &&
 	       mmnf_record_plan(table, pos, plan);

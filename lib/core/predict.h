@@ -194,6 +194,8 @@ struct mmnf_table {
 	u64 nr_wasted;
 	u32 guesses; /* left before one has to come true */
 	struct mmnf_axes axes;
+	bool shared; /* the last touch's thread has other instructions here */
+	u32 nr_streams; /* stream[] was used up to here */
 	u32 recent; /* index of the stream used last: usually the next, too */
 	struct mmnf_stream stream[MMNF_NR_STREAMS];
 };
@@ -271,6 +273,12 @@ static inline u64 mmnf_table_record(const struct mmnf_table *table, u64 pos,
 				table->span;
 	*end = start + table->span;
 	return start;
+}
+
+/* Is the time of a hit worth its reading?  Later the pace of a walk is known. */
+static inline bool mmnf_table_timed(const struct mmnf_table *table)
+{
+	return table->stream[table->recent].followed < 64;
 }
 
 /* Number of positions of a plan. */
