@@ -32,8 +32,8 @@ struct mmnf_prefetch_walker {
 	struct mmnf_reader reader;
 };
 
-static int prefetch_range(struct mmnf_walker *walker, pgoff_t first,
-			  pgoff_t end)
+static int prefetch_selected(struct mmnf_walker *walker, pgoff_t first,
+			     pgoff_t end)
 {
 	struct mmnf_prefetch_walker *w =
 		container_of(walker, struct mmnf_prefetch_walker, walker);
@@ -71,7 +71,7 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
 {
 	struct mmnf_extent data = {};
 	struct mmnf_prefetch_walker w = {
-		.walker = { .field = field, .range = prefetch_range },
+		.walker = { .field = field, .range = prefetch_selected },
 		.reader = { .field = field, .file = field->file, .data = &data },
 	};
 	struct mmnf_walker waiter = { .field = field, .range = wait_range };

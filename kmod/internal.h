@@ -36,6 +36,7 @@
 #define MMNF_MAX_INFLIGHT_BYTES (1ULL << 30)
 #define MMNF_MAX_RECORD_BYTES (1ULL << 30)
 #define MMNF_QUEUE_PLANS 32
+#define MMNF_NR_WAITS 16
 
 /* In a policy inside the module: leave the mode as it is; no ABI value. */
 #define MMNF_MODE_KEEP U32_MAX
@@ -80,6 +81,12 @@ struct mmnf_extent {
 	loff_t start, end;
 };
 
+/* A fault that may have to wait and be run again: thread 0 is nobody. */
+struct mmnf_wait {
+	u32 thread;
+	pgoff_t pgoff;
+};
+
 /**
  * struct mmnf_field - an attached file
  * @kobj: its sysfs directory; also its lifetime
@@ -95,6 +102,7 @@ struct mmnf_extent {
  * @stats: counters; out_pending_pages is taken from @pending
  * @nr_idle: hits in a row that used nothing read ahead and led to no plan
  * @nr_quiet_hits: hits that were counted here alone, see vm.c
+ * @wait: faults that may come again, by thread number
  * @queue: plans for the worker, a ring of @nr_queued from @queue_head
  * @work: the worker; runs once at a time per field
  * @data: bytes last seen not to be a hole; worker only
@@ -113,6 +121,7 @@ struct mmnf_field {
 	struct mmnf_pending pending;
 	struct mmnf_ioc_stats stats;
 	u32 nr_idle;
+	struct mmnf_wait wait[MMNF_NR_WAITS];
 	u32 queue_head, nr_queued;
 	struct mmnf_queued_plan queue[MMNF_QUEUE_PLANS];
 

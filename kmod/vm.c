@@ -83,12 +83,38 @@ static void note_idle(struct mmnf_field *field, bool idle)
 }
 
 /*
+ * Is this fault one that has been counted?  The kernel runs a fault again after
+ * waiting, and says so by FAULT_FLAG_TRIED.  Not always: where areas have locks of
+ * their own, a fault under one that found its page locked, and so started no read
+ * itself, comes again under mmap_lock without the flag.
+ */
+static bool mmnf_vm_counted(struct mmnf_field *field,
+			    const struct vm_fault *vmf,
+			    const struct mmnf_access *access)
+{
+	u32 thread = access->thread;
+	struct mmnf_wait *wait = &field->wait[thread % MMNF_NR_WAITS];
+	bool again = wait->thread == thread && wait->pgoff == vmf->pgoff;
+
+	if (vmf->flags & FAULT_FLAG_TRIED)
+		return true;
+	if (mmnf_compat_fault_in_area(vmf)) {
+		wait->thread = access->outcome == MMNF_LATE ? thread : 0;
+		wait->pgoff = vmf->pgoff;
+		return false;
+	}
+	if (again)
+		wait->thread = 0;
+	return again;
+}
+
+/*
  * Account an access and let the predictor see it.  Pages first .. first + nr - 1
  * are those that this fault made, or will make, accessible: counted as used
  * with it, because no other fault will tell.
  *
- * A fault that the kernel runs a second time after waiting (FAULT_FLAG_TRIED) is
- * the same access: only the pages around it are news.
+ * A fault that the kernel runs a second time after waiting is the same access:
+ * only the pages around it are news.
  */
 static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 			    enum mmnf_outcome outcome, pgoff_t first,
@@ -104,7 +130,7 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		.after = first + nr - 1 - vmf->pgoff,
 		.outcome = outcome,
 	};
-	bool kick = false, planned = false;
+	bool counted, kick = false, planned = false;
 	struct mmnf_plan plan;
 	u64 taken;
 
@@ -118,7 +144,8 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		field->stats.out_wasted_pages += taken;
 	else
 		field->stats.out_used_pages += taken;
-	if (vmf->flags & FAULT_FLAG_TRIED) {
+	counted = mmnf_vm_counted(field, vmf, &access);
+	if (counted) {
 		mmnf_resume(&field->table, access.thread, access.now_ns,
 			    access.before, access.after);
 	} else {
@@ -144,7 +171,7 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 	}
 	spin_unlock(&field->lock);
 
-	if (!(vmf->flags & FAULT_FLAG_TRIED))
+	if (!counted)
 		trace_mmnf_fault(field->id, &access);
 	if (planned)
 		trace_mmnf_plan(field->id, &plan, kick);

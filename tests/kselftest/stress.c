@@ -18,6 +18,7 @@
 #define NR_SHARED 4
 #define NR_FILES 3
 #define BYTES (8 * MIB)
+#define RELOAD_MS 4000
 
 static int file[NR_FILES];
 static int shared_dev[NR_SHARED];
@@ -278,12 +279,13 @@ static void reload(struct __test_metadata *_metadata)
 struct job {
 	struct __test_metadata *metadata;
 	u64 seed;
+	bool reloads;
 };
 
 static void *run(void *arg)
 {
 	struct job *job = arg;
-	u64 *seed = &job->seed;
+	u64 *seed = &job->seed, reload_ms = now_ms() + RELOAD_MS;
 
 	while (!stop) {
 		pthread_rwlock_rdlock(&module_use);
@@ -308,8 +310,10 @@ static void *run(void *arg)
 		}
 		pthread_rwlock_unlock(&module_use);
 		COUNT(nr_done);
-		if (!rnd(seed, 200))
+		if (job->reloads && now_ms() > reload_ms) {
 			reload(job->metadata);
+			reload_ms = now_ms() + RELOAD_MS;
+		}
 	}
 	return NULL;
 }
@@ -349,6 +353,7 @@ TEST_F_TIMEOUT(stress, everything_at_once, 86400)
 		shared_dev[i] = open_attached(file[i % NR_FILES]);
 	for (i = 0; i < NR_THREADS; i++) {
 		job[i].metadata = _metadata;
+		job[i].reloads = !i;
 		job[i].seed = (number("MMNF_STRESS_SEED", 1) + i) *
 				      0x9e3779b97f4a7c15ULL |
 			      1;
