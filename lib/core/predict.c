@@ -18,6 +18,8 @@ const struct mmnf_limits mmnf_limits_default = {
 
 /* Runs of one length make the next one likely. */
 #define MIN_ALIKE 2
+/* As far apart, two positions are not mapped by one fault. */
+#define MAX_AROUND_GRAINS 16
 /* So many touches ago is still the same loop. */
 #define NEAR_TOUCHES 16
 /* A row that goes on for longer may be measured less exactly. */
@@ -111,18 +113,21 @@ static bool step_to_run(const struct mmnf_table *table,
 			const struct mmnf_nest *nest, u64 pos, u64 record,
 			struct mmnf_step *step)
 {
-	u64 reach = s->at.ahead / run_steps(table, s) + 1, jump, next;
 	bool back = nest->level[0].jump < 0;
+	u64 reach = 1, jump, next;
 
 	if (!nest->nr_levels)
 		return false;
-	/* What was planned may go unobserved, and so may what was mapped. */
+	/*
+	 * What was mapped goes unobserved, and so may what was planned where
+	 * several positions are mapped at once.
+	 */
 	jump = magnitude(nest->level[0].jump);
 	if (jump)
-		reach = max_of(reach, div64_u64((back ? s->before : s->after) *
-							table->grain,
-						jump) +
-					      1);
+		reach += div64_u64((back ? s->before : s->after) * table->grain,
+				   jump);
+	if (jump < MAX_AROUND_GRAINS * table->grain)
+		reach = max_of(reach, s->at.ahead / run_steps(table, s) + 1);
 	step->runs = mmnf_nest_steps(nest, (s64)(record - s->at.run), reach);
 	if (step->runs) {
 		step->run = record;

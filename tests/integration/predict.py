@@ -73,12 +73,10 @@ OTHER = {
 
 # (trace, latency in us) -> mmnf's stall over the best peer's, at most.
 NOT_WON = {
-    # Rows of a box at a new place: the depth of the box before is not kept.
-    ("boxes", 100): 1.25, ("boxes", 1000): 1.75,
     # The outer loop's neighbours come along with read-around's requests.
     ("box-transposed", 1000): 1.5,
     # Four instructions of one loop are learned one by one.
-    ("unrolled-by-4", 100): 1.8, ("unrolled-by-4", 1000): 1.25,
+    ("unrolled-by-4", 1000): 1.25,
     # Reads of one page or two: the second page is not always foreseen.
     ("uniform-3072", 1000): 1.15, ("rows-sorted", 1000): 1.25,
     # A small region that is wanted whole, in random order: random access is left
