@@ -54,8 +54,19 @@ comma := ,
 LIBS := -ljansson -luring -lpthread
 SELFTESTS := build/linux/tools/testing/selftests
 
+# The GPU tier: full where nvcc is, by the copy engines alone where only cuda.h
+# is, off where neither is.  `make NVCC= CUDA_INCLUDE=` builds as if without.
+CUDA_HOME ?= /usr/local/cuda
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard $(CUDA_HOME)/bin/nvcc))
+FATBINARY = $(dir $(NVCC))fatbinary
+CUDA_INCLUDE ?= $(patsubst %/cuda.h,%,$(firstword \
+	$(wildcard $(CUDA_HOME)/include/cuda.h /usr/include/cuda.h)))
+CPPFLAGS += $(if $(CUDA_INCLUDE),-isystem $(CUDA_INCLUDE),-DMMNF_NO_CUDA)
+GPU_TARGETS := 75 80 90 100
+gather := $(if $(NVCC),build/lib/gather.o)
+
 lib_src := $(wildcard lib/*.c lib/store/*.c lib/core/*.c)
-lib_obj := $(lib_src:%.c=build/%.o)
+lib_obj := $(lib_src:%.c=build/%.o) $(gather)
 asan_obj := $(lib_src:%.c=build/asan/%.o)
 core_obj := $(patsubst %.c,build/%.o,$(wildcard lib/core/*.c))
 tool_obj := $(patsubst %.c,build/%.o,$(wildcard tools/*.c))
@@ -77,7 +88,8 @@ fuzz := $(if $(shell command -v $(FUZZ_CC)),\
 	$(patsubst %.c,build/%,$(filter-out %/abi.c,$(wildcard tests/fuzz/*.c))))
 
 # Several of these are names of folders, too.
-.PHONY: all kmod kunit lib tools programs check check-vm fuzz bench lint quickstart \
+.PHONY: all kmod kunit lib tools programs check check-vm check-gpu tsan-gpu \
+	plain-gpu fuzz bench lint quickstart \
 	install uninstall dkms dkms-remove modules modules-clean clean deps \
 	run-tests run-bench run-fuzz run-quickstart
 .DELETE_ON_ERROR:
@@ -91,13 +103,32 @@ tools: $(tool)
 
 kmod: $(if $(wildcard kmod/main.c),modules)
 
-programs: $(unit) $(kselftest) $(bench) $(fuzz)
+programs: $(fake) $(unit) $(kselftest) $(bench) $(fuzz)
 
 # ---- library and tool
 
 build/%.o: %.c Makefile dkms.conf
 	@mkdir -p $(@D)
 	$(CC) $(C11) $(CFLAGS) -fPIC -fvisibility=hidden $(CPPFLAGS) -c -o $@ $<
+
+# A binary for each kind of GPU, and PTX for those to come.  Its version says what
+# it uses, not which nvcc wrote it, so that older drivers take it: 6.3 is the
+# first that knows sm_75.
+build/lib/gather.fatbin: lib/gather.cu Makefile
+	@mkdir -p $(@D)
+	for sm in $(GPU_TARGETS); do \
+		$(NVCC) -O3 -cubin -arch=sm_$$sm -o $(@D)/gather.$$sm.cubin $< \
+			|| exit 1; \
+	done
+	$(NVCC) -O3 -ptx -arch=compute_75 -o $(@D)/gather.nvcc.ptx $<
+	sed 's/^\.version .*/.version 6.3/' $(@D)/gather.nvcc.ptx \
+		>$(@D)/gather.ptx
+	$(FATBINARY) -64 --compress-all --create=$@ $(foreach sm,$(GPU_TARGETS),\
+		--image3=kind=elf$(comma)sm=$(sm)$(comma)file=$(@D)/gather.$(sm).cubin) \
+		--image3=kind=ptx$(comma)sm=75$(comma)file=$(@D)/gather.ptx
+
+build/lib/gather.o: lib/gather.S build/lib/gather.fatbin
+	$(CC) -c -Wa,-I$(@D) -o $@ $<
 
 build/libmmnf.so.$(SOVERSION): $(lib_obj) $(map)
 	$(CC) $(CFLAGS) -shared -Wl,-soname,$(@F) -Wl,-z,defs $(LDFLAGS) \
@@ -156,7 +187,15 @@ build/asan/libmmnf.a: $(asan_obj)
 	rm -f $@
 	$(AR) rcs $@ $^
 
-asan_lib := $(if $(asan_obj),build/asan/libmmnf.a)
+# The image is outside: a weak symbol takes nothing out of an archive.
+asan_lib := $(if $(asan_obj),build/asan/libmmnf.a) $(gather)
+
+# A stand-in for libcuda.so.1, for tests: see tests/fakecuda/fake.h.
+fake := $(if $(CUDA_INCLUDE),build/libmmnf-fakecuda.so)
+
+build/libmmnf-fakecuda.so: $(wildcard tests/fakecuda/*) lib/gather.cu Makefile
+	$(CXX) -std=c++17 $(WARN) -O2 -g -fno-strict-aliasing -fPIC -shared \
+		-isystem $(CUDA_INCLUDE) -o $@ $(filter %.cc,$^)
 
 build/tests/unit/%: tests/unit/%.c $(asan_lib) Makefile
 	@mkdir -p $(@D)
@@ -229,6 +268,27 @@ build/tests/bench/%: tests/bench/%.c $(lib) Makefile
 build/tests/bench/walk/walk: $(walk_obj)
 	$(CC) $(CFLAGS) -static -o $@ $(walk_obj) -luring -lpthread -lm
 
+# The tests of the GPU tier without ASan: for threads, and for real devices.
+GPU_SRC = $(lib_src) $(gather)
+GPU_CC = nice $(CC) -std=gnu11 $(CPPFLAGS) -Itests -g -O1
+
+tsan-gpu: $(gather)
+	$(GPU_CC) -fsanitize=thread -o $(TSAN_OUT) tests/unit/gpu_threads.c \
+		$(GPU_SRC) $(LIBS) -lm
+
+plain-gpu: $(gather)
+	for test in batch api faults threads; do \
+		$(GPU_CC) -o $(PLAIN_OUT)/gpu_$$test \
+			tests/unit/gpu_$$test.c $(GPU_SRC) $(LIBS) -lm || \
+			exit 1; \
+	done
+
+# Sees inside the library: what is measured has no public name.
+build/tests/bench/gpu: tests/bench/gpu.c $(lib_obj) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(C11) $(CFLAGS) $(CPPFLAGS) -MT $@ -MF $@.d -o $@ $< $(lib_obj) \
+		$(LIBS)
+
 # ---- what a newcomer runs
 
 # make again after deps.sh: which kernel there is may only be known then.
@@ -248,6 +308,11 @@ check-vm:
 lint:
 	tests/deps.sh build test lint
 	KVER=$(KVER) tests/run 'lint/*'
+
+# On a real device; skips with the reason where there is none.
+check-gpu:
+	tests/deps.sh build test
+	$(MAKE) run-tests T="unit/gpu* integration/gpu*"
 
 # F=npy ...: those targets for S seconds each; what is found stays in build/fuzz.
 # F=abi: N random uses of the device (a million, an hour in the debug kernel), from
@@ -354,7 +419,7 @@ clean:
 		build/kmod build/kunit \
 		build/lint build/mmnf build/libmmnf.*
 
--include $(lib_obj:.o=.d) $(asan_obj:.o=.d) $(tool_obj:.o=.d)
+-include $(lib_src:%.c=build/%.d) $(asan_obj:.o=.d) $(tool_obj:.o=.d)
 -include $(tsan_obj:.o=.d)
 -include $(addsuffix .d,$(unit) $(kselftest) $(bench) $(fuzz)) $(fuzz_obj:.o=.d)
 -include $(walk_obj:.o=.d)

@@ -123,6 +123,19 @@ venv() {
 	printf 'deps: installed %s in build/venv\n' "${wanted[@]}"
 }
 
+# Lists what kernels were built for; the toolkit itself may come without it.
+cuobjdump() {
+	local nvcc=${CUDA_HOME:-/usr/local/cuda}/bin/nvcc
+
+	[ -x "$nvcc" ] || command -v nvcc >/dev/null || return 0
+	[ -x "${nvcc%nvcc}cuobjdump" ] && return 0
+	[ -n "$(find build/cuda -name cuobjdump 2>/dev/null)" ] && return 0
+	quietly build/venv/bin/python -m pip install -q --no-deps \
+		--disable-pip-version-check --target build/cuda \
+		"nvidia-cuda-cuobjdump>=13,<14"
+	echo "deps: installed nvidia-cuda-cuobjdump in build/cuda"
+}
+
 [ $# -gt 0 ] || set -- build test lint quickstart
 for group; do
 	if [ -z "${packages[$group]-}" ]; then
@@ -140,5 +153,8 @@ for group; do
 	case $group in
 	test | quickstart) venv ;;
 	kernel-*) tests/vm/kernels.sh "${group#kernel-}" ;;
+	esac
+	case $group in
+	test) cuobjdump ;;
 	esac
 done

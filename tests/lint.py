@@ -231,6 +231,14 @@ def kernel_or_not():
     return only_in(r"\b__KERNEL__\b", ["lib/core/port.h", "include/uapi/*"])
 
 
+@rule
+def cuda_names():
+    """Whatever CUDA does is asked for in one file."""
+    return only_in(r"\bcu(Init|Device|Ctx|Mem|Stream|Event|Module|Launch"
+                   r"|Pointer|Get|Driver)\w*\(",
+                   ["lib/cuda-dl.c", "tests/fakecuda/*"])
+
+
 def api():
     return set(re.findall(r"^MMNF_API[^;(]*?\b(mmnf_\w+)\(",
                           read("include/mmnf.h"), re.MULTILINE))
