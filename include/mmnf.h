@@ -671,6 +671,193 @@ struct mmnf_array_info {
  */
 MMNF_API int mmnf_array_info(const char *src, struct mmnf_array_info *info);
 
+/*
+ * The GPU tier: tiles of a field kept in the memory of CUDA devices.  It needs
+ * no CUDA to build against and none to run: addresses are CUdeviceptr as
+ * uint64_t, streams CUstream as void *, and libcuda.so.1 is looked for when the
+ * first field asks for it.
+ *
+ *	mmnf_gpu_enable(field, NULL);
+ *	mmnf_batch_get_device(field, &selection, dst, dst_bytes, stream);
+ *	kernel<<<..., stream>>>(dst);		no wait in between
+ *
+ * Streams.  What a call does on the device it does in the order of @stream: it
+ * begins when the work queued there before is over, and work queued there
+ * afterwards sees its result.  The call returns when everything is queued;
+ * reading from the disk is over by then, the device may not be.  A NULL stream is
+ * a stream of the library, and the call returns when the result is there.
+ *
+ * Writes of this process through the same handle are seen.  What others write
+ * to the files is seen in tiles that come to the device afterwards, or after
+ * mmnf_gpu_forget().  A child after fork() has no GPU.
+ */
+
+enum mmnf_gpu_path {
+	MMNF_GPU_PATH_AUTO = 0, /* whichever was measured faster */
+	MMNF_GPU_PATH_COPY, /* a copy for each tile */
+	MMNF_GPU_PATH_KERNEL, /* one copy and a kernel that scatters it */
+};
+
+struct mmnf_gpu_opts {
+	size_t size;
+	uint32_t device; /* CUDA's number of it */
+	uint32_t tile_bytes; /* what comes and goes at once: a power of two,
+			      * 4 KiB .. 2 MiB; 0: of a record, at most 64 KiB */
+	uint64_t budget_bytes; /* most memory of the device, everything
+				* included; 0: half of what is free */
+	uint32_t path; /* enum mmnf_gpu_path */
+	uint32_t reserved; /* 0 */
+};
+
+/**
+ * mmnf_gpu_enable() - turn the GPU tier of a field on, on one device
+ * @opts: NULL for defaults
+ *
+ * Once for each device that shall keep tiles; each has a cache of its own.
+ *
+ * Return: 0, -ENODEV (no driver, no such device, built without CUDA; the text
+ * says which), -EALREADY, -ENOMEM (the budget is not free), -EINVAL.
+ */
+MMNF_API int mmnf_gpu_enable(struct mmnf_field *field,
+			     const struct mmnf_gpu_opts *opts);
+
+/**
+ * struct mmnf_selection - which elements
+ * @index, @nr_index: records by their index along axis 0, any order, repeats
+ *	allowed
+ * @box: elements of a box in C order; excludes @index
+ */
+struct mmnf_selection {
+	size_t size; /* set by the caller */
+	const uint64_t *index;
+	size_t nr_index;
+	const struct mmnf_box *box;
+};
+
+/**
+ * mmnf_batch_get_device() - copy a selection to memory of a device
+ * @dst: device address of the packed result, aligned to the element; the tier
+ *	must be on on its device.  Fastest if it and the record are multiples of 16
+ * @dst_bytes: room there; must be at least the selection
+ * @stream: CUstream of that device, see above
+ *
+ * Any selection is done with any budget.  After an error the bytes at @dst are
+ * undefined.
+ *
+ * Return: bytes copied, -ERANGE, -ENOSPC (@dst is too small), -EINVAL (not memory
+ * of a device, misaligned), -ENODEV (the tier is not on there, the device is lost,
+ * or this is a forked child), -ENOMEM, -EIO and other errors of the storage.
+ */
+MMNF_API ssize_t mmnf_batch_get_device(struct mmnf_field *field,
+				       const struct mmnf_selection *selection,
+				       uint64_t dst, size_t dst_bytes,
+				       void *stream);
+
+/**
+ * mmnf_batch_get_host() - copy a selection to memory of the host
+ *
+ * By way of the first device whose tier is on, else without: the bytes are the
+ * same, and a device lost on the way is no error.
+ *
+ * Return: bytes copied, or as mmnf_get().
+ */
+MMNF_API ssize_t mmnf_batch_get_host(struct mmnf_field *field,
+				     const struct mmnf_selection *selection,
+				     void *dst, size_t dst_bytes);
+
+/**
+ * mmnf_get_device() - pointer to a record in memory of a device
+ * @out: receives its device address, good in the order of @stream
+ * @device: CUDA's number; the tier must be on there
+ * @index: of the record along axis 0
+ *
+ * The record stays there until mmnf_put_device().  At most half of the tier can
+ * be held so.
+ *
+ * Return: 0, -ERANGE, -ENODEV, -EBUSY (half of the tier is held), -EOPNOTSUPP (a
+ * record lies in more than one tile: its bytes do not divide tile_bytes), errors
+ * of the storage.
+ */
+MMNF_API int mmnf_get_device(struct mmnf_field *field, uint64_t *out,
+			     uint32_t device, uint64_t index, void *stream);
+
+/**
+ * mmnf_put_device() - give a pointer of mmnf_get_device() back
+ * @stream: work queued there before may still use it; NULL: nothing does
+ * Return: 0, -EINVAL (not such a pointer), -ENODEV.
+ */
+MMNF_API int mmnf_put_device(struct mmnf_field *field, uint64_t p,
+			     void *stream);
+
+/**
+ * mmnf_prefetch_device() - start bringing a selection to a device, do not wait
+ *
+ * Return: tiles queued or already there, or -errno for a wrong selection; errors
+ * of the storage are left to the access that needs the data.
+ */
+MMNF_API ssize_t mmnf_prefetch_device(struct mmnf_field *field, uint32_t device,
+				      const struct mmnf_selection *selection);
+
+/**
+ * mmnf_gpu_forget() - drop the tiles of a box from all devices
+ * Return: bytes dropped, or -errno for a wrong box.
+ */
+MMNF_API ssize_t mmnf_gpu_forget(struct mmnf_field *field,
+				 const struct mmnf_box *box);
+
+/*
+ * Of one device, since it was enabled.  A tile counts once for each part of a
+ * batch that needs it: touched = hits + late + misses.  late: somebody was
+ * reading it.  prefetched = used + wasted + pending.
+ */
+struct mmnf_gpu_stats {
+	size_t size; /* set by the caller */
+	uint64_t hits, late, misses;
+	uint64_t prefetched, used, wasted, pending;
+	uint64_t parts; /* gathers */
+	uint64_t overflow; /* tiles of selections too large to be kept */
+	uint64_t read_bytes; /* from lower tiers */
+	uint64_t copied_bytes; /* to the device, by copy engines alone */
+	uint64_t scattered_bytes; /* to the device, by the scatter kernel */
+	uint64_t gathered_bytes; /* to results */
+	uint64_t tile_bytes, nr_slots, nr_slots_used;
+};
+
+/**
+ * mmnf_gpu_stats() - counters of one device
+ * Return: 0, -ENODEV (the tier is not on there), -EINVAL.
+ */
+MMNF_API int mmnf_gpu_stats(struct mmnf_field *field, uint32_t device,
+			    struct mmnf_gpu_stats *stats);
+
+#define MMNF_TIERS_MAX 16
+
+/**
+ * struct mmnf_tier - one place where bytes of a field may be
+ * @level: 1 GPU, 2 RAM, 3 local storage, 4 network
+ * @size_bytes, @used_bytes: what it can hold for this field and does; 0 where
+ *	that is not known or it is off
+ * @text: what it is, or why it is off
+ */
+struct mmnf_tier {
+	uint32_t level, is_on;
+	uint64_t size_bytes, used_bytes;
+	char name[16];
+	char text[232];
+};
+
+struct mmnf_tiers {
+	size_t size; /* set by the caller */
+	uint32_t nr_tiers;
+	struct mmnf_tier tier[MMNF_TIERS_MAX];
+};
+
+/**
+ * mmnf_tiers_info() - which tiers a field has, nearest first
+ * Return: 0, -EINVAL if .size is wrong.
+ */
+MMNF_API int mmnf_tiers_info(struct mmnf_field *field, struct mmnf_tiers *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -255,6 +255,7 @@ MMNF_EXPORT void mmnf_field_close(struct mmnf_field *field)
 {
 	if (!field)
 		return;
+	mmnf_gpu_close(field);
 	mmnf_tier_close(field);
 	mmnf_window_exit(field);
 	mmnf_segment_close_all(field);

@@ -467,6 +467,7 @@ struct mmnf_field {
 	struct mmnf_pool pool;
 	struct mmnf_ahead *ahead; /* NULL until needed; pool.lock */
 	struct mmnf_walk *walk; /* NULL: nothing is observed */
+	struct mmnf_gpu *gpu; /* of each device that is enabled */
 	struct mmnf_field_stats stats; /* atomic adds; DEVICE: of closed maps */
 };
 
@@ -512,6 +513,14 @@ void mmnf_unlock(const struct mmnf_segment *s, u64 start, u64 bytes);
 
 int mmnf_write_box(struct mmnf_field *field, const struct mmnf_box *normal,
 		   const void *src);
+
+/* ---- tier-gpu.c, gpu.c */
+
+void mmnf_gpu_close(struct mmnf_field *field);
+
+/* A part of a segment was written: drops it.  Returns bytes dropped. */
+u64 mmnf_gpu_invalidate(struct mmnf_field *field, u64 segment, u64 offset,
+			u64 bytes);
 
 /* ---- hint.c */
 

@@ -135,8 +135,12 @@ int mmnf_write_box(struct mmnf_field *field, const struct mmnf_box *normal,
 		return mmnf_error(ENOMEM, "no memory");
 	mmnf_runs_init_mode(&it, mmnf_field_geometry(field), normal, RUN_BYTES,
 			    MMNF_RUNS_WRITE);
-	while (!err && mmnf_runs_next(&it, &run))
+	while (!err && mmnf_runs_next(&it, &run)) {
+		u64 nominal = run.offset;
+
 		err = write_run(field, &s, &run, src, scratch);
+		mmnf_gpu_invalidate(field, run.segment, nominal, run.bytes);
+	}
 	if (s)
 		mmnf_segment_put(field, s);
 	free(scratch);
