@@ -37,6 +37,8 @@ static const struct {
 	  "start reading a box" },
 	{ "evict", cmd_evict, 1, 1, "FIELD [--box BOX]",
 	  "drop a box from the page cache" },
+	{ "tiers", cmd_tiers, 1, 1, "FIELD",
+	  "GPU, RAM, storage, network: which are on, and why not" },
 	{ "stat", cmd_stat, 0, 1, "[ID]", "counters of the fields attached" },
 	{ "predict", cmd_predict, 0, 32,
 	  "TRACE|- | --generate WORKLOAD [NAME=VALUE ...] [--model NAME=N,...]\n"

@@ -53,6 +53,7 @@ int cmd_scan(const struct options *o);
 int cmd_prefetch(const struct options *o);
 int cmd_evict(const struct options *o);
 int cmd_stat(const struct options *o);
+int cmd_tiers(const struct options *o);
 int cmd_predict(const struct options *o);
 int cmd_record(const struct options *o);
 int cmd_bench(const struct options *o);
