@@ -89,7 +89,7 @@ fuzz := $(if $(shell command -v $(FUZZ_CC)),\
 
 # Several of these are names of folders, too.
 .PHONY: all kmod kunit lib tools programs check check-vm check-gpu tsan-gpu \
-	plain-gpu fuzz bench lint quickstart \
+	plain-gpu fuzz bench bench-lib lint quickstart \
 	install uninstall dkms dkms-remove modules modules-clean clean deps \
 	run-tests run-bench run-fuzz run-quickstart
 .DELETE_ON_ERROR:
@@ -335,6 +335,12 @@ run-fuzz: $(patsubst %,build/tests/fuzz/%,$(filter-out abi,$(F)))
 bench:
 	tests/deps.sh build test
 	$(MAKE) run-bench
+
+# The library beside others, wall time; 8 GiB of disk.
+bench-lib:
+	tests/deps.sh build test bench
+	$(MAKE) all build/tests/bench/lib build/tests/bench/cache
+	set -f; build/venv/bin/python tests/bench/lib.py $(T)
 
 quickstart:
 	tests/deps.sh build test quickstart

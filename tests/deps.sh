@@ -8,6 +8,7 @@
 #
 #	tests/deps.sh			all
 #	tests/deps.sh build test	some of: build test lint quickstart
+#	tests/deps.sh bench		what the library's benchmark compares with
 #	tests/deps.sh kselftest		only the kernel's test harness header
 #	tests/deps.sh kernel-6.12	a kernel of tests/vm/kernels.sh
 set -euo pipefail
@@ -21,6 +22,7 @@ declare -A packages=(
 	[lint]="clang-format cppcheck shellcheck sparse groff mandoc perl
 		clang libclang-rt-14-dev linux-source-6.1"
 	[quickstart]="mricron-data"
+	[bench]="gcc"
 	[kselftest]="linux-source-6.1 xz-utils"
 	[kernel-6.12]="gcc-12 pahole"
 	[kernel-new]="mmdebstrap"
@@ -136,6 +138,14 @@ cuobjdump() {
 	echo "deps: installed nvidia-cuda-cuobjdump in build/cuda"
 }
 
+# What only the library's benchmark compares with.
+peers() {
+	build/venv/bin/python -c 'import h5py' 2>/dev/null && return 0
+	quietly build/venv/bin/python -m pip install -q \
+		--disable-pip-version-check h5py
+	printf 'deps: installed h5py in build/venv\n'
+}
+
 [ $# -gt 0 ] || set -- build test lint quickstart
 for group; do
 	if [ -z "${packages[$group]-}" ]; then
@@ -152,6 +162,7 @@ for group; do
 	esac
 	case $group in
 	test | quickstart) venv ;;
+	bench) venv && peers ;;
 	kernel-*) tests/vm/kernels.sh "${group#kernel-}" ;;
 	esac
 	case $group in

@@ -1,0 +1,312 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The library's benchmark: wall time on this machine, the library beside others.
+
+    tests/bench/lib.py                  all cases
+    tests/bench/lib.py 'batch*' 'box*'  some
+
+On 4 GiB of f32, [1024][1024][1024], with 1 GiB of memory for each run (by a
+control group; without one, the file's pages are dropped before each).  Peers:
+raw io_uring, a memcpy loop, numpy.memmap with and without MADV_RANDOM,
+h5py (on the same file, as external storage), and zarr-python and tensorstore on
+the same values in chunks of 64 x 64 x 64.
+
+Writes build/bench/lib.jsonl and prints a table and the targets: ratios of one
+run, since wall time on a shared machine is not repeatable.
+"""
+import fnmatch
+import json
+import mmap
+import os
+import platform
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(os.path.dirname(HERE))
+LIB = os.path.join(TOP, "build", "tests", "bench", "lib")
+CACHE = os.path.join(TOP, "build", "tests", "bench", "cache")
+RESULTS = os.path.join(TOP, "build", "bench")
+DATA = os.environ.get("BENCH_DATA", os.path.join(TOP, "build", "bench", "data"))
+N = 1024
+CASES = ["get", "batch-1000", "zipf-1.09", "slice-z", "slice-y", "slice-x", "box-64",
+         "scan"]
+NATIVE = ["mmap", "direct", "uring", "memcpy"]
+PEERS = ["memmap", "memmap-random", "h5py", "zarr", "tensorstore"]
+CHUNKED = ("zarr", "tensorstore")
+LIMIT = 1 << 30
+TIMEOUT = 120
+
+
+class Group:
+    """A control group of LIMIT bytes, version 1 or 2; none where it can't be had."""
+
+    def __init__(self):
+        self.path = None
+        for root, name in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+                           ("/sys/fs/cgroup", "memory.max")):
+            path = os.path.join(root, "mmnf-bench")
+            try:
+                os.makedirs(path, exist_ok=True)
+                with open(os.path.join(path, name), "w", encoding="ascii") as out:
+                    out.write(str(LIMIT))
+                self.path = path
+                return
+            except OSError:
+                continue
+
+    def enter(self):
+        if self.path:
+            with open(os.path.join(self.path, "cgroup.procs"), "w",
+                      encoding="ascii") as out:
+                out.write(str(os.getpid()))
+
+
+def drop(path):
+    for folder, _, names in os.walk(path):
+        for name in names:
+            fd = os.open(os.path.join(folder, name), os.O_RDONLY)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+
+def prepare(peers):
+    raw = os.path.join(DATA, "volume", "c", "0", "0", "0")
+    if not os.path.exists(raw):
+        os.makedirs(DATA, exist_ok=True)
+        print("bench: writing 4 GiB", file=sys.stderr)
+        subprocess.run([LIB, "make", DATA], check=True)
+    rows = os.path.join(DATA, "rows", "c", "0", "0")
+    if not os.path.exists(rows):
+        os.makedirs(os.path.dirname(rows))
+        os.link(raw, rows)
+    chunks = os.path.join(DATA, "chunks")
+    if set(peers) & set(CHUNKED) and not os.path.exists(chunks + "/done"):
+        import numpy
+        import tensorstore
+        print("bench: writing 4 GiB in chunks", file=sys.stderr)
+        source = numpy.memmap(raw, "<f4", "r", shape=(N, N, N))
+        store = tensorstore.open(
+            {"driver": "zarr3", "kvstore": {"driver": "file", "path": chunks}},
+            create=True, delete_existing=True, dtype="float32", shape=[N, N, N],
+            chunk_layout=tensorstore.ChunkLayout(chunk_shape=[64, 64, 64])).result()
+        for z in range(0, N, 64):
+            store[z:z + 64].write(source[z:z + 64]).result()
+        with open(chunks + "/done", "w", encoding="ascii"):
+            pass
+
+
+# ---- a peer in a process of its own
+
+def peer_array(engine):
+    import numpy
+    raw = os.path.join(DATA, "volume", "c", "0", "0", "0")
+    if engine.startswith("memmap"):
+        array = numpy.memmap(raw, "<f4", "r", shape=(N, N, N))
+        if engine == "memmap-random":
+            array._mmap.madvise(mmap.MADV_RANDOM)
+        return array, lambda selection: numpy.array(array[selection])
+    if engine == "h5py":
+        import h5py
+        file = h5py.File(os.path.join(DATA, f"h5-{os.getpid()}"), "w", driver="core",
+                         backing_store=False)
+        array = file.create_dataset("a", (N, N, N), "<f4",
+                                    external=[(raw, 0, N * N * N * 4)])
+        return array, lambda selection: array[selection]
+    chunks = os.path.join(DATA, "chunks")
+    if engine == "zarr":
+        import zarr
+        array = zarr.open_array(chunks, mode="r")
+        return array, lambda selection: array[selection]
+    import tensorstore
+    array = tensorstore.open(
+        {"driver": "zarr3", "kvstore": {"driver": "file", "path": chunks}},
+        context=tensorstore.Context({"cache_pool": {"total_bytes_limit": 512 << 20}}),
+        open=True, read=True).result()
+    return array, lambda selection: array[selection].read().result()
+
+
+def peer_rows(engine, array, z, y):
+    """Rows (z, y), by what each library has for a list."""
+    import numpy
+    if engine.startswith("memmap"):
+        return numpy.asarray(array[z, y])
+    if engine == "tensorstore":
+        return array.vindex[z, y].read().result()
+    if engine == "zarr":
+        return array.get_orthogonal_selection((z, y)) if len(z) == 1 else \
+            numpy.stack([array[a, b] for a, b in zip(z, y)])
+    return numpy.stack([array[a, b] for a, b in zip(z, y)])
+
+
+def peer_case(engine, case, array, get, weight):
+    """Items done."""
+    import numpy
+    rng = numpy.random.default_rng(1)
+
+    def check(got, z, y, x):
+        place = (z * N + y) * N + x
+        assert float(got) == (place * 2654435761 % 2**64 >> 8 & 0xfffff), (z, y, x, got)
+
+    def lists(rounds, draw):
+        for _ in range(rounds):
+            row = draw()
+            got = peer_rows(engine, array, row // N, row % N)
+            check(got[0, 0], int(row[0] // N), int(row[0] % N), 0)
+        return rounds * 1000
+
+    def slices(axis, count):
+        for _ in range(count):
+            at = [slice(None)] * 3
+            at[axis] = int(rng.integers(N))
+            got = get(tuple(at))
+            start = [0 if isinstance(a, slice) else a for a in at]
+            check(got[0, 0], *start)
+        return count
+
+    slow = engine == "zarr"  # a second per list: fewer rounds
+    if case == "get":
+        count = 50 if slow else 500
+        for row in rng.integers(N * N, size=count):
+            got = get((int(row) // N, int(row) % N))
+            check(got[0], int(row) // N, int(row) % N, 0)
+        return count
+    if case == "batch-1000":
+        return lists(1 if engine in CHUNKED + ("h5py",) else 10,
+                     lambda: rng.integers(N * N, size=1000))
+    if case == "zipf-1.09":
+        return lists(1 if engine in CHUNKED + ("h5py",) else 20,
+                     lambda: numpy.searchsorted(weight, rng.random(1000)) * 7919 % (N * N))
+    if case.startswith("slice"):
+        axis = "zyx".index(case[-1])
+        return slices(axis, 1 if axis == 2 or slow else 4)
+    if case == "box-64":
+        for _ in range(16):
+            z, y, x = (int(v) for v in rng.integers(N - 64, size=3))
+            got = get((slice(z, z + 64), slice(y, y + 64), slice(x, x + 64)))
+            check(got[0, 0, 0], z, y, x)
+        return 16
+    step = 64 if engine in CHUNKED else 1  # a chunk is read whole
+    for z in range(0, 128, step):
+        check(get(slice(z, z + step))[0, 0, 0], z, 0, 0)
+    return 128
+
+
+def peer_main(case, engine, state):
+    import numpy
+    array, get = peer_array(engine)
+    weight = numpy.cumsum(numpy.arange(1, N * N + 1) ** -1.09)
+    weight /= weight[-1]
+    if state == "hot":
+        peer_case(engine, case, array, get, weight)
+    start = time.perf_counter()
+    items = peer_case(engine, case, array, get, weight)
+    print((time.perf_counter() - start) * 1e9 / items)
+
+
+# ---- the run
+
+def measure(group, case, engine, state):
+    if engine in NATIVE:
+        command = [LIB, DATA, case, engine, state]
+    else:
+        command = [sys.executable, __file__, "--peer", case, engine, state]
+    drop(DATA)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True,
+                              timeout=TIMEOUT, preexec_fn=group.enter)
+    except subprocess.TimeoutExpired:
+        return None
+    return float(done.stdout) if done.stdout.strip() else None
+
+
+def targets(ns):
+    """(what, ratio or None, at least)"""
+    def ratio(key, other):
+        return ns[other] / ns[key] if ns.get(key) and ns.get(other) else None
+
+    def best(case, state):
+        both = [ns[case, e, state] for e in ("mmap", "direct") if ns.get((case, e, state))]
+        return min(both, default=None)
+
+    yield ("batch of 1,000, cold: direct / raw io_uring",
+           ratio(("batch-1000", "direct", "cold"), ("batch-1000", "uring", "cold")), 0.95)
+    yield ("batch of 1,000, hot: direct / memcpy loop",
+           ratio(("batch-1000", "direct", "hot"), ("batch-1000", "memcpy", "hot")), 0.9)
+    for case in CASES:
+        for state in ("cold", "hot"):
+            ours = best(case, state)
+            peers = [(ns[case, p, state], p) for p in PEERS if ns.get((case, p, state))]
+            if ours and peers:
+                fastest, name = min(peers)
+                yield f"{case}, {state}: mmnf / {name}", fastest / ours, 1.0
+
+
+def table(ns, chosen):
+    engines = NATIVE + PEERS
+    print(f"\n{'us per item':18}" + "".join(f"{e:>14}" for e in engines))
+    for case in chosen:
+        for state in ("cold", "hot"):
+            cells = [ns.get((case, e, state)) for e in engines]
+            print(f"{case + ' ' + state:18}" +
+                  "".join(f"{v / 1e3:14.1f}" if v else f"{'-':>14}" for v in cells))
+
+
+def wanted(case, engine, state):
+    if engine == "memcpy":
+        return state == "hot" and case not in ("slice-x", "scan")
+    if engine == "uring" and (state == "hot" or case.startswith("slice")):
+        return False
+    # One slice along x touches every page: more than the memory there is.
+    return not (state == "hot" and case == "slice-x")
+
+
+def main():
+    if sys.argv[1:2] == ["--peer"]:
+        peer_main(*sys.argv[2:])
+        return 0
+    globs = sys.argv[1:] or ["*"]
+    chosen = [c for c in CASES if any(fnmatch.fnmatch(c, g) for g in globs)]
+    group = Group()
+    print("memory: " + (f"1 GiB by {group.path}" if group.path else
+                        "no control group: pages are dropped before each run"))
+    prepare(PEERS)
+    git = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=TOP, text=True,
+                         stdout=subprocess.PIPE, check=False).stdout.strip()
+    ns = {}
+    os.makedirs(RESULTS, exist_ok=True)
+    with open(os.path.join(RESULTS, "lib.jsonl"), "w", encoding="utf-8") as out:
+        for case in chosen:
+            for state in ("cold", "hot"):
+                for engine in NATIVE + PEERS:
+                    if not wanted(case, engine, state):
+                        continue
+                    value = measure(group, case, engine, state)
+                    if value is None:
+                        continue
+                    ns[case, engine, state] = value
+                    print(json.dumps({
+                        "bench": "lib", "case": f"{case}@{state}", "engine": engine,
+                        "metric": "time", "value": round(value), "unit": "ns/item",
+                        "clock": "wall", "kernel": platform.release(), "git": git}),
+                        file=out, flush=True)
+                    print(f"\r\033[K{case} {state} {engine}", end="", file=sys.stderr)
+        print("\r\033[K", end="", file=sys.stderr)
+        if globs == ["*"]:
+            done = subprocess.run([CACHE], stdout=subprocess.PIPE, text=True, check=True)
+            out.write(done.stdout)
+            print(done.stdout, end="")
+    table(ns, chosen)
+    print()
+    missed = 0
+    for what, ratio, least in targets(ns):
+        if ratio is None:
+            continue
+        missed += ratio < least
+        print(f"{'met   ' if ratio >= least else 'MISSED'} {ratio:8.2f} >= {least:.2f}  {what}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
