@@ -29,7 +29,7 @@
 struct mmnf_cache {
 	char *memory;
 	u64 memory_bytes, segment_tiles;
-	u32 nr_slots, nr_shards;
+	u32 nr_slots, nr_shards, shard_slots;
 	const struct policy *policy;
 	struct slot *slots;
 	struct shard *shards;
@@ -276,9 +276,17 @@ bool mmnf_cache_has(struct mmnf_cache *c, u64 segment, u64 offset)
 	return has;
 }
 
+/*
+ * Groups of slots of all shards by turns: shards fill evenly, so memory is
+ * touched from its beginning on and no huge page is cleared for a few tiles.
+ */
 char *mmnf_cache_data(const struct mmnf_cache *c, u32 slot)
 {
-	return c->memory + (u64)slot * MMNF_TILE_BYTES;
+	u32 group = 1U << GROUP_SHIFT;
+	u64 shard = slot / c->shard_slots, i = slot % c->shard_slots;
+	u64 at = (i / group * c->nr_shards + shard) * group + i % group;
+
+	return c->memory + at * MMNF_TILE_BYTES;
 }
 
 void mmnf_cache_memory(const struct mmnf_cache *c, char **base, u64 *bytes)
@@ -381,7 +389,9 @@ int mmnf_cache_open(struct mmnf_cache **out, u64 bytes, u32 policy,
 		while (c->nr_shards < SHARDS_MAX &&
 		       slots / c->nr_shards >= 2 * SHARD_SLOTS_MIN)
 			c->nr_shards *= 2;
-		per_shard = (u32)(slots / c->nr_shards);
+		per_shard = (u32)(slots / c->nr_shards) >>
+			    GROUP_SHIFT << GROUP_SHIFT;
+		c->shard_slots = per_shard;
 		c->nr_slots = per_shard * c->nr_shards;
 		if (!allocate(c, per_shard)) {
 			*out = c;
