@@ -98,8 +98,9 @@ static void make(void)
 
 /* ---- what each engine can do */
 
-static void check(const float *got, uint64_t place)
+static void check(const void *at, uint64_t place)
 {
+	const float *got = at;
 	if (*got != value(place))
 		errx(1, "element %llu is %g", (unsigned long long)place, *got);
 }
@@ -159,7 +160,7 @@ static void get_rows(const uint64_t *row, uint64_t nr)
 		uring_rows(row, nr, ROW_BYTES);
 	}
 	for (i = 0; i < nr; i += 97)
-		check((float *)(out + i * ROW_BYTES), row[i] * N);
+		check(out + i * ROW_BYTES, row[i] * N);
 }
 
 static bool get_box(const struct mmnf_box *box)
@@ -191,8 +192,7 @@ static bool get_box(const struct mmnf_box *box)
 		uring_rows(row, n, ROW_BYTES);
 		return true;
 	}
-	check((float *)out,
-	      (box->start[0] * N + box->start[1]) * N + box->start[2]);
+	check(out, (box->start[0] * N + box->start[1]) * N + box->start[2]);
 	return true;
 }
 
@@ -209,7 +209,7 @@ static uint64_t one(void)
 
 			if (mmnf_get(rows, &box, out, ROW_BYTES) < 0)
 				fail();
-			check((float *)out, row * N);
+			check(out, row * N);
 		} else {
 			get_rows(&row, 1);
 		}
