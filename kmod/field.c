@@ -11,6 +11,7 @@
 #include <linux/idr.h>
 #include <linux/magic.h>
 #include <linux/overflow.h>
+#include <linux/shmem_fs.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -69,6 +70,18 @@ static int file_check(struct file *file)
 	return 0;
 }
 
+/*
+ * F_SEAL_FUTURE_WRITE leaves no trace in the mapping.  Where mmap asks for it
+ * before it calls the file's own mmap, it asks the device's file.
+ */
+static bool sealed_against_writing(struct inode *inode)
+{
+	return IS_ENABLED(CONFIG_SHMEM) &&
+	       inode->i_sb->s_magic == TMPFS_MAGIC &&
+	       READ_ONCE(SHMEM_I(inode)->seals) &
+		       (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE);
+}
+
 /* May what lies in the file be changed at any place?  As open() and mmap() ask. */
 int mmnf_field_may_write(struct file *file)
 {
@@ -76,7 +89,8 @@ int mmnf_field_may_write(struct file *file)
 
 	if (!(file->f_mode & FMODE_WRITE))
 		return -EACCES;
-	if (IS_APPEND(inode) || IS_IMMUTABLE(inode))
+	if (IS_APPEND(inode) || IS_IMMUTABLE(inode) ||
+	    sealed_against_writing(inode))
 		return -EPERM;
 	if (IS_SWAPFILE(file->f_mapping->host))
 		return -ETXTBSY;

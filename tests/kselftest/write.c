@@ -442,10 +442,15 @@ static int seal(int fd, int seals)
 
 TEST_F(seal, sealed_is_not_mapped_writable)
 {
+	int dev;
+
 	ASSERT_EQ(0, seal(self->fd, F_SEAL_WRITE_));
 	EXPECT_EQ(EPERM, map_errno(self->dev, RW, MAP_SHARED));
 	EXPECT_EQ(0, map_errno(self->dev, PROT_READ, MAP_SHARED));
 	EXPECT_EQ(EPERM, map_errno(self->fd, RW, MAP_SHARED));
+	dev = open_device(_metadata);
+	EXPECT_EQ(EPERM, attach_write(dev, self->fd, 4 * PAGE, NULL));
+	close(dev);
 }
 
 TEST_F(seal, mapped_writable_is_not_sealed)
