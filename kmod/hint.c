@@ -20,6 +20,9 @@
 /* Pages that are dropped, and counted before and after, at once. */
 #define MMNF_EVICT_PAGES 512
 
+/* How often in one command new pages are taken from the lists that hold them. */
+#define MMNF_DRAINS 8
+
 static u64 bytes_of(u64 nr_pages)
 {
 	return nr_pages << PAGE_SHIFT;
@@ -32,13 +35,68 @@ struct mmnf_prefetch_walker {
 	struct mmnf_reader reader;
 };
 
-static int prefetch_selected(struct mmnf_walker *walker, pgoff_t first,
-			     pgoff_t end)
+/*
+ * What is at @index, with no more than a look where it is a neighbour of what
+ * was looked at before in the same RCU section.
+ */
+static void *entry_at(struct xa_state *xas, pgoff_t index)
+{
+	struct xa_node *node = xas->xa_node;
+
+	if (!xas_not_node(node) && !node->shift &&
+	    (index ^ xas->xa_index) < XA_CHUNK_SIZE) {
+		xas->xa_index = index;
+		xas->xa_offset = index & XA_CHUNK_MASK;
+		return xa_entry(xas->xa, node, xas->xa_offset);
+	}
+	xas_set(xas, index);
+	return xas_load(xas);
+}
+
+static bool is_present(struct xa_state *xas, const struct mmnf_run *run)
+{
+	pgoff_t index;
+	void *entry;
+
+	for (index = run->first; index < run->end; index++) {
+		entry = entry_at(xas, index);
+		if (!entry || xa_is_value(entry) || xas_retry(xas, entry))
+			return false;
+	}
+	return true;
+}
+
+/* How many of the first short runs are there. */
+static u32 nr_present(struct mmnf_reader *reader, const struct mmnf_run *run,
+		      u32 nr)
+{
+	XA_STATE(xas, &reader->file->f_mapping->i_pages, 0);
+	u32 i;
+
+	rcu_read_lock();
+	for (i = 0; i < nr; i++) {
+		if (run[i].end - run[i].first > XA_CHUNK_SIZE ||
+		    !is_present(&xas, &run[i]))
+			break;
+		reader->nr_resident += run[i].end - run[i].first;
+	}
+	rcu_read_unlock();
+	return i;
+}
+
+static int prefetch_runs(struct mmnf_walker *walker, const struct mmnf_run *run,
+			 u32 nr)
 {
 	struct mmnf_prefetch_walker *w =
 		container_of(walker, struct mmnf_prefetch_walker, walker);
+	u32 i;
 
-	mmnf_prefetch_bytes(&w->reader, bytes_of(first), bytes_of(end));
+	for (i = 0; i < nr; i++) {
+		i += nr_present(&w->reader, run + i, nr - i);
+		if (i < nr)
+			mmnf_prefetch_bytes(&w->reader, bytes_of(run[i].first),
+					    bytes_of(run[i].end));
+	}
 	return 0;
 }
 
@@ -46,22 +104,30 @@ static int prefetch_selected(struct mmnf_walker *walker, pgoff_t first,
  * Wait until the pages that are there are read; errors are not ours.  Goes from
  * one folio to the next: a hole costs nothing.
  */
-static int wait_range(struct mmnf_walker *walker, pgoff_t first, pgoff_t end)
+static int wait_runs(struct mmnf_walker *walker, const struct mmnf_run *run,
+		     u32 nr)
 {
 	struct address_space *mapping = walker->field->file->f_mapping;
 	struct folio_batch batch;
 	unsigned int i;
+	pgoff_t next;
 	int ret = 0;
 
 	folio_batch_init(&batch);
-	while (!ret && filemap_get_folios(mapping, &first, end - 1, &batch)) {
-		for (i = 0; i < folio_batch_count(&batch) && !ret; i++) {
-			ret = folio_wait_locked_killable(batch.folios[i]);
-			if (ret || signal_pending(current))
-				ret = -ERESTARTSYS;
+	for (; nr && !ret; run++, nr--) {
+		next = run->first;
+		while (!ret && filemap_get_folios(mapping, &next, run->end - 1,
+						  &batch)) {
+			for (i = 0; i < folio_batch_count(&batch) && !ret;
+			     i++) {
+				ret = folio_wait_locked_killable(
+					batch.folios[i]);
+				if (ret || signal_pending(current))
+					ret = -ERESTARTSYS;
+			}
+			folio_batch_release(&batch);
+			cond_resched();
 		}
-		folio_batch_release(&batch);
-		cond_resched();
 	}
 	return ret;
 }
@@ -71,10 +137,9 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
 {
 	struct mmnf_extent data = {};
 	struct mmnf_prefetch_walker w = {
-		.walker = { .field = field, .range = prefetch_selected },
+		.walker = { .field = field, .runs = prefetch_runs },
 		.reader = { .field = field, .file = field->file, .data = &data },
 	};
-	struct mmnf_walker waiter = { .field = field, .range = wait_range };
 	struct blk_plug plug;
 	int ret;
 
@@ -92,7 +157,8 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
 	prefetch->out_hole_bytes = bytes_of(w.reader.nr_hole);
 	if (ret || !wait)
 		return ret;
-	return mmnf_select_walk(&prefetch->select, &waiter);
+	w.walker.runs = wait_runs;
+	return mmnf_select_walk(&prefetch->select, &w.walker);
 }
 
 /* Looking */
@@ -103,9 +169,12 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
  * @nr_used: of these: mapped, or touched since they came
  * @nr_dirty: of these: not yet on storage
  * @nr_mapped: of these, clean: mapped by a process
+ * @other: one that is neither dirty nor mapped, if @nr_dirty + @nr_mapped is less
+ *	than @nr_resident
  */
 struct mmnf_look {
 	u64 nr_resident, nr_used, nr_dirty, nr_mapped;
+	pgoff_t other;
 };
 
 static u64 pages_within(struct folio *folio, pgoff_t first, pgoff_t end)
@@ -128,6 +197,8 @@ static void look_at_folio(struct mmnf_look *look, struct folio *folio, u64 nr)
 		look->nr_dirty += nr;
 	else if (mapped)
 		look->nr_mapped += nr;
+	else
+		look->other = folio->index;
 }
 
 /*
@@ -173,7 +244,7 @@ struct mmnf_evict_walker {
 	struct mmnf_walker walker;
 	struct mmnf_look stayed;
 	u64 nr_evicted;
-	bool drained;
+	u32 nr_drains;
 };
 
 /* The first page of [first, end) that is resident; @end if none is. */
@@ -215,14 +286,16 @@ static int evict_chunk(struct mmnf_evict_walker *w, pgoff_t first, pgoff_t end)
 	invalidate_mapping_pages(mapping, first, end - 1);
 	ret = look_at(mapping, first, end, &after, forget, field);
 	/*
-	 * A page that was read just now is still held by the list on which its
-	 * CPU collects new pages.  fadvise empties these lists, all of them.
+	 * A page that was read just now is still held by the list on which a CPU
+	 * collects new pages.  fadvise empties the lists of this CPU, and of all
+	 * if that does not help; asked about one clean page it does nothing else.
 	 */
-	if (!w->drained &&
-	    after.nr_resident > after.nr_dirty + after.nr_mapped) {
-		w->drained = true;
-		vfs_fadvise(field->file, bytes_of(first), bytes_of(end - first),
+	while (!ret && after.nr_resident > after.nr_dirty + after.nr_mapped &&
+	       w->nr_drains < MMNF_DRAINS) {
+		w->nr_drains++;
+		vfs_fadvise(field->file, bytes_of(after.other), PAGE_SIZE,
 			    POSIX_FADV_DONTNEED);
+		invalidate_mapping_pages(mapping, first, end - 1);
 		memset(&after, 0, sizeof(after));
 		ret = look_at(mapping, first, end, &after, forget, field);
 	}
@@ -237,19 +310,22 @@ static int evict_chunk(struct mmnf_evict_walker *w, pgoff_t first, pgoff_t end)
 	return ret;
 }
 
-static int evict_range(struct mmnf_walker *walker, pgoff_t first, pgoff_t end)
+static int evict_runs(struct mmnf_walker *walker, const struct mmnf_run *run,
+		      u32 nr)
 {
 	struct mmnf_evict_walker *w =
 		container_of(walker, struct mmnf_evict_walker, walker);
 	struct address_space *mapping = walker->field->file->f_mapping;
-	pgoff_t to;
+	pgoff_t first, to;
 	int ret = 0;
 
-	for (; !ret && first < end; first = to) {
-		first = first_resident(mapping, first, end);
-		to = min(first + MMNF_EVICT_PAGES, end);
-		if (first < end)
-			ret = evict_chunk(w, first, to);
+	for (; nr; run++, nr--) {
+		for (first = run->first; !ret && first < run->end; first = to) {
+			first = first_resident(mapping, first, run->end);
+			to = min(first + MMNF_EVICT_PAGES, run->end);
+			if (first < run->end)
+				ret = evict_chunk(w, first, to);
+		}
 	}
 	return ret;
 }
@@ -257,7 +333,7 @@ static int evict_range(struct mmnf_walker *walker, pgoff_t first, pgoff_t end)
 int mmnf_hint_evict(struct mmnf_field *field, struct mmnf_ioc_evict *evict)
 {
 	struct mmnf_evict_walker w = {
-		.walker = { .field = field, .range = evict_range },
+		.walker = { .field = field, .runs = evict_runs },
 	};
 	int ret;
 
@@ -305,16 +381,17 @@ static void add_absent(void *arg, pgoff_t first, pgoff_t end)
 	}
 }
 
-static int residency_range(struct mmnf_walker *walker, pgoff_t first,
-			   pgoff_t end)
+static int residency_runs(struct mmnf_walker *walker,
+			  const struct mmnf_run *run, u32 nr)
 {
 	struct mmnf_residency_walker *w =
 		container_of(walker, struct mmnf_residency_walker, walker);
 	struct mmnf_look look = {};
-	int ret;
+	int ret = 0;
 
-	ret = look_at(walker->field->file->f_mapping, first, end, &look,
-		      add_absent, w);
+	for (; nr && !ret; run++, nr--)
+		ret = look_at(walker->field->file->f_mapping, run->first,
+			      run->end, &look, add_absent, w);
 	w->item.hot_bytes += bytes_of(look.nr_used);
 	w->item.warm_bytes += bytes_of(look.nr_resident - look.nr_used);
 	return ret;
@@ -349,7 +426,7 @@ int mmnf_hint_residency(struct mmnf_field *field,
 {
 	struct mmnf_residency_walker w = {
 		.walker = { .field = field,
-			    .range = residency_range,
+			    .runs = residency_runs,
 			    .item = residency_item },
 		.states = u64_to_user_ptr(residency->states),
 	};

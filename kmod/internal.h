@@ -161,22 +161,32 @@ struct mmnf_reader {
 	struct mmnf_absent absent[MMNF_NR_ABSENT];
 };
 
+/* Pages of a file, half-open. */
+struct mmnf_run {
+	pgoff_t first, end;
+};
+
+#define MMNF_RUNS_AT_ONCE 32
+
 /**
  * struct mmnf_walker - who wants to see a selection
  * @field: the field
- * @range: called for pages [first, end), none of them beyond the end of the
- *	file; an error ends the walk
- * @item: called after the ranges of each item; NULL: ranges of neighbouring
- *	items may be joined
- * @first, @end: pages not handed on yet
+ * @runs: called for the selected pages, none of them beyond the end of the file;
+ *	an error ends the walk
+ * @item: called after the runs of each item; NULL: runs of neighbouring items
+ *	may be joined
  * @size_bytes: of the file when the walk began
+ * @nr: of @run, not handed on yet
+ * @run: the last one may still grow
  */
 struct mmnf_walker {
 	struct mmnf_field *field;
-	int (*range)(struct mmnf_walker *walker, pgoff_t first, pgoff_t end);
+	int (*runs)(struct mmnf_walker *walker, const struct mmnf_run *run,
+		    u32 nr);
 	int (*item)(struct mmnf_walker *walker);
-	pgoff_t first, end;
 	u64 size_bytes;
+	u32 nr;
+	struct mmnf_run run[MMNF_RUNS_AT_ONCE];
 };
 
 /* dev.c: the device and its ioctls */

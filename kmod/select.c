@@ -41,23 +41,20 @@ static int may_go_on(void)
 	return signal_pending(current) ? -ERESTARTSYS : 0;
 }
 
-/* Hand on what has been joined. */
+/* Hand on what has been gathered. */
 static int flush(struct mmnf_walker *walker)
 {
-	pgoff_t first = walker->first, end = walker->end;
-	int ret = 0;
+	u32 nr = walker->nr;
+	int ret;
 
-	walker->first = walker->end;
-	if (first < end) {
-		ret = walker->range(walker, first, end);
-		if (!ret)
-			ret = may_go_on();
-	}
-	return ret;
+	walker->nr = 0;
+	ret = nr ? walker->runs(walker, walker->run, nr) : 0;
+	return ret ? ret : may_go_on();
 }
 
 static int add(struct mmnf_walker *walker, u64 start, u64 end)
 {
+	struct mmnf_run *last = &walker->run[walker->nr - 1];
 	pgoff_t first, page_end;
 	int ret;
 
@@ -66,16 +63,19 @@ static int add(struct mmnf_walker *walker, u64 start, u64 end)
 		return 0;
 	first = start >> PAGE_SHIFT;
 	page_end = ((end - 1) >> PAGE_SHIFT) + 1;
-	if (walker->first < walker->end && first <= walker->end &&
-	    page_end >= walker->first) {
-		walker->first = min(walker->first, first);
-		walker->end = max(walker->end, page_end);
+	if (walker->nr && first <= last->end && page_end >= last->first) {
+		last->first = min(last->first, first);
+		last->end = max(last->end, page_end);
 		return 0;
 	}
-	ret = flush(walker);
-	walker->first = first;
-	walker->end = page_end;
-	return ret;
+	if (walker->nr == MMNF_RUNS_AT_ONCE) {
+		ret = flush(walker);
+		if (ret)
+			return ret;
+	}
+	walker->run[walker->nr++] =
+		(struct mmnf_run) { .first = first, .end = page_end };
+	return 0;
 }
 
 static int select_range(struct mmnf_walker *walker, const void *item)
@@ -244,8 +244,7 @@ int mmnf_select_walk(const struct mmnf_select *select,
 	items = kmalloc_array(at_once, bytes, GFP_KERNEL_ACCOUNT);
 	if (!items)
 		return -ENOMEM;
-	walker->first = 0;
-	walker->end = 0;
+	walker->nr = 0;
 	walker->size_bytes = i_size_read(inode);
 	for (done = 0; !ret && done < select->nr_items; done += nr) {
 		nr = min(at_once, select->nr_items - done);
