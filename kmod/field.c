@@ -12,7 +12,7 @@
 #include <linux/magic.h>
 #include <linux/overflow.h>
 #include <linux/shmem_fs.h>
-#include <linux/slab.h>
+#include <linux/vmalloc.h>
 
 #include "internal.h"
 
@@ -127,7 +127,13 @@ struct mmnf_field *mmnf_field_create(struct mmnf_ioc_attach *attach)
 	int ret, id;
 	u32 i;
 
-	field = kvzalloc(sizeof(*field), GFP_KERNEL_ACCOUNT);
+	/*
+	 * By pages, or it would be rounded up to 64 KiB; where memory is short, an
+	 * error and no dead process.
+	 */
+	field = __vmalloc(sizeof(*field), GFP_KERNEL_ACCOUNT | __GFP_ZERO |
+						  __GFP_RETRY_MAYFAIL |
+						  __GFP_NOWARN);
 	if (!field)
 		return ERR_PTR(-ENOMEM);
 	field->file =
@@ -182,7 +188,7 @@ struct mmnf_field *mmnf_field_create(struct mmnf_ioc_attach *attach)
 out_file:
 	fput(field->file);
 out_free:
-	kvfree(field);
+	vfree(field);
 	return ERR_PTR(ret);
 }
 
@@ -204,7 +210,7 @@ void mmnf_field_release(struct kobject *kobj)
 
 	ida_free(&mmnf_field_ids, field->id);
 	fput(field->file);
-	kvfree(field);
+	vfree(field);
 }
 
 void mmnf_field_get_policy(struct mmnf_field *field,

@@ -8,30 +8,13 @@
  */
 #include "util.h"
 
-#include <inttypes.h>
-
-#define DISK "/sys/kernel/config/nullb/mmnf-cost"
+#define DISK "mmnf-cost"
 
 static u64 nr_pages(void)
 {
 	const char *given = getenv("MMNF_COST_PAGES");
 
 	return given ? strtoull(given, NULL, 0) & ~63ULL : 1 << 15;
-}
-
-static int disk_put(const char *name, u64 value)
-{
-	char path[128], text[24];
-	int fd, ret;
-
-	snprintf(path, sizeof(path), DISK "/%s", name);
-	snprintf(text, sizeof(text), "%" PRIu64, (uint64_t)value);
-	fd = open(path, O_WRONLY);
-	if (fd < 0)
-		return -1;
-	ret = write(fd, text, strlen(text)) < 0 ? -1 : 0;
-	close(fd);
-	return ret;
 }
 
 static u64 cpu_ns(void)
@@ -61,25 +44,14 @@ FIXTURE_SETUP(cost)
 	struct mmnf_range all;
 	struct mmnf_ioc_prefetch in = { .size = sizeof(in),
 					.flags = MMNF_PREFETCH_WAIT };
-	int try;
 
-	self->fd = self->dev = -1;
+	self->dev = -1;
 	self->pages = nr_pages();
-	shell("modprobe -q null_blk nr_devices=0");
-	if (access("/sys/kernel/config/nullb", F_OK))
-		mount("none", "/sys/kernel/config", "configfs", 0, NULL);
-	if ((mkdir(DISK, 0700) && errno != EEXIST) ||
-	    disk_put("size", self->pages * PAGE / MIB) ||
-	    disk_put("irqmode", 0) || disk_put("power", 1)) {
+	self->fd = make_null_disk(DISK, self->pages * PAGE / MIB, 0, 64);
+	if (self->fd < 0) {
 		self->skip = "kernel: no null_blk with configfs";
 		return;
 	}
-	for (try = 0; try < 100 && self->fd < 0; try++) {
-		self->fd = open("/dev/mmnf-cost", O_RDONLY | O_CLOEXEC);
-		if (self->fd < 0)
-			sleep_ms(10);
-	}
-	ASSERT_LE(0, self->fd);
 	attach.fd = self->fd;
 	attach.extent[0] = 32;
 	attach.extent[1] = self->pages / 64;
@@ -105,8 +77,7 @@ FIXTURE_TEARDOWN(cost)
 	munmap(self->p, self->pages * PAGE);
 	close(self->dev);
 	close(self->fd);
-	disk_put("power", 0);
-	rmdir(DISK);
+	remove_null_disk(DISK);
 }
 
 /* The least of three: CPU time of asking for a box that is resident. */

@@ -263,53 +263,10 @@ FIXTURE(memcg)
 	const char *skip;
 };
 
-static int write_text(const char *dir, const char *name, const char *text)
-{
-	char path[256];
-	int fd, ret;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	fd = open(path, O_WRONLY);
-	if (fd < 0)
-		return -1;
-	ret = write(fd, text, strlen(text)) < 0;
-	close(fd);
-	return ret;
-}
-
-/* A number of a cgroup's memory.stat. */
-static u64 memory_stat(const char *cgroup, const char *what)
-{
-	char path[256], key[64];
-	unsigned long long value;
-	u64 found = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/memory.stat", cgroup);
-	f = fopen(path, "r");
-	while (f && fscanf(f, "%63s %llu", key, &value) == 2)
-		if (!strcmp(key, what))
-			found = value;
-	if (f)
-		fclose(f);
-	return found;
-}
-
 FIXTURE_SETUP(memcg)
 {
-	const char *root = "/sys/fs/cgroup";
-	char controllers[256] = "";
-	int fd;
-
-	self->fd = -1;
-	snprintf(self->cgroup, sizeof(self->cgroup), "%s/mmnf-test", root);
-	fd = open("/sys/fs/cgroup/cgroup.controllers", O_RDONLY);
-	if (fd < 0 || read(fd, controllers, sizeof(controllers) - 1) < 0 ||
-	    !strstr(controllers, "memory") ||
-	    write_text(root, "cgroup.subtree_control", "+memory") ||
-	    (mkdir(self->cgroup, 0700) && errno != EEXIST))
-		self->skip = "kernel: no memory controller of cgroup v2";
-	close(fd);
+	self->skip =
+		make_cgroup(self->cgroup, sizeof(self->cgroup), "mmnf-test");
 	self->fd = make_field(_metadata, "memcg", BYTES);
 	drop_cache(_metadata, self->fd);
 }
@@ -320,11 +277,6 @@ FIXTURE_TEARDOWN(memcg)
 	remove_field("memcg");
 	/* Pages charged to it keep it busy until they are gone. */
 	rmdir(self->cgroup);
-}
-
-static bool enter(const char *cgroup)
-{
-	return !write_text(cgroup, "cgroup.procs", "0");
 }
 
 /*
@@ -344,7 +296,7 @@ TEST_F(memcg, walker_pays_for_what_is_read_ahead)
 		int dev;
 		char *p;
 
-		if (!enter(self->cgroup))
+		if (!enter_cgroup(self->cgroup))
 			_exit(1);
 		dev = attach_field(_metadata, self->fd, BYTES);
 		p = map_field(_metadata, dev, 0, BYTES, MAP_SHARED);
@@ -373,7 +325,7 @@ TEST_F(memcg, caller_pays_for_what_he_asks_for)
 		const struct mmnf_range all = { 0, BYTES };
 		int dev = attach_field(_metadata, self->fd, BYTES);
 
-		if (!enter(self->cgroup))
+		if (!enter_cgroup(self->cgroup))
 			_exit(1);
 		prefetch(_metadata, dev, MMNF_PREFETCH_WAIT, &all, 1);
 		_exit(0);
@@ -389,14 +341,14 @@ TEST_F(memcg, limit_holds)
 
 	if (self->skip)
 		SKIP(return, "%s", self->skip);
-	ASSERT_EQ(0, write_text(self->cgroup, "memory.max", "6291456"));
+	ASSERT_EQ(0, put_text(self->cgroup, "memory.max", "6291456"));
 	pid = fork();
 	if (!pid) {
 		u64 wrong;
 		int dev;
 		char *p;
 
-		if (!enter(self->cgroup))
+		if (!enter_cgroup(self->cgroup))
 			_exit(1);
 		dev = attach_field(_metadata, self->fd, BYTES);
 		p = map_field(_metadata, dev, 0, BYTES, MAP_SHARED);
@@ -406,7 +358,7 @@ TEST_F(memcg, limit_holds)
 		_exit(wrong ? 2 : memory_stat(self->cgroup, "file") > 6 * MIB);
 	}
 	EXPECT_EQ(0, wait_child(pid));
-	write_text(self->cgroup, "memory.max", "max");
+	put_text(self->cgroup, "memory.max", "max");
 }
 
 MMNF_HARNESS_MAIN

@@ -14,20 +14,6 @@ FIXTURE(trace)
 	const char *skip;
 };
 
-static int put(const char *dir, const char *name, const char *text)
-{
-	char path[256];
-	int fd, ret;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	fd = open(path, O_WRONLY | O_TRUNC);
-	if (fd < 0)
-		return -1;
-	ret = write(fd, text, strlen(text)) < 0;
-	close(fd);
-	return ret;
-}
-
 /* A trace instance of its own: nobody else's events, and none left behind. */
 FIXTURE_SETUP(trace)
 {
@@ -51,7 +37,7 @@ FIXTURE_TEARDOWN(trace)
 {
 	if (self->skip)
 		return;
-	put(self->dir, "events/mmnf/enable", "0");
+	put_text(self->dir, "events/mmnf/enable", "0");
 	munmap(self->p, BYTES);
 	close(self->dev);
 	close(self->fd);
@@ -123,10 +109,10 @@ TEST_F(trace, one_fault_line_per_counted_fault)
 	struct mmnf_ioc_stats s;
 
 	SKIP_WITHOUT_TRACING();
-	ASSERT_EQ(0, put(self->dir, "events/mmnf/mmnf_fault/enable", "1"));
+	ASSERT_EQ(0, put_text(self->dir, "events/mmnf/mmnf_fault/enable", "1"));
 	EXPECT_EQ(0, walk(self->p, 0, 17 * PAGE, 50, 0));
 	EXPECT_EQ(0, wrong_words(self->p + 4 * MIB, 4 * MIB, 4 * MIB));
-	ASSERT_EQ(0, put(self->dir, "events/mmnf/mmnf_fault/enable", "0"));
+	ASSERT_EQ(0, put_text(self->dir, "events/mmnf/mmnf_fault/enable", "0"));
 	s = get_stats(_metadata, self->dev);
 	EXPECT_EQ(s.out_faults,
 		  lines(self->dir, "mmnf_fault", self->attach.out_id, NULL, 0));
@@ -139,7 +125,7 @@ TEST_F(trace, fault_tells_who_where_and_what)
 	const u64 pos = 77 * PAGE + 1232;
 
 	SKIP_WITHOUT_TRACING();
-	ASSERT_EQ(0, put(self->dir, "events/mmnf/mmnf_fault/enable", "1"));
+	ASSERT_EQ(0, put_text(self->dir, "events/mmnf/mmnf_fault/enable", "1"));
 	EXPECT_EQ(word_at(pos), load(self->p + pos));
 	EXPECT_EQ(1, lines(self->dir, "mmnf_fault", self->attach.out_id, text,
 			   sizeof(text)));
@@ -169,7 +155,7 @@ TEST_F(trace, plans_and_reads_add_up)
 	FILE *f;
 
 	SKIP_WITHOUT_TRACING();
-	ASSERT_EQ(0, put(self->dir, "events/mmnf/enable", "1"));
+	ASSERT_EQ(0, put_text(self->dir, "events/mmnf/enable", "1"));
 	EXPECT_EQ(0, walk(self->p, 0, 17 * PAGE, 100, 2));
 	sleep_ms(50);
 	s = get_stats(_metadata, self->dev);

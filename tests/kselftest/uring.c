@@ -265,48 +265,9 @@ TEST_F(uring, descriptor_closed_first)
 	EXPECT_EQ(PAGES, resident_pages(_metadata, self->fd, 0, BYTES));
 }
 
-/* A device that takes its time, so that commands are caught in the middle. */
-#define SLOW "/sys/kernel/config/nullb/mmnf-slow"
+/* A disk that takes its time, so that commands are caught in the middle. */
+#define SLOW "mmnf-slow"
 #define SLOW_MIB 64
-
-static int slow_put(const char *name, const char *text)
-{
-	char path[128];
-	int fd, ret;
-
-	snprintf(path, sizeof(path), SLOW "/%s", name);
-	fd = open(path, O_WRONLY);
-	if (fd < 0)
-		return -1;
-	ret = write(fd, text, strlen(text)) < 0 ? -1 : 0;
-	close(fd);
-	return ret;
-}
-
-static int slow_open(void)
-{
-	int fd, try;
-
-	shell("modprobe -q null_blk nr_devices=0");
-	if (access("/sys/kernel/config/nullb", F_OK))
-		mount("none", "/sys/kernel/config", "configfs", 0, NULL);
-	if (mkdir(SLOW, 0700) && errno != EEXIST)
-		return -1;
-	/* one read at a time, 10 ms each */
-	if (slow_put("size", "64") || slow_put("irqmode", "2") ||
-	    slow_put("completion_nsec", "10000000") ||
-	    slow_put("hw_queue_depth", "1") || slow_put("submit_queues", "1") ||
-	    slow_put("power", "1"))
-		return -1;
-	/* devtmpfs makes it in its own time. */
-	for (try = 0; try < 100; try++) {
-		fd = open("/dev/mmnf-slow", O_RDONLY | O_CLOEXEC);
-		if (fd >= 0)
-			return fd;
-		sleep_ms(10);
-	}
-	return -1;
-}
 
 FIXTURE(slow)
 {
@@ -329,7 +290,8 @@ FIXTURE_SETUP(slow)
 	self->dev = -1;
 	self->skip = ring_open(&self->ring, 0);
 	self->list = calloc(SLOW_READS, sizeof(*self->list));
-	self->fd = slow_open();
+	/* one read at a time, 10 ms each */
+	self->fd = make_null_disk(SLOW, SLOW_MIB, 10000000, 1);
 	if (self->fd < 0 && !self->skip)
 		self->skip = "kernel: no null_blk with configfs";
 	if (self->skip)
@@ -353,8 +315,7 @@ FIXTURE_TEARDOWN(slow)
 	close(self->dev);
 	close(self->fd);
 	free(self->list);
-	slow_put("power", "0");
-	rmdir(SLOW);
+	remove_null_disk(SLOW);
 }
 
 static bool field_gone(u64 id)

@@ -87,6 +87,124 @@ static __unused_fn int shell(const char *format, ...)
 	return system(command);
 }
 
+/* Writes a text to a file of a pseudo file system; -1 and errno if refused. */
+static __unused_fn int put_text(const char *dir, const char *name,
+				const char *text)
+{
+	char path[512];
+	ssize_t done;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	done = write(fd, text, strlen(text));
+	close(fd);
+	return done < 0 ? -1 : 0;
+}
+
+/* Memory cgroups */
+
+/* A new cgroup with a memory controller; NULL, or why there is none. */
+static __unused_fn const char *make_cgroup(char *path, size_t size,
+					   const char *name)
+{
+	const char *root = "/sys/fs/cgroup";
+	char controllers[256] = "";
+	int fd;
+
+	snprintf(path, size, "%s/%s", root, name);
+	fd = open("/sys/fs/cgroup/cgroup.controllers", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		read(fd, controllers, sizeof(controllers) - 1);
+		close(fd);
+	}
+	if (!strstr(controllers, "memory") ||
+	    put_text(root, "cgroup.subtree_control", "+memory") ||
+	    (mkdir(path, 0700) && errno != EEXIST))
+		return "kernel: no memory controller of cgroup v2";
+	return NULL;
+}
+
+static __unused_fn bool enter_cgroup(const char *cgroup)
+{
+	return !put_text(cgroup, "cgroup.procs", "0");
+}
+
+/* A number of a cgroup's memory.stat. */
+static __unused_fn u64 memory_stat(const char *cgroup, const char *what)
+{
+	char path[256], key[64];
+	unsigned long long value;
+	u64 found = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/memory.stat", cgroup);
+	f = fopen(path, "r");
+	while (f && fscanf(f, "%63s %llu", key, &value) == 2)
+		if (!strcmp(key, what))
+			found = value;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* Disks of which nothing is kept: each read gives zeros, after a time. */
+
+#define NULL_DISKS "/sys/kernel/config/nullb"
+
+static __unused_fn void remove_null_disk(const char *name)
+{
+	char dir[128];
+
+	snprintf(dir, sizeof(dir), NULL_DISKS "/%s", name);
+	put_text(dir, "power", "0");
+	rmdir(dir);
+}
+
+/* @depth reads at a time take @read_ns each.  A descriptor for reading, or -1. */
+static __unused_fn int make_null_disk(const char *name, u64 mib, u64 read_ns,
+				      unsigned int depth)
+{
+	const struct {
+		const char *name;
+		u64 value;
+	} settings[] = {
+		{ "size", mib },
+		{ "irqmode", read_ns ? 2 : 0 },
+		{ "completion_nsec", read_ns },
+		{ "hw_queue_depth", depth },
+		{ "submit_queues", 1 },
+		{ "power", 1 },
+	};
+	char path[128], text[24];
+	unsigned int i;
+	int fd, try;
+
+	system("modprobe -q null_blk nr_devices=0");
+	if (access(NULL_DISKS, F_OK))
+		mount("none", "/sys/kernel/config", "configfs", 0, NULL);
+	snprintf(path, sizeof(path), NULL_DISKS "/%s", name);
+	if (mkdir(path, 0700))
+		return -1;
+	for (i = 0; i < ARRAY_SIZE(settings); i++) {
+		snprintf(text, sizeof(text), "%llu",
+			 (unsigned long long)settings[i].value);
+		if (put_text(path, settings[i].name, text))
+			return -1;
+	}
+	snprintf(path, sizeof(path), "/dev/%s", name);
+	/* devtmpfs makes it in its own time. */
+	for (try = 0; try < 100; try++) {
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd >= 0)
+			return fd;
+		sleep_ms(10);
+	}
+	return -1;
+}
+
 /* Files */
 
 static __unused_fn void fill_field(struct __test_metadata *_metadata, int fd,
