@@ -18,7 +18,8 @@ declare -A packages=(
 	[build]="gcc make pkg-config libjansson-dev liburing-dev linux-headers-amd64"
 	[test]="g++ qemu-system-x86 linux-image-amd64 busybox-static kmod
 		xz-utils zstd python3 python3-venv e2fsprogs xfsprogs
-		gnuplot-nox dkms dmsetup linux-source-6.1"
+		gnuplot-nox dkms dmsetup linux-source-6.1
+		bpftrace linux-perf"
 	[lint]="clang-format cppcheck shellcheck sparse groff mandoc perl
 		clang libclang-rt-14-dev linux-source-6.1"
 	[quickstart]="mricron-data"

@@ -502,7 +502,10 @@ TEST_F(attached, commands_from_a_32_bit_program)
 	struct low {
 		struct mmnf_ioc_info info;
 		struct mmnf_ioc_prefetch prefetch;
+		struct mmnf_ioc_residency residency;
+		struct mmnf_ioc_evict evict;
 		struct mmnf_range range;
+		struct mmnf_state state;
 	} * low;
 	u32 at;
 	pid_t pid = fork();
@@ -527,6 +530,17 @@ TEST_F(attached, commands_from_a_32_bit_program)
 			    at + offsetof(struct low, prefetch)));
 	/* Just written, so all of it is in the page cache. */
 	EXPECT_EQ(64 * PAGE, low->prefetch.out_resident_bytes);
+	low->residency.size = sizeof(low->residency);
+	low->residency.select = low->prefetch.select;
+	low->residency.states = at + offsetof(struct low, state);
+	ASSERT_EQ(0, call32(NR32_IOCTL, self->dev, MMNF_IOC_RESIDENCY,
+			    at + offsetof(struct low, residency)));
+	EXPECT_EQ(64 * PAGE, low->state.hot_bytes + low->state.warm_bytes);
+	low->evict.size = sizeof(low->evict);
+	low->evict.select = low->prefetch.select;
+	ASSERT_EQ(0, call32(NR32_IOCTL, self->dev, MMNF_IOC_EVICT,
+			    at + offsetof(struct low, evict)));
+	EXPECT_EQ(64 * PAGE, low->evict.out_evicted_bytes);
 }
 #endif
 

@@ -197,6 +197,14 @@ TEST_F(unload, while_others_try_to_use_it)
 	SKIP_WITHOUT_MODULE();
 	pid = fork();
 	if (!pid) {
+		const struct mmnf_range all = { 0, BYTES };
+		struct mmnf_ioc_prefetch prefetch = {
+			.size = sizeof(prefetch),
+			.select = { (unsigned long)&all, 1,
+				    MMNF_SELECT_RANGES },
+		};
+		struct mmnf_ioc_evict evict = { .size = sizeof(evict),
+						.select = prefetch.select };
 		struct mmnf_ioc_attach attach;
 		u64 wrong = 0;
 
@@ -210,6 +218,9 @@ TEST_F(unload, while_others_try_to_use_it)
 			if (ioctl(dev, MMNF_IOC_ATTACH, &attach))
 				_exit(1);
 			p = mmap(NULL, BYTES, PROT_READ, MAP_SHARED, dev, 0);
+			if (ioctl(dev, MMNF_IOC_PREFETCH, &prefetch) ||
+			    ioctl(dev, MMNF_IOC_EVICT, &evict))
+				_exit(4);
 			close(dev);
 			if (p == MAP_FAILED)
 				_exit(2);
