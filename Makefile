@@ -62,6 +62,7 @@ FATBINARY = $(dir $(NVCC))fatbinary
 CUDA_INCLUDE ?= $(patsubst %/cuda.h,%,$(firstword \
 	$(wildcard $(CUDA_HOME)/include/cuda.h /usr/include/cuda.h)))
 CPPFLAGS += $(if $(CUDA_INCLUDE),-isystem $(CUDA_INCLUDE),-DMMNF_NO_CUDA)
+fake := $(if $(CUDA_INCLUDE),build/libmmnf-fakecuda.so)
 GPU_TARGETS := 75 80 90 100
 gather := $(if $(NVCC),build/lib/gather.o)
 
@@ -191,8 +192,6 @@ build/asan/libmmnf.a: $(asan_obj)
 asan_lib := $(if $(asan_obj),build/asan/libmmnf.a) $(gather)
 
 # A stand-in for libcuda.so.1, for tests: see tests/fakecuda/fake.h.
-fake := $(if $(CUDA_INCLUDE),build/libmmnf-fakecuda.so)
-
 build/libmmnf-fakecuda.so: $(wildcard tests/fakecuda/*) lib/gather.cu Makefile
 	$(CXX) -std=c++17 $(WARN) -O2 -g -fno-strict-aliasing -fPIC -shared \
 		-isystem $(CUDA_INCLUDE) -o $@ $(filter %.cc,$^)
