@@ -113,7 +113,7 @@ linux_files() {
 
 venv() {
 	local wanted=("numpy>=1.26,<3" "zarr>=3,<4" tensorstore safetensors
-		nibabel gguf pynrrd ml_dtypes)
+		nibabel gguf pynrrd ml_dtypes "mypy==2.4.*" wheel)
 
 	[ "$(cat build/venv/.packages 2>/dev/null)" = "${wanted[*]}" ] &&
 		return 0

@@ -1,0 +1,476 @@
+# SPDX-License-Identifier: MIT
+"""Field: an open field that is indexed like a numpy array.
+
+Invariants: shape is that of the handle.  Every method takes the handle once, so
+that close() in another thread does not matter to it.  All calls into the library
+let other Python threads run.
+"""
+from __future__ import annotations
+
+import ctypes
+import os
+from types import TracebackType
+from typing import Any, Callable, Iterator, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import _abi, _view, _write
+from ._dtype import dtype_of, number_of
+from ._handle import Callback, Handle
+from ._index import BOX, Selection, parse, parse_box, parse_records
+from ._library import check, choice, lib, path_bytes, unsigned
+
+Path = str | os.PathLike[str]
+Progress = Callable[[int, int], object]
+_ENGINE_NAMES = {number: name for name, number in _abi.ENGINES.items()}
+
+
+class Residency(NamedTuple):
+    """Bytes of a box by where they are, counted in whole pages.
+
+    hot: resident and mapped by this process; warm: resident, not touched through this
+    field yet; cold: on storage only, or never written.
+    """
+    hot_bytes: int
+    warm_bytes: int
+    cold_bytes: int
+
+
+class Tier(NamedTuple):
+    """One place where bytes of a field may be.
+
+    level: 1 GPU, 2 RAM, 3 local storage, 4 network.  size_bytes and used_bytes are 0
+    where they are not known or the tier is off; text says what it is, or why it is
+    off.
+    """
+    level: int
+    name: str
+    is_on: bool
+    size_bytes: int
+    used_bytes: int
+    text: str
+
+
+class Verified(NamedTuple):
+    """What Field.verify() found: findings has a line for each."""
+    nr_segments: int
+    nr_tiles: int
+    nr_checked: int
+    nr_bad: int
+    nr_repaired: int
+    findings: list[str]
+
+
+class Field:
+    """An array on disk, up to a petabyte, indexed like a numpy array.
+
+    Made by mmnf.open() and mmnf.create().  field[index] copies out, with numpy's
+    meaning of integers, slices of any step, ..., None, integer arrays and masks;
+    field[index] = value copies in where the field was opened writable.  A read that
+    fails is an mmnf.Error, never a signal.  A batch, that is an index with an array in
+    it, is one call of the library: its reads are all started before the first copy.
+
+    Safe to use from several threads at once, but for resize().  A with block closes
+    it, and so does the end of its last reference.
+
+    path: as given.  shape, ndim, size, nbytes, itemsize, dtype: as numpy's.
+    engine: "device", "mmap" or "direct"; engine_reason: why that one.
+    format: "zarr", "npy", "safetensors", ...  tile: shape of a tile.
+    segment: shape of a segment, which is one file.  writable.
+    """
+
+    def __init__(self, path: Path, handle: Handle, options: dict[str, Any]) -> None:
+        self.path = path
+        self._handle: Handle | None = handle
+        self._options = options
+        self._is_dirty = False
+        self._take(handle.info())
+
+    def _take(self, info: _abi.FieldInfo) -> None:
+        ndim: int = info.ndim
+        self.ndim = ndim
+        self.shape: tuple[int, ...] = tuple(info.shape[:ndim])
+        self.tile: tuple[int, ...] = tuple(info.tile_shape[:ndim])
+        self.segment: tuple[int, ...] = tuple(info.segment_shape[:ndim])
+        self.dtype = dtype_of(info.dtype)
+        self.engine: str = _ENGINE_NAMES.get(info.engine, f"engine {info.engine}")
+        self.engine_reason: str = info.engine_reason.decode("utf-8", "replace")
+        self.format: str = info.format.decode("utf-8", "replace")
+        self.nr_segments: int = info.nr_segments
+        self._fill = bytes(info.fill)
+
+    @property
+    def writable(self) -> bool:
+        return bool(self._options.get("writable"))
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements, whether on disk or not."""
+        return self.size * self.itemsize
+
+    @property
+    def size(self) -> int:
+        """How many elements."""
+        number = 1
+        for extent in self.shape:
+            number *= extent
+        return number
+
+    @property
+    def fill(self) -> Any:
+        """What was never written reads as this."""
+        return np.frombuffer(self._fill, self.dtype, 1)[0]
+
+    # ---- open and closed
+
+    @property
+    def closed(self) -> bool:
+        return self._handle is None
+
+    def _open(self) -> Handle:
+        handle = self._handle
+        if handle is None:
+            raise ValueError(f"field {os.fspath(self.path)!r} is closed")
+        return handle
+
+    def sync(self) -> None:
+        """Make all writes through this field durable."""
+        check(lib.mmnf_field_sync(self._open().pointer))
+        self._is_dirty = False
+
+    def close(self) -> None:
+        """Make writes durable, if there were any, and close.  Twice is fine.
+
+        Arrays of view() stay good: the memory is unmapped when the last one goes.
+        """
+        handle, self._handle = self._handle, None
+        if handle is not None and self._is_dirty:
+            self._is_dirty = False
+            check(lib.mmnf_field_sync(handle.pointer))
+
+    def __enter__(self) -> Field:
+        self._open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        path = os.fspath(self.path)
+        if self.closed:
+            return f"<mmnf.Field {path!r}, closed>"
+        return (f"<mmnf.Field {path!r} {list(self.shape)} {self.dtype.name}, {self.format}, "
+                f"engine {self.engine}{', writable' if self.writable else ''}>")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens it by its path, with the same options."""
+        self._open()
+        return _reopen, (self.path, self._options)
+
+    # ---- copies
+
+    def _read(self, handle: Handle, selection: Selection, out: NDArray[Any]) -> None:
+        if selection.is_empty:
+            return
+        to, room = out.ctypes.data, out.nbytes
+        if not selection.arrays:
+            check(lib.mmnf_get(handle.pointer, ctypes.byref(selection.box()), to, room))
+            return
+        records = selection.records(self.shape)
+        if records is not None:
+            check(lib.mmnf_batch_get(handle.pointer, records.ctypes.data, records.size, to,
+                                     room))
+            return
+        for boxes in selection.boxes():
+            done = check(lib.mmnf_batch_get_boxes(handle.pointer, boxes.ctypes.data,
+                                                  boxes.size, to, room))
+            to, room = to + done, room - done
+
+    def __getitem__(self, key: Any) -> Any:
+        """A copy of the elements that numpy would give for the same index."""
+        handle = self._open()
+        selection = parse(key, self.shape)
+        out = np.empty(selection.shape, self.dtype)
+        self._read(handle, selection, out)
+        return out[()] if selection.is_scalar else selection.turn(out)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Copy in, cast and broadcast as numpy does.  Durable after sync() or close().
+
+        An array in the index costs a write for each of its elements.
+        """
+        handle = self._open()
+        self._is_dirty = self.writable
+        _write.write(handle, parse(key, self.shape), value, self.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Its records along axis 0, one after the other."""
+        for index in range(self.shape[0]):
+            yield self[index]
+
+    def gather(self, rows: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Records along axis 0, in one call.
+
+        rows: a list of integers in any order; repeats are allowed, negative ones count
+            from the end
+        out: receives them; C-contiguous, of shape [len(rows), *shape[1:]] and the
+            field's dtype; None: a new array
+
+        Returns out.  IndexError if a row is outside.
+        """
+        handle = self._open()
+        selection = parse_records(rows, self.shape)
+        out = self._out(selection.shape, out)
+        self._read(handle, selection, out)
+        return out
+
+    def _out(self, shape: tuple[int, ...], out: NDArray[Any] | None) -> NDArray[Any]:
+        if out is None:
+            return np.empty(shape, self.dtype)
+        if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != self.dtype:
+            found = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out)
+            raise ValueError(f"out is {found}: expected {self.dtype} {list(shape)}")
+        if not out.flags.c_contiguous or not out.flags.writeable:
+            raise ValueError("out: expected a writable array in C order")
+        return out
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """The whole field as an array: a copy; with copy=False view(), or ValueError."""
+        if copy is False:
+            if dtype is not None and np.dtype(dtype) != self.dtype:
+                raise ValueError(f"no {np.dtype(dtype)} of a field of {self.dtype} without a copy")
+            return self.view()
+        whole: NDArray[Any] = self[...]
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    # ---- without a copy
+
+    def view(self, index: Any = ...) -> NDArray[Any]:
+        """A read-only array over the mapped memory, without a copy.
+
+        index: integers, slices, ... and None that select one box inside one tile of a
+            field of one segment; fields not in tiles are one tile.  ValueError where
+            that is not so.
+
+        Nothing is read here: touching an element does it, on every engine by way of
+        the page cache.  It shows later writes, but not tiles that were first written
+        after it was made.  It stays good after close().  A read error, or a file that
+        is cut short, raises SIGBUS at the touch, which ends the process; field[index]
+        does not.  The kernel's engine, "device", watches the touches and reads ahead;
+        on others call prefetch() before.
+        """
+        handle = self._open()
+        return _view.view(handle, parse_box(index, self.shape, "view"), self.dtype)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """A DLPack capsule of the whole: of view() where there is one and the consumer
+        takes read-only memory, else of a copy."""
+        if not options.get("copy"):
+            try:
+                return self.view().__dlpack__(**options)
+            except (ValueError, BufferError):
+                if options.get("copy") is False:
+                    raise
+        return self[...].__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """(1, 0): memory of the host."""
+        return 1, 0
+
+    # ---- where the bytes are
+
+    def prefetch(self, index: Any = ...) -> int:
+        """Start reading elements and do not wait.  Any index that field[index] takes.
+
+        Returns the bytes that were queued or there already.  Errors of the storage
+        are left to the access that needs the data.
+        """
+        handle = self._open()
+        selection = parse(index, self.shape)
+        if selection.is_empty:
+            return 0
+        if not selection.arrays:
+            return check(lib.mmnf_prefetch(handle.pointer, ctypes.byref(selection.box())))
+        return sum(check(lib.mmnf_prefetch(handle.pointer, boxes.ctypes.data + at))
+                   for boxes in selection.boxes()
+                   for at in range(0, boxes.nbytes, BOX.itemsize))
+
+    def evict(self, index: Any = ...) -> int:
+        """Drop clean, unmapped pages of a box from memory.
+
+        Returns the bytes that were resident before and are not now.
+        """
+        handle = self._open()
+        selection = parse_box(index, self.shape, "evict")
+        if selection.is_empty:
+            return 0
+        return check(lib.mmnf_evict(handle.pointer, ctypes.byref(selection.box())))
+
+    def residency(self, index: Any = ...) -> Residency:
+        """Where a box is now.  For files that the caller neither owns nor may write,
+        Linux tells nothing."""
+        handle = self._open()
+        selection = parse_box(index, self.shape, "residency")
+        out = _abi.Residency(ctypes.sizeof(_abi.Residency))
+        if not selection.is_empty:
+            check(lib.mmnf_residency(handle.pointer, ctypes.byref(selection.box()),
+                                     ctypes.byref(out)))
+        return Residency(out.hot_bytes, out.warm_bytes, out.cold_bytes)
+
+    def tiers(self) -> list[Tier]:
+        """The places where bytes of the field may be, nearest first."""
+        out = _abi.Tiers(ctypes.sizeof(_abi.Tiers))
+        check(lib.mmnf_tiers_info(self._open().pointer, ctypes.byref(out)))
+        return [Tier(tier.level, tier.name.decode("utf-8", "replace"), bool(tier.is_on),
+                     tier.size_bytes, tier.used_bytes, tier.text.decode("utf-8", "replace"))
+                for tier in out.tier[:out.nr_tiers]]
+
+    def stats(self) -> dict[str, int]:
+        """Counters since open, by the names of struct mmnf_field_stats."""
+        out = _abi.FieldStats(ctypes.sizeof(_abi.FieldStats))
+        check(lib.mmnf_field_stats(self._open().pointer, ctypes.byref(out)))
+        return {name: getattr(out, name) for name, *_ in out._fields_ if name != "size"}
+
+    # ---- the whole field
+
+    def import_(self, source: Path, at: tuple[int, ...] | None = None,
+                progress: Progress | None = None) -> int:
+        """Copy a file of any format that mmnf.open() takes into this field.
+
+        at: where its first element goes; None: the origin.  An array of fewer axes is
+            placed along the last ones.
+        progress: called now and then with bytes done and in all
+
+        Returns the bytes of elements written.
+        """
+        handle, callback = self._open(), Callback(progress)
+        if at is not None and len(at) != self.ndim:
+            raise ValueError(f"at has {len(at)} coordinates: expected {self.ndim}")
+        origin = _abi.Axes(*(unsigned("at", where) for where in at)) if at is not None else None
+        self._is_dirty = self.writable
+        done = check(lib.mmnf_import(handle.pointer, path_bytes(source), origin,
+                                     callback.progress, None))
+        callback.finish()
+        return done
+
+    def export(self, path: Path, index: Any = ..., format: str | None = None,
+               progress: Progress | None = None) -> int:
+        """Copy a box into a file of another format.
+
+        path: appears, or replaces another file, when it is whole and durable
+        format: "npy", "safetensors", "nrrd", "nifti", "fbin" or "raw"; None: by the
+            suffix of path
+
+        Axes of integers stay, with an extent of 1.  Returns the bytes of elements
+        written.
+        """
+        handle, callback = self._open(), Callback(progress)
+        box = parse_box(index, self.shape, "export").box()
+        done = check(lib.mmnf_export(handle.pointer, ctypes.byref(box), path_bytes(path),
+                                     format.encode() if format is not None else None,
+                                     callback.progress, None))
+        callback.finish()
+        return done
+
+    def resize(self, extent: int) -> None:
+        """More elements along axis 0; they read as fill.  No other call may use the
+        field meanwhile."""
+        handle = self._open()
+        check(lib.mmnf_field_resize(handle.pointer, unsigned("extent", extent)))
+        self._take(handle.info())
+
+    def verify(self, repair: bool = False) -> Verified:
+        """Look at everything a field has on disk: lengths, indexes, checksums.
+
+        repair: write the checksum of an index anew where a writer died before it did
+        """
+        findings: list[str] = []
+        found = _abi.Found(lambda _arg, text: findings.append(text.decode("utf-8", "replace")))
+        options = _abi.VerifyOpts(ctypes.sizeof(_abi.VerifyOpts), int(repair), 0, found)
+        out = _abi.VerifyResult(ctypes.sizeof(_abi.VerifyResult))
+        check(lib.mmnf_field_verify(self._open().pointer, ctypes.byref(options),
+                                    ctypes.byref(out)))
+        return Verified(out.nr_segments, out.nr_tiles, out.nr_checked, out.nr_bad,
+                        out.nr_repaired, findings)
+
+
+def open(path: Path, engine: str | None = None, *, writable: bool = False,
+         prefetch: bool = True, max_windows: int = 0, uring: str | None = None,
+         l2_policy: str | None = None, l2_bytes: int = 0) -> Field:
+    """Open a field; it costs the same for a gigabyte and a petabyte.
+
+    path: a Zarr v3 array that is not compressed, or a .npy, .safetensors#NAME,
+        .gguf#NAME, .nii, .nrrd, .nhdr, .fbin file or kin, or
+        FILE#raw,dtype=f32,shape=10x20; used where it lies
+    engine: "device" (/dev/mmnf), "mmap" or "direct" (io_uring past the page cache);
+        None or "auto": the first of these that can be had
+    writable: field[...] = value is allowed
+    prefetch: read ahead by prediction
+    max_windows: segments mapped at once; 0: 1024
+    uring: "off" reads by pread, "sqpoll" lets a kernel thread poll
+    l2_policy, l2_bytes: of the cache of "direct": "lru", "sieve" or "s3fifo"; 0: a
+        sixteenth of memory
+
+    Raises mmnf.Error: FileNotFoundError, ValueError where a header is wrong, ...
+    """
+    options = {"engine": engine, "writable": writable, "prefetch": prefetch,
+               "max_windows": max_windows, "uring": uring, "l2_policy": l2_policy,
+               "l2_bytes": l2_bytes}
+    return _reopen(path, options)
+
+
+def _reopen(path: Path, options: dict[str, Any]) -> Field:
+    opts = _abi.OpenOpts(
+        ctypes.sizeof(_abi.OpenOpts), choice("engine", options["engine"], _abi.ENGINES),
+        int(options["writable"]), unsigned("max_windows", options["max_windows"], 32),
+        int(not options["prefetch"]), choice("uring", options["uring"], _abi.URINGS),
+        choice("l2_policy", options["l2_policy"], _abi.L2_POLICIES),
+        unsigned("l2_bytes", options["l2_bytes"]))
+    pointer = ctypes.c_void_p()
+    check(lib.mmnf_field_open(ctypes.byref(pointer), path_bytes(path), ctypes.byref(opts)))
+    return Field(path, Handle(pointer), options)
+
+
+def create(path: Path, shape: int | tuple[int, ...], dtype: DTypeLike, *,
+           tile: tuple[int, ...] | None = None, fill: Any = None, segment_bytes: int = 0,
+           checksums: bool = False, engine: str | None = None) -> Field:
+    """Make an empty field, a Zarr v3 array, and open it writable.
+
+    path: a folder to make
+    shape: elements along each of 1 to 8 axes, each at least 1
+    dtype: integers and floats of numpy, little-endian, or "bfloat16"
+    tile: elements of a tile along each axis; None: C order
+    fill: what was never written reads as; None: 0
+    segment_bytes: most bytes of a file; 0: 64 GiB, 64 MiB if fill is not 0
+    checksums: keep a CRC32C of each tile, for verify()
+    engine: as of mmnf.open()
+
+    Writes metadata only, however large the field is.  Raises mmnf.Error:
+    FileExistsError, ValueError, ...
+    """
+    extents = tuple(np.atleast_1d(np.asarray(shape, object)))
+    if not 1 <= len(extents) <= _abi.NDIM_MAX:
+        raise ValueError(f"shape has {len(extents)} axes: expected 1..{_abi.NDIM_MAX}")
+    if tile is not None and len(tile) != len(extents):
+        raise ValueError(f"tile has {len(tile)} axes: expected {len(extents)}")
+    number = number_of(dtype)
+    one = np.array([fill], dtype_of(number)) if fill is not None else None
+    tiles = _abi.Axes(*(unsigned("tile", n) for n in tile)) if tile is not None else None
+    opts = _abi.CreateOpts(
+        ctypes.sizeof(_abi.CreateOpts), unsigned("segment_bytes", segment_bytes),
+        one.ctypes.data if one is not None else None,
+        ctypes.cast(tiles, ctypes.c_void_p) if tiles is not None else None, int(checksums))
+    check(lib.mmnf_field_create(path_bytes(path), number, len(extents),
+                                _abi.Axes(*(unsigned("shape", n) for n in extents)),
+                                ctypes.byref(opts)))
+    return open(path, engine, writable=True)

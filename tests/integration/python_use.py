@@ -1,0 +1,289 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""lib/python in a program: what lives how long, views and DLPack, errors and their
+words, threads, other processes.  KTAP.
+"""
+import concurrent.futures
+import errno
+import gc
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+
+try:
+    import numpy as np
+except ImportError as error:
+    print(f"1..0 # SKIP {error}: tests/deps.sh test")
+    print(error)
+    sys.exit(4)
+
+SRC = os.environ["MMNF_SRC"]
+os.environ["MMNF_LIBRARY"] = os.environ["MMNF_LIB"]
+sys.path[:0] = [os.path.join(SRC, "tests"), os.path.join(SRC, "lib", "python")]
+import fieldlib  # noqa: E402
+import mmnf  # noqa: E402
+from fieldlib import elements, same  # noqa: E402
+
+SHAPE = (40, 30, 20)
+
+
+def made(folder, name="f", dtype="f4", **options):
+    array = elements(dtype, SHAPE)
+    path = os.path.join(folder, name)
+    with mmnf.create(path, SHAPE, dtype, **options) as field:
+        field[...] = array
+    return path, array
+
+
+def raises(kind, function, *arguments, text="", **named):
+    try:
+        got = function(*arguments, **named)
+    except kind as error:
+        assert text in str(error), f"{text!r} is not in: {error}"
+        return error
+    raise AssertionError(f"{function}{arguments}: {got} instead of {kind}")
+
+
+def is_mapped(path):
+    """Whether this process has a file of that folder in memory."""
+    with open("/proc/self/maps", encoding="utf-8") as file:
+        return path + "/" in file.read()
+
+
+def attributes(folder):
+    path, array = made(folder, tile=(10, 10, 20))
+    with mmnf.open(path) as field:
+        assert (field.shape, field.ndim, field.size, field.nbytes, field.itemsize) == (
+            array.shape, array.ndim, array.size, array.nbytes, array.itemsize)
+        assert field.dtype == array.dtype and len(field) == len(array)
+        assert field.format == "zarr" and field.tile == (10, 10, 20) and field.fill == 0
+        assert not field.writable and not field.closed and field.path == path
+        assert repr(field) == (f"<mmnf.Field {path!r} [40, 30, 20] float32, zarr, "
+                               f"engine {field.engine}>")
+    assert field.closed and repr(field) == f"<mmnf.Field {path!r}, closed>"
+    raises(ValueError, field.__getitem__, 0, text="is closed")
+    raises(ValueError, field.__enter__, text="is closed")
+    field.close()
+
+
+def views(folder):
+    path, array = made(folder)
+    with mmnf.open(path, "mmap") as field:
+        for key in (..., 3, (slice(5, 30, 4), slice(None, None, -3)), (-1, None, -1),
+                    (slice(None), 7, slice(2, 5)), (1, 2, 3), slice(7, 7)):
+            view = field.view(key)
+            assert same(view, np.asarray(array[key])), key
+            assert not view.flags.writeable or view.size == 0
+        assert same(np.asarray(memoryview(field.view(2))), array[2])
+        assert np.asarray(field).flags.owndata and same(np.asarray(field), array)
+        whole = np.asarray(field, copy=False)
+        assert not whole.flags.owndata and same(whole, array)
+        raises(ValueError, np.asarray, field, "f8", copy=False, text="without a copy")
+        assert same(np.asarray(field, "f8"), array.astype("f8"))
+        raises(TypeError, field.view, [1, 2], text="expected integers and slices")
+        raises(ValueError, whole.__setitem__, 0, 1)
+    # Bytes that are written come up in a view.
+    with mmnf.open(path, writable=True) as field:
+        view = field.view()
+        field[3, 4, 5] = -9
+        assert view[3, 4, 5] == -9
+    path, array = made(folder, "tiled", tile=(10, 30, 10))
+    with mmnf.open(path) as field:
+        for key in (slice(10, 20), slice(None), slice(10, 20)), (25, slice(None), slice(3, 9, 2)):
+            assert same(field.view(key), array[key]), key
+        raises(ValueError, field.view, slice(9, 11), text="axis 0: elements 9..10")
+        raises(ValueError, field.view, text="axis 0: elements 0..39 lie in more than one tile")
+
+
+def views_outlive_the_field(folder):
+    path, array = made(folder)
+    field = mmnf.open(path)
+    view = field.view(slice(3, 9))
+    part = view[::2, 1]
+    field.close()
+    assert same(view, array[3:9])
+    del field, view
+    gc.collect()
+    assert is_mapped(path) and same(part, array[3:9:2, 1])
+    del part
+    gc.collect()
+    assert not is_mapped(path)
+    # Also at the very end of a process, where nothing is collected any more.
+    program = ("import mmnf, sys, weakref\nclass Late:\n  def __del__(self): print(view.sum())\n"
+               "view = mmnf.open(sys.argv[1]).view()\nlate = Late()\nsys.stdout.flush()\n"
+               "import atexit; atexit.register(lambda: print(view.sum()))\n")
+    done = subprocess.run([sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True,
+                          env=os.environ | {"PYTHONPATH": os.path.join(SRC, "lib", "python")},
+                          check=True)
+    assert set(done.stdout.split()) == {str(array.sum())}, done.stdout
+
+
+def dlpack(folder):
+    path, array = made(folder)
+    field = mmnf.open(path, "mmap")
+    assert field.__dlpack_device__() == (1, 0)
+    shared = np.from_dlpack(field)
+    assert same(shared, array)
+    copied = np.from_dlpack(field, copy=True)
+    assert same(copied, array) and copied.flags.writeable
+    field.close()
+    assert same(shared, array)
+    path, array = made(folder, "tiled", tile=(10, 30, 10))
+    with mmnf.open(path) as field:
+        assert same(np.from_dlpack(field), array)
+        raises(ValueError, np.from_dlpack, field, copy=False, text="without a copy")
+
+
+def errors(folder):
+    path, _ = made(folder)
+    error = raises(FileNotFoundError, mmnf.open, path + "x", text="No such file")
+    assert isinstance(error, mmnf.Error) and error.errno == errno.ENOENT
+    error = raises(FileExistsError, mmnf.create, path, (2,), "f4")
+    assert isinstance(error, mmnf.Error) and error.errno == errno.EEXIST
+    bad = os.path.join(folder, "bad.npy")
+    with open(bad, "wb") as file:
+        file.write(b"\x93NUMPY\x01\x00rubbish")
+    error = raises(ValueError, mmnf.open, bad, text="mmnf_field_open: ")
+    assert isinstance(error, mmnf.Error) and error.errno == errno.EINVAL
+    with mmnf.open(path) as field:
+        error = raises(mmnf.Error, field.__setitem__, 0, 1, text="mmnf_write")
+        assert error.errno == errno.EBADF and not field.closed
+        raises(IndexError, field.__getitem__, 40, text="index 40 is out of bounds for axis 0")
+        raises(IndexError, field.__getitem__, (0, [3, 30]), text="index 30 is out of bounds for")
+        raises(IndexError, field.__getitem__, (0,) * 4, text="field is 3-dimensional, but 4")
+        raises(IndexError, field.__getitem__, "name", text="only integers, slices")
+        raises(IndexError, field.__getitem__, 1.0, text="only integers, slices")
+        raises(IndexError, field.__getitem__, np.ones(39, bool), text="size of axis is 40")
+        raises(TypeError, field.__getitem__, slice("a", None), text="slice indices must be")
+    for arguments, named, kind, text in (
+            (((0,), "f4"), {}, ValueError, "mmnf_field_create"),
+            (((-1,), "f4"), {}, ValueError, "shape is -1: expected 0..2^64 - 1"),
+            (((2,) * 9, "f4"), {}, ValueError, "shape has 9 axes: expected 1..8"),
+            (((), "f4"), {}, ValueError, "shape has 0 axes"),
+            (((2, 2), "f4"), {"tile": (2,)}, ValueError, "tile has 1 axes: expected 2"),
+            (((2,), "c8"), {}, TypeError, "dtype complex64: expected one of int8"),
+            (((2,), ">f4"), {}, TypeError, "little-endian"),
+            (((1 << 62, 2), "f8"), {}, OverflowError, "mmnf_field_create"),
+            (((2,), "i1"), {"fill": 300}, OverflowError, "300")):
+        raises(kind, mmnf.create, os.path.join(folder, "new"), *arguments, text=text, **named)
+        assert not os.path.exists(os.path.join(folder, "new"))
+    raises(ValueError, mmnf.open, path, "fast", text="engine is 'fast': expected one of auto")
+    raises(TypeError, mmnf.open, path, 2, text="engine is 2")
+    raises(ValueError, mmnf.open, "a\0b", text="no null byte")
+    raises(ValueError, mmnf.open, path, max_windows=1 << 32, text="max_windows")
+
+
+def a_cut_file_is_an_error(folder):
+    path = os.path.join(folder, "a.npy")
+    np.save(path, elements("f4", SHAPE))
+    with mmnf.open(path, "mmap") as field:
+        os.truncate(path, 5000)
+        raises(mmnf.Error, field.__getitem__, 39, text="mmnf_get")
+        raises(mmnf.Error, field.gather, [39], text="mmnf_batch_get")
+
+
+def where_the_bytes_are(folder):
+    path, array = made(folder)
+    with mmnf.open(path, "mmap", prefetch=False) as field:
+        assert sum(field.residency()) >= array.nbytes
+        before = field.stats()
+        assert field.prefetch() >= array.nbytes
+        assert field.prefetch(slice(3, 3)) == 0 and field.prefetch([1, -1]) > 0
+        assert field[...].nbytes == array.nbytes
+        after = field.stats()
+        assert after["gets"] == before["gets"] + 1
+        assert after["get_bytes"] == before["get_bytes"] + array.nbytes
+        assert field.evict() >= 0 and field.evict(slice(0, 0)) == 0
+        assert field.residency(slice(0, 0)) == (0, 0, 0)
+        raises(TypeError, field.evict, [1], text="evict: expected integers and slices")
+        names = [tier.name for tier in field.tiers()]
+        assert "ram" in names and "gpu" in names
+        assert all(tier.text and 1 <= tier.level <= 4 for tier in field.tiers())
+
+
+def import_and_export(folder):
+    path, array = made(folder)
+    calls = []
+    with mmnf.open(path) as field:
+        assert field.export(os.path.join(folder, "a.npy"), (slice(None, None, -2), 3),
+                            progress=lambda done, total: calls.append((done, total))
+                            ) == array[::-2, 3:4].nbytes
+        assert same(np.load(os.path.join(folder, "a.npy")), array[::-2, 3:4])
+        assert calls[-1] == (array[::-2, 3].nbytes,) * 2
+        raises(mmnf.Error, field.export, os.path.join(folder, "a.what"), text="mmnf_export")
+        raises(TypeError, field.export, os.path.join(folder, "b.npy"), [1])
+        # What the callback raises comes out, later.
+        raises(ZeroDivisionError, field.export, os.path.join(folder, "c.npy"),
+               progress=lambda done, total: 1 // 0)
+    with mmnf.create(os.path.join(folder, "g"), (100, 30, 20), "f4") as field:
+        assert field.import_(os.path.join(folder, "a.npy"), (50, 7, 0)) == array[::2, 3].nbytes
+        assert same(field[50:70, 7:8], array[::-2, 3:4]) and not field[:50].any()
+        raises(ValueError, field.import_, path, (1, 2), text="at has 2 coordinates: expected 3")
+        raises(IndexError, field.import_, path, (61, 0, 0))
+        field.resize(200)
+        assert field.shape == (200, 30, 20) and not field[100:].any()
+    with mmnf.open(os.path.join(folder, "g")) as field:
+        assert field.shape == (200, 30, 20)
+
+
+def threads(folder):
+    """Several read one field, one closes it: each gets all its bytes or is told."""
+    path, array = made(folder)
+    field = mmnf.open(path)
+
+    def work(seed):
+        rng, done = np.random.default_rng(seed), 0
+        while done < 400:
+            rows = rng.integers(40, size=20)
+            try:
+                assert same(field.gather(rows), array[rows])
+                assert same(field[rows[0], ::2], array[rows[0], ::2])
+            except ValueError:
+                assert seed and field.closed
+                return done
+            done += 1
+            if done == 200 and not seed:
+                field.close()
+                return done
+        return done
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert min(pool.map(work, range(6))) >= 1
+    gc.collect()
+    assert not is_mapped(path)
+
+
+def _sum(field, key):
+    return float(field[key].sum())
+
+
+def other_processes(folder):
+    path, array = made(folder)
+    with mmnf.open(path, "direct", l2_bytes=64 << 20, l2_policy="lru") as field:
+        again = pickle.loads(pickle.dumps(field))
+        assert again.engine == "direct" and same(again[...], array)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.apply(_sum, (field, (3, slice(4, 9)))) == float(array[3, 4:9].sum())
+
+
+def a_petabyte(folder):
+    path = os.path.join(folder, "f")
+    with mmnf.create(path, (1_000_000, 1_000_000, 256), "f4") as field:
+        field[500_000, 123_456] = range(256)
+        rows = field[[499_999, 500_000], 123_456, 250:]
+        assert rows.tolist() == [[0.0] * 6, [250, 251, 252, 253, 254, 255]]
+        assert field.nbytes == 1_024_000_000_000_000
+        raises(MemoryError, field.__getitem__, ...)
+        raises(ValueError, field.view, 0, text="segments")
+
+
+def main():
+    return fieldlib.main([(test.__name__, test, ()) for test in (
+        attributes, views, views_outlive_the_field, dlpack, errors, a_cut_file_is_an_error,
+        where_the_bytes_are, import_and_export, threads, other_processes, a_petabyte)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
