@@ -72,6 +72,11 @@ bool mmnf_dtype_is_float(enum mmnf_dtype dtype);
 /* Goes on from crc; 0 begins. */
 u32 mmnf_crc32c(u32 crc, const void *data, u64 bytes);
 
+/* ---- crc32c-block.c */
+
+/* A checksum of 4096 bytes, of its own kind. */
+u32 mmnf_crc32c_block(u32 crc, const void *block);
+
 /* ---- geometry.c */
 
 /**
