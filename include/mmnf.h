@@ -474,9 +474,9 @@ MMNF_API ssize_t mmnf_evict(struct mmnf_field *field,
 			    const struct mmnf_box *box);
 
 /*
- * States of the bytes of a box.  hot: resident and mapped by this process;
- * warm: resident, not touched through this handle yet; cold: on storage only,
- * or never written.
+ * States of the bytes of a box.  hot: resident and in use: with the engine DEVICE
+ * mapped by any process or touched since they came, with others mapped by this
+ * process; warm: resident, and not hot; cold: on storage only, or never written.
  */
 struct mmnf_residency {
 	size_t size; /* set by the caller */

@@ -198,6 +198,41 @@ static void prefetch(struct mmnf_field *field, struct mmnf_segment *s,
 		close(device);
 }
 
+/*
+ * The kernel tells what any process has in use.  An open of the device of its
+ * own: looking at a segment does not map it.
+ */
+static bool residency(struct mmnf_field *field, struct mmnf_segment *s,
+		      const struct mmnf_span *ranges, u32 nr,
+		      struct mmnf_residency *out)
+{
+	int device = open(DEVICE, O_RDWR | O_CLOEXEC);
+	struct mmnf_range list[RANGES_AT_ONCE];
+	u32 done, i, n;
+	bool ok;
+
+	ok = device >= 0 && !attach(field, device, s->fd, s->file_bytes);
+	for (done = 0; ok && done < nr; done += n) {
+		struct mmnf_ioc_residency r = { .size = sizeof(r) };
+
+		n = nr - done < RANGES_AT_ONCE ? nr - done : RANGES_AT_ONCE;
+		for (i = 0; i < n; i++) {
+			list[i].start_bytes = ranges[done + i].start;
+			list[i].len_bytes = ranges[done + i].bytes;
+		}
+		r.select.items = (uintptr_t)list;
+		r.select.nr_items = n;
+		ok = !ioctl(device, MMNF_IOC_RESIDENCY, &r);
+		out->hot_bytes += r.out_total.hot_bytes;
+		out->warm_bytes += r.out_total.warm_bytes;
+		out->cold_bytes +=
+			r.out_total.cold_bytes + r.out_total.hole_bytes;
+	}
+	if (device >= 0)
+		close(device);
+	return ok;
+}
+
 static void stats(struct mmnf_field *field, struct mmnf_field_stats *out)
 {
 	struct mmnf_windows *w = &field->windows;
@@ -219,6 +254,7 @@ const struct mmnf_tier_ops mmnf_tier_device = {
 	.map = map,
 	.unmap = unmap,
 	.prefetch = prefetch,
+	.residency = residency,
 	.stats = stats,
 	.queue_open = mmnf_queue_file_open,
 	.queue_close = mmnf_queue_file_close,

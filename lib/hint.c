@@ -288,6 +288,26 @@ static void classify(struct mmnf_field *field, struct probe *p,
 	}
 }
 
+/* The data of a run; what was never written is cold, however much it is. */
+static void classify_data(struct mmnf_field *field, struct probe *p,
+			  const struct mmnf_segment *s,
+			  const struct mmnf_run *run,
+			  struct mmnf_residency *out)
+{
+	u64 start = run->offset, end = start + run->bytes, bytes;
+	struct mmnf_run part = *run;
+
+	if (run->bytes < HINT_BYTES) {
+		classify(field, p, s, run, out);
+		return;
+	}
+	for (; mmnf_hint_data(s->fd, &start, end, &bytes); start += bytes) {
+		part.offset = start;
+		part.bytes = bytes;
+		classify(field, p, s, &part, out);
+	}
+}
+
 static void classify_box(struct mmnf_field *field, struct probe *p,
 			 const struct mmnf_box *normal,
 			 struct mmnf_residency *out)
@@ -309,10 +329,90 @@ static void classify_box(struct mmnf_field *field, struct probe *p,
 			continue;
 		}
 		if (!mmnf_segment_place(field, s, &run))
-			classify(field, p, s, &run, out);
+			classify_data(field, p, s, &run, out);
 	}
 	if (s)
 		mmnf_segment_put(field, s);
+}
+
+/**
+ * struct asked - a box of which the engine tells where it is
+ * @bytes: of the runs in segments that are there
+ * @pages: where their pages are, in bytes
+ */
+struct asked {
+	struct mmnf_span spans[SPANS];
+	u32 nr;
+	bool known;
+	u64 bytes;
+	struct mmnf_residency pages;
+};
+
+static void ask_engine(struct mmnf_field *field, struct asked *a,
+		       struct mmnf_segment *s)
+{
+	if (s && a->nr && a->known)
+		a->known = field->ops->residency(field, s, a->spans, a->nr,
+						 &a->pages);
+	a->nr = 0;
+}
+
+static void ask_about_box(struct mmnf_field *field, struct asked *a,
+			  const struct mmnf_box *normal)
+{
+	struct mmnf_segment *s = NULL;
+	struct mmnf_runs it;
+	struct mmnf_run run;
+
+	mmnf_runs_init_mode(&it, mmnf_field_geometry(field), normal, S64_MAX,
+			    MMNF_RUNS_WRITE);
+	while (a->known && mmnf_runs_next(&it, &run)) {
+		if (s && s->number != run.segment) {
+			ask_engine(field, a, s);
+			mmnf_segment_put(field, s);
+			s = NULL;
+		}
+		if (!s && mmnf_segment_get(field, run.segment, false, &s)) {
+			s = NULL;
+			mmnf_runs_skip_segment(&it);
+			continue;
+		}
+		if (mmnf_segment_place(field, s, &run))
+			continue;
+		a->bytes += run.bytes;
+		if (add_span(s, a->spans, &a->nr, &run))
+			continue;
+		ask_engine(field, a, s);
+		add_span(s, a->spans, &a->nr, &run);
+	}
+	ask_engine(field, a, s);
+	if (s)
+		mmnf_segment_put(field, s);
+}
+
+/* Pages are whole, the box need not be: its bytes are shared out as theirs. */
+static bool residency_of_engine(struct mmnf_field *field,
+				const struct mmnf_box *normal,
+				struct mmnf_residency *out)
+{
+	struct asked *a = calloc(1, sizeof(*a));
+	u64 pages;
+	bool known;
+
+	if (!a)
+		return false;
+	a->known = true;
+	ask_about_box(field, a, normal);
+	known = a->known;
+	pages = a->pages.hot_bytes + a->pages.warm_bytes + a->pages.cold_bytes;
+	if (known && pages) {
+		out->hot_bytes = (u64)((unsigned __int128)a->bytes *
+				       a->pages.hot_bytes / pages);
+		out->warm_bytes = (u64)((unsigned __int128)a->bytes *
+					a->pages.warm_bytes / pages);
+	}
+	free(a);
+	return known;
 }
 
 MMNF_EXPORT int mmnf_residency(struct mmnf_field *field,
@@ -333,6 +433,9 @@ MMNF_EXPORT int mmnf_residency(struct mmnf_field *field,
 				&bytes);
 	if (err)
 		return err;
+	if (bytes && field->ops->residency &&
+	    residency_of_engine(field, &normal, &sum))
+		goto out;
 	p = malloc(sizeof(*p));
 	if (!p)
 		return mmnf_error(ENOMEM, "no memory");
@@ -345,6 +448,7 @@ MMNF_EXPORT int mmnf_residency(struct mmnf_field *field,
 	if (p->pagemap >= 0)
 		close(p->pagemap);
 	free(p);
+out:
 	sum.cold_bytes = bytes - sum.hot_bytes - sum.warm_bytes;
 	*out = sum;
 	return 0;

@@ -111,6 +111,14 @@ struct mmnf_tier_ops {
 	void (*prefetch)(struct mmnf_field *field, struct mmnf_segment *s,
 			 const struct mmnf_span *ranges, u32 nr);
 
+	/*
+	 * Adds where page-aligned ranges of a segment are to the bytes in out,
+	 * by whole pages; true if it is known.  NULL: as mincore() tells.
+	 */
+	bool (*residency)(struct mmnf_field *field, struct mmnf_segment *s,
+			  const struct mmnf_span *ranges, u32 nr,
+			  struct mmnf_residency *out);
+
 	/* Fill the counters of prediction; NULL: there are none. */
 	void (*stats)(struct mmnf_field *field, struct mmnf_field_stats *stats);
 
