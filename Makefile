@@ -52,6 +52,7 @@ SANITIZE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer
 comma := ,
 LIBS := -ljansson -luring -lpthread
+TOOL_LIBS := -lcairo -lncursesw -ltinfo
 SELFTESTS := build/linux/tools/testing/selftests
 
 # The GPU tier: full where nvcc is, by the copy engines alone where only cuda.h
@@ -108,6 +109,9 @@ programs: $(fake) $(unit) $(kselftest) $(bench) $(fuzz)
 
 # ---- library and tool
 
+$(tool_obj): CPPFLAGS += $(subst -I,-isystem ,$(shell pkg-config \
+	--cflags-only-I cairo))
+
 build/%.o: %.c Makefile dkms.conf
 	@mkdir -p $(@D)
 	$(CC) $(C11) $(CFLAGS) -fPIC -fvisibility=hidden $(CPPFLAGS) -c -o $@ $<
@@ -144,7 +148,7 @@ build/libmmnf.so: build/libmmnf.so.$(SOVERSION)
 build/mmnf: $(tool_obj) $(core_obj) $(lib)
 	$(CC) $(CFLAGS) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' \
 		-o $@ $(tool_obj) $(core_obj) $(if $(lib),-Lbuild -lmmnf) \
-		$(LIBS) -lm
+		$(LIBS) $(TOOL_LIBS) -lm
 
 # ---- kernel module
 

@@ -15,7 +15,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A packages=(
-	[build]="gcc make pkg-config libjansson-dev liburing-dev linux-headers-amd64"
+	[build]="gcc make pkg-config libjansson-dev liburing-dev linux-headers-amd64
+		libcairo2-dev libncurses-dev"
 	[test]="g++ qemu-system-x86 linux-image-amd64 busybox-static kmod
 		xz-utils zstd python3 python3-venv e2fsprogs xfsprogs
 		gnuplot-nox dkms dmsetup linux-source-6.1
@@ -113,7 +114,8 @@ linux_files() {
 
 venv() {
 	local wanted=("numpy>=1.26,<3" "zarr>=3,<4" tensorstore safetensors
-		nibabel gguf pynrrd ml_dtypes "mypy==2.4.*" wheel)
+		nibabel gguf pynrrd ml_dtypes "mypy==2.4.*" wheel pyte pillow
+		prometheus_client)
 
 	[ "$(cat build/venv/.packages 2>/dev/null)" = "${wanted[*]}" ] &&
 		return 0

@@ -8,12 +8,7 @@
 
 #include "tool.h"
 
-static const struct {
-	const char *name;
-	int (*run)(const struct options *o);
-	int least_args, most_args;
-	const char *args, *help;
-} commands[] = {
+const struct command commands[] = {
 	{ "create", cmd_create, 1, 1,
 	  "FIELD --shape N,N,... --dtype T [--tile N,N,... [--checksums]] [--segment-bytes N] [--fill V]",
 	  "make an empty field" },
@@ -25,19 +20,21 @@ static const struct {
 	{ "verify", cmd_verify, 1, 1, "FIELD [--repair]",
 	  "check lengths, indexes and checksums on disk" },
 	{ "resize", cmd_resize, 2, 2, "FIELD N", "make axis 0 longer" },
-	{ "info", cmd_info, 1, 1, "FIELD [--disk]", "shape, sizes, engine" },
-	{ "get", cmd_get, 1, 2, "FIELD i,j,...|BOX [--out FILE]",
+	{ "info", cmd_info, 1, 1, "FIELD [--disk] [--engine E]",
+	  "shape, sizes, engine" },
+	{ "get", cmd_get, 1, 2, "FIELD i,j,...|BOX [--out FILE] [--engine E]",
 	  "print elements, or write them as raw or .npy" },
-	{ "gather", cmd_gather, 2, 2, "FIELD i,i,...|@FILE [--out FILE]",
+	{ "gather", cmd_gather, 2, 2,
+	  "FIELD i,i,...|@FILE [--out FILE] [--engine E]",
 	  "the records with these indices along axis 0" },
 	{ "scan", cmd_scan, 1, 1,
 	  "FIELD [--box BOX] [--order AXES] [--engine E] [--prefetch on|off]",
 	  "walk a box by pointers: sum, time, faults" },
-	{ "prefetch", cmd_prefetch, 1, 1, "FIELD [--box BOX]",
+	{ "prefetch", cmd_prefetch, 1, 1, "FIELD [--box BOX] [--engine E]",
 	  "start reading a box" },
-	{ "evict", cmd_evict, 1, 1, "FIELD [--box BOX]",
+	{ "evict", cmd_evict, 1, 1, "FIELD [--box BOX] [--engine E]",
 	  "drop a box from the page cache" },
-	{ "tiers", cmd_tiers, 1, 1, "FIELD",
+	{ "tiers", cmd_tiers, 1, 1, "FIELD [--engine E]",
 	  "GPU, RAM, storage, network: which are on, and why not" },
 	{ "stat", cmd_stat, 0, 1, "[ID]", "counters of the fields attached" },
 	{ "predict", cmd_predict, 0, 32,
@@ -47,24 +44,35 @@ static const struct {
 	{ "record", cmd_record, 0, 4096,
 	  "[ID] [--out FILE] [--seconds N] [-- COMMAND ...]",
 	  "take a trace of the faults of an attached field" },
+	{ "map", cmd_map, 1, 1,
+	  "FIELD [--out FILE] [--box BOX] [--cells WxH] [--seconds N] [--engine E]",
+	  "draw what is hot, warm and cold, as .png, .svg or here" },
+	{ "doctor", cmd_doctor, 0, 1, "[PATH] [--need NAME,...]",
+	  "what this machine has, what is missing, what mends it" },
 	{ "bench", cmd_bench, 0, 1, "[RESULTS.jsonl] [--plot [--out FILE]]",
 	  "show or draw what `make bench` measured" },
+	{ NULL, NULL, 0, 0, NULL, NULL },
 };
-
-#define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
 static void print_usage(FILE *to)
 {
-	size_t i;
+	const struct command *c;
 
 	fprintf(to, "usage: mmnf COMMAND [--json] ...\n\n");
-	for (i = 0; i < NR_COMMANDS; i++)
-		fprintf(to, "  %-9s %s\n            %s\n", commands[i].name,
-			commands[i].args, commands[i].help);
+	for (c = commands; c->name; c++)
+		fprintf(to, "  %-9s %s\n            %s\n", c->name, c->args,
+			c->help);
 	fprintf(to, "\nBOX is numpy's: 0:10,5,::2   T is i8..u64, f16, bf16, "
 		    "f32, f64\n"
 		    "E is auto, device, mmap, direct\n"
-		    "Exit status: 0 done, 1 failed, 2 asked wrongly.\n");
+		    "Exit status: 0 done, 1 failed, 2 asked wrongly.\n"
+		    "`mmnf COMMAND --help` shows one; man mmnf says more.\n");
+}
+
+static void print_command(const struct command *c)
+{
+	printf("usage: mmnf %s %s%s[--json]\n\n  %s\n", c->name, c->args,
+	       *c->args ? " " : "", c->help);
 }
 
 /*
@@ -85,75 +93,101 @@ static void hide_negative(int argc, char **argv)
 	}
 }
 
-/* Options with a value, in the order of their names. */
-static const struct {
-	const char *name;
-	size_t place;
-} texts[] = {
-#define TEXT(name, member)                             \
-	{                                              \
-		name, offsetof(struct options, member) \
+/* All options but --json and --help, by their names. */
+const struct option_place option_places[] = {
+#define TEXT(name, member)                                   \
+	{                                                    \
+		name, offsetof(struct options, member), true \
+	}
+#define FLAG(name, member)                                    \
+	{                                                     \
+		name, offsetof(struct options, member), false \
 	}
 	TEXT("at", at),
 	TEXT("box", box),
+	TEXT("cells", cells),
+	FLAG("checksums", checksums),
+	FLAG("disk", disk),
 	TEXT("dtype", dtype),
 	TEXT("engine", engine),
 	TEXT("fill", fill),
 	TEXT("format", format),
 	TEXT("generate", generate),
 	TEXT("model", model),
+	TEXT("need", need),
 	TEXT("order", order),
 	TEXT("out", out),
+	FLAG("plot", plot),
 	TEXT("predictors", predictors),
 	TEXT("prefetch", prefetch),
+	FLAG("repair", repair),
 	TEXT("seconds", seconds),
 	TEXT("segment-bytes", segment_bytes),
 	TEXT("shape", shape),
 	TEXT("tile", tile),
 	TEXT("timeline", timeline),
 #undef TEXT
-};
-
-#define NR_TEXTS (sizeof(texts) / sizeof(texts[0]))
-
-/* Options without one. */
-static const struct {
-	const char *name;
-	size_t place;
-} flags[] = {
-#define FLAG(name, member)                             \
-	{                                              \
-		name, offsetof(struct options, member) \
-	}
-	FLAG("checksums", checksums), FLAG("disk", disk),
-	FLAG("json", json),	      FLAG("plot", plot),
-	FLAG("repair", repair),
 #undef FLAG
+	{ NULL, 0, false },
 };
 
-#define NR_FLAGS (sizeof(flags) / sizeof(flags[0]))
-
-static int parse_options(struct options *o, int argc, char **argv)
+/* "[--out FILE]" in the arguments of a command says that it takes it. */
+bool command_takes(const struct command *c, const char *option)
 {
-	struct option longs[NR_TEXTS + NR_FLAGS + 1] = { { 0 } };
-	size_t i;
-	int c;
+	size_t len = strlen(option);
+	const char *at = c->args;
 
-	for (i = 0; i < NR_TEXTS; i++)
-		longs[i] = (struct option) { texts[i].name, required_argument,
-					     NULL, (int)i };
-	for (i = 0; i < NR_FLAGS; i++)
-		longs[NR_TEXTS + i] = (struct option) { flags[i].name,
-							no_argument, NULL,
-							(int)(NR_TEXTS + i) };
+	while ((at = strstr(at, "--"))) {
+		at += 2;
+		if (!strncmp(at, option, len) && at[len] != '-' &&
+		    (at[len] < 'a' || at[len] > 'z'))
+			return true;
+	}
+	return false;
+}
+
+static const struct option_place *option_named(const char *name)
+{
+	const struct option_place *place = option_places;
+
+	while (strcmp(place->name, name))
+		place++;
+	return place;
+}
+
+#define OPTIONS_MAX 64
+
+static int parse_options(struct options *o, const struct command *command,
+			 int argc, char **argv)
+{
+	struct option longs[OPTIONS_MAX + 3] = { { 0 } };
+	const struct option_place *place;
+	int nr = 0, c;
+
+	for (place = option_places; place->name && nr < OPTIONS_MAX; place++)
+		longs[nr++] = (struct option) { place->name, place->has_value,
+						NULL, 0 };
+	longs[nr] = (struct option) { "json", no_argument, NULL, 'j' };
+	longs[nr + 1] = (struct option) { "help", no_argument, NULL, 'h' };
 	hide_negative(argc, argv);
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "o:", longs, &nr)) != -1) {
 		if (c == '?')
 			return EXIT_USAGE; /* getopt has said what */
-		if ((size_t)c < NR_TEXTS)
-			*(const char **)((char *)o + texts[c].place) = optarg;
+		if (c == 'j')
+			o->json = true;
+		if (c == 'h')
+			o->help = true;
+		if (c && c != 'o')
+			continue;
+		place = c ? option_named("out") : &option_places[nr];
+		if (!command_takes(command, place->name))
+			return usage_error(
+				o, "there is no --%s here; usage: mmnf %s %s",
+				place->name, command->name, command->args);
+		if (place->has_value)
+			*(const char **)((char *)o + place->at) = optarg;
 		else
-			*(bool *)((char *)o + flags[c - NR_TEXTS].place) = true;
+			*(bool *)((char *)o + place->at) = true;
 	}
 	o->nr_args = argc - optind;
 	o->args = argv + optind;
@@ -162,8 +196,8 @@ static int parse_options(struct options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	const struct command *c = commands;
 	struct options o = { 0 };
-	size_t i;
 	int ret;
 
 	if (argc < 2) {
@@ -178,22 +212,23 @@ int main(int argc, char **argv)
 		printf("mmnf %s\n", mmnf_version());
 		return EXIT_SUCCESS;
 	}
-	for (i = 0; i < NR_COMMANDS; i++)
-		if (!strcmp(argv[1], commands[i].name))
-			break;
-	if (i == NR_COMMANDS) {
+	while (c->name && strcmp(argv[1], c->name))
+		c++;
+	if (!c->name) {
 		fprintf(stderr, "mmnf: %s: no such command; see mmnf --help\n",
 			argv[1]);
 		return EXIT_USAGE;
 	}
-	o.command = commands[i].name;
-	ret = parse_options(&o, argc - 1, argv + 1);
-	if (!ret && (o.nr_args < commands[i].least_args ||
-		     o.nr_args > commands[i].most_args))
-		ret = usage_error(&o, "usage: mmnf %s %s", o.command,
-				  commands[i].args);
+	o.command = c->name;
+	ret = parse_options(&o, c, argc - 1, argv + 1);
+	if (!ret && o.help) {
+		print_command(c);
+		return EXIT_SUCCESS;
+	}
+	if (!ret && (o.nr_args < c->least_args || o.nr_args > c->most_args))
+		ret = usage_error(&o, "usage: mmnf %s %s", c->name, c->args);
 	if (!ret)
-		ret = commands[i].run(&o);
+		ret = c->run(&o);
 	if (fflush(stdout) || ferror(stdout)) {
 		perror("mmnf: standard output");
 		ret = EXIT_FAILURE;

@@ -10,6 +10,7 @@
 #define MMNF_TOOL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,16 +24,18 @@
 /* Options that more than one sub-command has; a command names those it takes. */
 struct options {
 	const char *command;
-	bool json;
+	bool json, help;
 	const char *shape, *dtype, *fill; /* create */
 	const char *segment_bytes, *tile; /* create, import */
 	const char *format; /* export */
 	const char *at; /* import */
 	const char *box, *order; /* get, gather, scan, prefetch, evict */
 	const char *out; /* get, gather, predict, record */
-	const char *seconds; /* record */
+	const char *seconds; /* record, map, top */
 	const char *engine, *prefetch; /* where a field is opened */
 	const char *generate, *model, *predictors, *timeline; /* predict */
+	const char *need; /* doctor */
+	const char *cells; /* map */
 	bool disk; /* info */
 	bool checksums; /* create, import */
 	bool repair; /* verify */
@@ -40,6 +43,27 @@ struct options {
 	int nr_args;
 	char **args;
 };
+
+/* A sub-command; its arguments, as --help shows them, name its options. */
+struct command {
+	const char *name;
+	int (*run)(const struct options *o);
+	int least_args, most_args;
+	const char *args, *help;
+};
+
+/* An option and where in struct options its value, or that it is there, goes. */
+struct option_place {
+	const char *name;
+	size_t at;
+	bool has_value;
+};
+
+/* Both end with a NULL name. */
+extern const struct command commands[];
+extern const struct option_place option_places[];
+
+bool command_takes(const struct command *c, const char *option);
 
 int cmd_create(const struct options *o);
 int cmd_import(const struct options *o);
@@ -56,6 +80,8 @@ int cmd_stat(const struct options *o);
 int cmd_tiers(const struct options *o);
 int cmd_predict(const struct options *o);
 int cmd_record(const struct options *o);
+int cmd_map(const struct options *o);
+int cmd_doctor(const struct options *o);
 int cmd_bench(const struct options *o);
 
 /* "mmnf: COMMAND: ..." on stderr; returns what the command should exit with. */
