@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Random use of /dev/mmnf: structs that are nearly right, at addresses that are
- * nearly there, between mappings that come, move and go, over files that are
- * written, cut and punched.
+ * nearly there, by ioctl and by io_uring, between mappings that come, move and go,
+ * over files that are written, cut and punched.
  *
  *	make fuzz F=abi S=seed N=operations
  *
@@ -13,100 +13,13 @@
  * is the one of its offset, or zero; the counters obey their laws; whatever was
  * done, closing gives everything back.  The kernel's own watchers see the rest.
  */
-#include "fuzz/chance.h"
-#include "kselftest/util.h"
-
-#include <sys/socket.h>
-#include <sys/time.h>
-
-#define NR_DEVICES 6
-#define NR_MAPS 12
-#define NR_FILES 8
-
-enum { F_WHOLE, F_SPARSE, F_MEMORY, F_READ_ONLY, F_PATH, F_FOLDER, F_SOCKET };
-
-struct device {
-	int fd; /* -1: closed */
-	int file; /* -1: nothing is attached */
-	bool write;
-};
-
-struct map {
-	char *p; /* NULL: none */
-	u64 off, len;
-	bool write;
-};
-
-static struct device device[NR_DEVICES];
-static struct map map[NR_MAPS];
-static int file[NR_FILES];
-static u64 done, nr_ok, nr_words, nr_bus;
-static bool trace;
-
-#define TRACE(...)                                \
-	do {                                      \
-		if (trace) {                      \
-			printf("# %llu: ", done); \
-			printf(__VA_ARGS__);      \
-			printf("\n");             \
-			fflush(stdout);           \
-		}                                 \
-	} while (0)
-
-static bool is_documented(int err)
-{
-	switch (err) {
-	case 0:
-	case ENOTTY:
-	case E2BIG:
-	case EOPNOTSUPP:
-	case EINVAL:
-	case EOVERFLOW:
-	case EBADF:
-	case EACCES:
-	case ENXIO:
-	case EBUSY:
-	case EPERM:
-	case EFAULT:
-	case EINTR:
-	case ENOMEM:
-		return true;
-	}
-	return false;
-}
-
-static void on_alarm(int sig)
-{
-	(void)sig;
-}
-
-/* A hint may have much to do: it is given some time, as a caller would. */
-static int call(struct __test_metadata *_metadata, int fd, unsigned long cmd,
-		void *arg)
-{
-	const struct itimerval soon = { .it_value = { 0, 50000 } };
-	const struct itimerval never = {};
-	int err;
-
-	setitimer(ITIMER_REAL, &soon, NULL);
-	err = err_of(ioctl(fd, cmd, arg));
-	setitimer(ITIMER_REAL, &never, NULL);
-	nr_ok += !err;
-	EXPECT_TRUE(is_documented(err))
-	TH_LOG("operation %llu: ioctl %#lx: %s", done, cmd, strerror(err));
-	return err;
-}
-
-static struct device *some_device(void)
-{
-	return &device[rnd(NR_DEVICES)];
-}
+#include "fuzz/hint.h"
 
 /* Operations */
 
 static void op_open(struct __test_metadata *_metadata)
 {
-	struct device *d = some_device();
+	struct device *d = &device[rnd(NR_DEVICES)];
 
 	TRACE("open %td", d - device);
 	if (d->fd >= 0)
@@ -118,15 +31,19 @@ static void op_open(struct __test_metadata *_metadata)
 
 static void op_attach(struct __test_metadata *_metadata)
 {
-	struct device *d = some_device();
+	struct device *d = &device[rnd(NR_DEVICES)];
 	int which = rnd(one_in(8) ? NR_FILES : F_READ_ONLY + 1), err;
 	u64 bytes = which == F_SPARSE ? SPARSE_BYTES : FILE_BYTES;
 	struct mmnf_ioc_attach attach = vector_of(file[which], bytes);
 	bool write = one_in(3);
 
+	if (d->file >= 0 && one_in(2)) {
+		close(d->fd);
+		*d = (struct device) { .fd = -1, .file = -1 };
+	}
 	if (d->fd < 0)
 		d->fd = open(MMNF_DEVICE, O_RDWR | O_CLOEXEC);
-	switch (rnd(4)) {
+	switch (rnd(3)) {
 	case 0: /* planes, rows, elements */
 		attach.ndim = 3;
 		attach.extent[0] = 16;
@@ -152,6 +69,8 @@ static void op_attach(struct __test_metadata *_metadata)
 	if (!err) {
 		d->file = which;
 		d->write = write;
+		d->ndim = attach.ndim;
+		d->has_records = attach.record_bytes;
 	}
 }
 
@@ -172,86 +91,6 @@ static void op_policy(struct __test_metadata *_metadata)
 	call(_metadata, d->fd,
 	     one_in(4) ? MMNF_IOC_GET_POLICY : MMNF_IOC_SET_POLICY,
 	     place(&policy, sizeof(policy)));
-}
-
-/* Items that are nearly right, in a list that may end before they do. */
-static struct mmnf_select some_select(void)
-{
-	static union {
-		struct mmnf_range range[16];
-		struct mmnf_ioc_box box[16];
-		u64 record[16];
-	} items;
-	struct mmnf_select select = { .nr_items = rnd(17), .kind = rnd(3) };
-	u64 i;
-
-	memset(&items, 0, sizeof(items));
-	for (i = 0; i < 16; i++) {
-		struct mmnf_range *range = &items.range[i];
-		struct mmnf_ioc_box *box = &items.box[i];
-
-		if (select.kind == MMNF_SELECT_RANGES) {
-			range->start_bytes = rnd(FILE_BYTES);
-			range->len_bytes = rnd(FILE_BYTES / 4);
-		} else if (select.kind == MMNF_SELECT_RECORDS) {
-			items.record[i] = rnd(200);
-		} else {
-			box->start[0] = rnd(16);
-			box->count[0] = 1 + rnd(16);
-			box->step[0] = (s64)rnd(9) - 4;
-			box->start[1] = rnd(64);
-			box->count[1] = rnd(64);
-			box->count[2] = rnd(512);
-		}
-	}
-	spoil(&items, sizeof(items));
-	/* In the guarded pages' middle, where place() does not write. */
-	memcpy(guarded + PAGE, &items, sizeof(items));
-	select.items = (u64)(unsigned long)guarded + PAGE;
-	if (one_in(32))
-		select.nr_items = odd_number();
-	if (one_in(64))
-		select.items = odd_number();
-	return select;
-}
-
-static void op_hint(struct __test_metadata *_metadata)
-{
-	struct device *d = some_device();
-	union {
-		u32 size;
-		struct mmnf_ioc_prefetch prefetch;
-		struct mmnf_ioc_evict evict;
-		struct mmnf_ioc_residency residency;
-	} arg = {};
-	struct mmnf_select select = some_select();
-	unsigned long cmd;
-	size_t size;
-
-	switch (rnd(3)) {
-	case 0:
-		cmd = MMNF_IOC_PREFETCH;
-		size = sizeof(arg.prefetch);
-		arg.prefetch.flags = one_in(4) ? MMNF_PREFETCH_WAIT : 0;
-		arg.prefetch.select = select;
-		break;
-	case 1:
-		cmd = MMNF_IOC_EVICT;
-		size = sizeof(arg.evict);
-		arg.evict.select = select;
-		break;
-	default:
-		cmd = MMNF_IOC_RESIDENCY;
-		size = sizeof(arg.residency);
-		arg.residency.select = select;
-		if (one_in(2))
-			arg.residency.states = (unsigned long)guarded;
-	}
-	arg.size = size;
-	spoil(&arg, size);
-	TRACE("hint %td cmd %lx kind %u items %u", d - device, cmd, select.kind,
-	      select.nr_items);
-	call(_metadata, d->fd, cmd, place(&arg, size));
 }
 
 static void op_stats(struct __test_metadata *_metadata)
@@ -289,7 +128,7 @@ static void op_map(struct __test_metadata *_metadata)
 	struct device *d = some_device();
 	struct map *m = &map[rnd(NR_MAPS)];
 	int prot = PROT_READ, flags = one_in(4) ? MAP_PRIVATE : MAP_SHARED;
-	u64 off = rnd(FILE_BYTES / PAGE) * PAGE, len = 1 + rnd(4 * MIB);
+	u64 off = rnd(FILE_BYTES / PAGE) * PAGE, len = 1 + rnd(FILE_BYTES);
 
 	if (one_in(3))
 		prot |= PROT_WRITE;
@@ -300,7 +139,7 @@ static void op_map(struct __test_metadata *_metadata)
 					    odd_number() & ~(PAGE - 1);
 	if (one_in(16))
 		len = odd_number();
-	if (len <= 4 * MIB && one_in(16))
+	if (len <= FILE_BYTES && one_in(16))
 		flags |= MAP_POPULATE;
 	if (m->p)
 		munmap(m->p, m->len);
@@ -407,11 +246,37 @@ static void op_touch(struct __test_metadata *_metadata)
 	}
 }
 
+/* As op_touch, but the kernel touches: a page of it is copied through a pipe. */
+static void op_pass(struct __test_metadata *_metadata)
+{
+	struct map *m = &map[rnd(NR_MAPS)];
+	u64 word[PAGE / 8], pos;
+	ssize_t bytes, i;
+
+	if (!m->p)
+		return;
+	pos = rnd(m->len) & ~7ULL;
+	TRACE("pass %td at %llx", m - map, pos);
+	bytes = write(pass[1], m->p + pos,
+		      m->len - pos < PAGE ? m->len - pos : PAGE);
+	if (bytes <= 0) {
+		nr_bus++;
+		return;
+	}
+	ASSERT_EQ(bytes, read(pass[0], word, bytes));
+	for (i = 0; i < bytes / 8; i++)
+		EXPECT_TRUE(!word[i] ||
+			    word[i] == word_at(m->off + pos + i * 8))
+	TH_LOG("operation %llu: at %llx stands %llx", done,
+	       m->off + pos + i * 8, word[i]);
+	nr_words += bytes / 8;
+}
+
 /* The file below changes; every word that is written is the right one. */
 static void op_file(struct __test_metadata *_metadata)
 {
 	int which = rnd(F_READ_ONLY), fd = file[which];
-	u64 off = rnd(FILE_BYTES / PAGE) * PAGE, len = (1 + rnd(64)) * PAGE;
+	u64 off = rnd(FILE_BYTES / PAGE) * PAGE, len = (1 + rnd(16)) * PAGE;
 
 	TRACE("file %d at %llx for %llx", which, off, len);
 	switch (rnd(6)) {
@@ -481,27 +346,6 @@ static void op_fork(struct __test_metadata *_metadata)
 	EXPECT_EQ(0, wait_child(pid));
 }
 
-static void make_files(struct __test_metadata *_metadata)
-{
-	char path[300];
-	int pair[2], i;
-
-	file[F_WHOLE] = make_field(_metadata, "whole", FILE_BYTES);
-	file[F_SPARSE] = make_field(_metadata, "sparse", MIB);
-	ASSERT_EQ(0, ftruncate(file[F_SPARSE], SPARSE_BYTES));
-	file[F_MEMORY] = memfd_create("memory", MFD_CLOEXEC);
-	fill_field(_metadata, file[F_MEMORY], 0, FILE_BYTES);
-	snprintf(path, sizeof(path), "%s/whole", ground);
-	file[F_READ_ONLY] = open(path, O_RDONLY | O_CLOEXEC);
-	file[F_PATH] = open(path, O_PATH | O_CLOEXEC);
-	file[F_FOLDER] = open(ground, O_RDONLY | O_CLOEXEC);
-	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-	file[F_SOCKET] = pair[0];
-	file[F_SOCKET + 1] = 9999;
-	for (i = 0; i < F_SOCKET; i++)
-		ASSERT_LE(0, file[i]);
-}
-
 static u64 number(const char *name, u64 otherwise)
 {
 	const char *text = getenv(name);
@@ -525,7 +369,8 @@ TEST_F_TIMEOUT(abi, laws_hold_whatever_is_done, 86400)
 		op_touch,    op_touch,	op_touch, op_touch,  op_hint,
 		op_hint,     op_hint,	op_map,	  op_map,    op_remap,
 		op_attach,   op_attach, op_open,  op_policy, op_stats,
-		op_anything, op_file,	op_sysfs, op_fork,
+		op_anything, op_file,	op_sysfs, op_fork,   op_uring,
+		op_pass,
 	};
 	u64 first = number("MMNF_FUZZ_SEED", 1),
 	    n = number("MMNF_FUZZ_N", 20000);
@@ -542,23 +387,27 @@ TEST_F_TIMEOUT(abi, laws_hold_whatever_is_done, 86400)
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, guarded);
 	ASSERT_EQ(0, mprotect(guarded + 2 * PAGE, PAGE, PROT_NONE));
+	ASSERT_EQ(0, pipe2(pass, O_CLOEXEC));
 	make_files(_metadata);
 	for (i = 0; i < NR_DEVICES; i++)
-		device[i] = (struct device) { -1, -1, false };
+		device[i] = (struct device) { .fd = -1, .file = -1 };
 	for (done = 0; done < n && _metadata->passed; done++)
 		op[rnd(sizeof(op) / sizeof(*op))](_metadata);
 	ksft_print_msg("seed %llu: %llu operations, %llu commands succeeded, "
-		       "%llu words right, %llu beyond what is there\n",
-		       first, done, nr_ok, nr_words, nr_bus);
+		       "%llu in the ring, %llu words right, "
+		       "%llu touches beyond what is there\n",
+		       first, done, nr_ok, nr_async_ok, nr_words, nr_bus);
 	fflush(stdout);
+	close_ring();
 	for (i = 0; i < NR_MAPS; i++)
 		if (map[i].p)
 			munmap(map[i].p, map[i].len);
 	for (i = 0; i < NR_DEVICES; i++)
 		close(device[i].fd);
 	EXPECT_TRUE(n < 1000 || (nr_ok > n / 50 && nr_words > n / 50));
-	/* Its last reference may be a worker's, for a moment. */
-	for (i = 0; i < 100 && !shell("ls " MMNF_SYSFS "/fields | grep -q .");
+	EXPECT_TRUE(n < 1000 || nr_async_ok > n / 500);
+	/* Its last reference may be a worker's, or the ring's, for a moment. */
+	for (i = 0; i < 1000 && !shell("ls " MMNF_SYSFS "/fields | grep -q .");
 	     i++)
 		sleep_ms(20);
 	EXPECT_NE(0, shell("ls " MMNF_SYSFS "/fields | grep ."));

@@ -9,7 +9,7 @@ static u64 seed;
 static char *guarded; /* two pages, and one that is not there */
 
 #define SPARSE_BYTES (64ULL << 30)
-#define FILE_BYTES (8 * MIB)
+#define FILE_BYTES (2 * MIB)
 
 static u64 rnd(u64 below)
 {
