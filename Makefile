@@ -15,11 +15,19 @@ SOVERSION := 0
 
 # The kernel to build for and to test in: the running one where its headers are
 # installed, else the newest with headers.  K=6.1 picks the newest 6.1; K=6.12,
-# new and debug are those of tests/vm/kernels.sh, each in a root of its own.
+# new and debug are those of tests/vm/kernels.sh, each in a root of its own.  KVER=
+# names one exactly; where it was only exported, K= goes before it.
 with_headers = $(patsubst $(1)/lib/modules/%/build,%,\
 	$(wildcard $(1)/lib/modules/$(2)/build))
 newest = $(lastword $(shell printf '%s\n' $(1) | sort -V))
 running := $(shell uname -r)
+ifeq ($(origin KVER),command line)
+ifeq ($(origin K),command line)
+$(error mmnf: K=$(K) and KVER=$(KVER) both name a kernel: expected one of them)
+endif
+else ifneq ($(K),)
+KVER :=
+endif
 ifeq ($(KVER),)
 KVER := $(call newest,$(if $(K),$(or \
 	$(call with_headers,$(wildcard build/kernels/$(K)),*),\
