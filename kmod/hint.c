@@ -53,7 +53,8 @@ static void *entry_at(struct xa_state *xas, pgoff_t index)
 	return xas_load(xas);
 }
 
-static bool is_present(struct xa_state *xas, const struct mmnf_run *run)
+static bool is_present(struct mmnf_reader *reader, struct xa_state *xas,
+		       const struct mmnf_run *run)
 {
 	pgoff_t index;
 	void *entry;
@@ -62,6 +63,7 @@ static bool is_present(struct xa_state *xas, const struct mmnf_run *run)
 		entry = entry_at(xas, index);
 		if (!entry || xa_is_value(entry) || xas_retry(xas, entry))
 			return false;
+		mmnf_reader_look(reader, xas, entry);
 	}
 	return true;
 }
@@ -76,7 +78,7 @@ static u32 nr_present(struct mmnf_reader *reader, const struct mmnf_run *run,
 	rcu_read_lock();
 	for (i = 0; i < nr; i++) {
 		if (run[i].end - run[i].first > XA_CHUNK_SIZE ||
-		    !is_present(&xas, &run[i]))
+		    !is_present(reader, &xas, &run[i]))
 			break;
 		reader->nr_resident += run[i].end - run[i].first;
 	}
@@ -138,7 +140,10 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
 	struct mmnf_extent data = {};
 	struct mmnf_prefetch_walker w = {
 		.walker = { .field = field, .runs = prefetch_runs },
-		.reader = { .field = field, .file = field->file, .data = &data },
+		.reader = { .field = field,
+			    .file = field->file,
+			    .data = &data,
+			    .waits = wait },
 	};
 	struct blk_plug plug;
 	int ret;
@@ -155,7 +160,7 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
 	prefetch->out_queued_bytes = bytes_of(w.reader.nr_queued);
 	prefetch->out_resident_bytes = bytes_of(w.reader.nr_resident);
 	prefetch->out_hole_bytes = bytes_of(w.reader.nr_hole);
-	if (ret || !wait)
+	if (ret || !wait || !(w.reader.nr_queued || w.reader.unread))
 		return ret;
 	w.walker.runs = wait_runs;
 	return mmnf_select_walk(&prefetch->select, &w.walker);

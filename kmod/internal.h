@@ -21,6 +21,7 @@
 #include <linux/kobject.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
@@ -144,6 +145,8 @@ struct mmnf_absent {
  * @file: the file to read
  * @data: what is known of its holes
  * @predicted: account the pages as read ahead by the predictor
+ * @waits: the caller will wait for what is still being read
+ * @unread: something of that was found
  * @nr_queued: pages whose read was started
  * @nr_resident: pages found present
  * @nr_hole: pages skipped because the file has no data there
@@ -154,12 +157,26 @@ struct mmnf_reader {
 	struct mmnf_field *field;
 	struct file *file;
 	struct mmnf_extent *data;
-	bool predicted;
+	bool predicted, waits, unread;
 	u64 nr_queued, nr_resident, nr_hole;
 	u64 start, end;
 	u32 nr_absent;
 	struct mmnf_absent absent[MMNF_NR_ABSENT];
 };
+
+/*
+ * Is the page that is there still being read?  Under RCU: its folio may be going, so
+ * there is no more than a look at its lock.
+ */
+static inline void mmnf_reader_look(struct mmnf_reader *reader,
+				    struct xa_state *xas, void *entry)
+{
+	if (!reader->waits || reader->unread)
+		return;
+	if (xa_is_sibling(entry))
+		entry = xa_entry(xas->xa, xas->xa_node, xa_to_sibling(entry));
+	reader->unread = xa_is_internal(entry) || folio_test_locked(entry);
+}
 
 /* Pages of a file, half-open. */
 struct mmnf_run {

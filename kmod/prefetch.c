@@ -184,6 +184,7 @@ static u64 skip_present(struct mmnf_reader *reader, u64 start, u64 end)
 			continue;
 		if (!entry || xa_is_value(entry))
 			break;
+		mmnf_reader_look(reader, &xas, entry);
 		next++;
 		if (next % MMNF_CHUNK_PAGES)
 			continue;

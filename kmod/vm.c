@@ -206,7 +206,7 @@ static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
 	ret = mapping->host->map_pages(vmf, start_pgoff, end_pgoff);
 	if (!(ret & VM_FAULT_NOPAGE))
 		return ret;
-	if (is_quiet(mapping->field))
+	if (is_quiet(mapping->field) && !(vmf->flags & FAULT_FLAG_TRIED))
 		atomic64_inc(&mapping->field->nr_quiet_hits);
 	else
 		mmnf_vm_observe(mapping, vmf, MMNF_HIT, start_pgoff,

@@ -5,6 +5,9 @@
  * The pages are those of a disk that holds nothing (null_blk reads zeros), so
  * memory has to hold the page cache alone.  MMNF_COST_PAGES sets how many; the
  * default is made for the guest of `make check`.
+ *
+ * The promise is a twentieth.  It is held to where time is counted instructions
+ * (vm/cost); a clock that runs on while others have the CPU is asked for a fifth.
  */
 #include "util.h"
 
@@ -15,6 +18,13 @@ static u64 nr_pages(void)
 	const char *given = getenv("MMNF_COST_PAGES");
 
 	return given ? strtoull(given, NULL, 0) & ~63ULL : 1 << 15;
+}
+
+static u64 limit_part(void)
+{
+	const char *clock = getenv("MMNF_CLOCK");
+
+	return clock && !strcmp(clock, "virtual") ? 20 : 5;
 }
 
 static u64 cpu_ns(void)
@@ -47,7 +57,7 @@ FIXTURE_SETUP(cost)
 
 	self->dev = -1;
 	self->pages = nr_pages();
-	self->fd = make_null_disk(DISK, self->pages * PAGE / MIB, 0, 64);
+	self->fd = make_null_disk(DISK, self->pages * PAGE / MIB + 1, 0, 64);
 	if (self->fd < 0) {
 		self->skip = "kernel: no null_blk with configfs";
 		return;
@@ -80,14 +90,14 @@ FIXTURE_TEARDOWN(cost)
 	remove_null_disk(DISK);
 }
 
-/* The least of three: CPU time of asking for a box that is resident. */
+/* The least of many: CPU time of asking for a box that is resident. */
 static u64 ask_ns(struct __test_metadata *_metadata, int dev, u32 flags,
 		  const struct mmnf_ioc_box *box, u64 bytes)
 {
 	u64 least = ~0ULL, start, ns;
 	int i;
 
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < 16; i++) {
 		struct mmnf_ioc_prefetch p = {
 			.size = sizeof(p),
 			.flags = flags,
@@ -119,18 +129,18 @@ static void expect_cheap(struct __test_metadata *_metadata, const char *what,
 			 u64 ask, u64 read, u64 pages)
 {
 	ksft_print_msg(
-		"%s: %llu pages, asking %llu ns, reading %llu ns a page, "
+		"%s: %llu pages in one call, %llu ns, reading %llu ns a page, "
 		"%llu.%02llu %%\n",
 		what, pages, ask / pages, read / pages, ask * 100 / read,
 		ask * 10000 / read % 100);
 	fflush(stdout);
-	EXPECT_GE(read / 20, ask);
+	EXPECT_GE(read / limit_part(), ask);
 }
 
 TEST_F(cost, box_of_neighbouring_pages)
 {
 	struct mmnf_ioc_box box = {};
-	u64 ask, wait;
+	u64 ask, wait, read;
 
 	if (self->skip)
 		SKIP(return, "%s", self->skip);
@@ -140,17 +150,15 @@ TEST_F(cost, box_of_neighbouring_pages)
 	ask = ask_ns(_metadata, self->dev, 0, &box, self->pages * PAGE);
 	wait = ask_ns(_metadata, self->dev, MMNF_PREFETCH_WAIT, &box,
 		      self->pages * PAGE);
-	expect_cheap(_metadata, "whole", ask, read_ns(self->p, self->pages, 1),
-		     self->pages);
-	ksft_print_msg("whole, with WAIT: %llu ns a page\n",
-		       wait / self->pages);
-	fflush(stdout);
+	read = read_ns(self->p, self->pages, 1);
+	expect_cheap(_metadata, "whole", ask, read, self->pages);
+	expect_cheap(_metadata, "whole, with WAIT", wait, read, self->pages);
 }
 
 TEST_F(cost, box_of_single_pages)
 {
 	struct mmnf_ioc_box box = {};
-	u64 ask, wait;
+	u64 ask, wait, read;
 
 	if (self->skip)
 		SKIP(return, "%s", self->skip);
@@ -160,11 +168,10 @@ TEST_F(cost, box_of_single_pages)
 	ask = ask_ns(_metadata, self->dev, 0, &box, self->pages / 2 * PAGE);
 	wait = ask_ns(_metadata, self->dev, MMNF_PREFETCH_WAIT, &box,
 		      self->pages / 2 * PAGE);
-	expect_cheap(_metadata, "every other page", ask,
-		     read_ns(self->p, self->pages, 2), self->pages / 2);
-	ksft_print_msg("every other page, with WAIT: %llu ns a page\n",
-		       wait / (self->pages / 2));
-	fflush(stdout);
+	read = read_ns(self->p, self->pages, 2);
+	expect_cheap(_metadata, "every other page", ask, read, self->pages / 2);
+	expect_cheap(_metadata, "every other page, with WAIT", wait, read,
+		     self->pages / 2);
 }
 
 MMNF_HARNESS_MAIN

@@ -77,6 +77,37 @@ TEST_F(prefetch, second_call_queues_nothing)
 }
 
 /* Pages on their way count as resident: nothing is read twice. */
+#define SLOW "mmnf-wait"
+
+/* In short runs and in a long one; a read takes a fifth of a second. */
+TEST_F(prefetch, wait_also_for_what_is_being_read)
+{
+	static const struct mmnf_range items[][3] = {
+		{ { 0, PAGE }, { 2 * PAGE, PAGE }, { 4 * PAGE, 3 * PAGE } },
+		{ { MIB, 70 * PAGE } },
+	};
+	static const u32 nr[] = { 3, 1 }, pages[] = { 5, 70 };
+	int fd = make_null_disk(SLOW, 8, 200000000, 64), dev, i;
+	struct mmnf_ioc_prefetch out;
+
+	if (fd < 0)
+		SKIP(return, "kernel: no null_blk with configfs");
+	dev = attach_field(_metadata, fd, 8 * MIB);
+	for (i = 0; i < 2; i++) {
+		out = prefetch(_metadata, dev, 0, items[i], nr[i]);
+		EXPECT_EQ(pages[i] * PAGE, out.out_queued_bytes);
+		out = prefetch(_metadata, dev, MMNF_PREFETCH_WAIT, items[i],
+			       nr[i]);
+		EXPECT_EQ(pages[i] * PAGE, out.out_resident_bytes);
+		EXPECT_EQ(pages[i],
+			  resident_pages(_metadata, fd, items[i][0].start_bytes,
+					 70 * PAGE));
+	}
+	close(dev);
+	close(fd);
+	remove_null_disk(SLOW);
+}
+
 TEST_F(prefetch, without_wait_becomes_resident)
 {
 	const struct mmnf_range all = { 0, BYTES };

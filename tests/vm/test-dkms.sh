@@ -1,0 +1,47 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# DKMS from its install to modprobe, a walk, and its remove, with DKMS's own folders:
+# those of a guest.  What takes DKMS minutes under emulation, compiling, it does
+# before, on this machine, in folders of the test's own (integration/dkms has more of
+# that); the guest is given its result as it lies.
+set -euo pipefail
+[ -d "/lib/modules/$KVER/build" ] ||
+	{ echo "kernel: $KVER is not installed here"; exit 4; }
+command -v dkms >/dev/null || { echo "no dkms: tests/deps.sh test"; exit 1; }
+mkdir "$TMPDIR"/{src,tree,modules}
+version=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' "$MMNF_SRC/dkms.conf")
+own="dkms --sourcetree $TMPDIR/src --dkmstree $TMPDIR/tree \
+	--installtree $TMPDIR/modules"
+# Everything that `make dkms` does, less the install.
+cat >"$TMPDIR/dkms" <<-EOF
+	#!/bin/sh
+	[ "\$1" = install ] && { shift; set -- build "\$@"; }
+	exec $own "\$@"
+EOF
+chmod +x "$TMPDIR/dkms"
+make -C "$MMNF_SRC" dkms KVER="$KVER" DKMS="$TMPDIR/dkms" \
+	DKMS_SOURCES="$TMPDIR/src"
+
+export MMNF_DKMS=$TMPDIR MMNF_VERSION=$version
+# shellcheck disable=SC2016 # the guest expands them
+exec "$MMNF_SRC/tests/vm/run.py" --mem 1280M --timeout 600 -- '
+set -ex
+cp -a "$MMNF_DKMS/src/mmnf-$MMNF_VERSION" /usr/src/
+mkdir -p /var/lib/dkms
+cp -a "$MMNF_DKMS/tree/mmnf" /var/lib/dkms/
+ln -sfn "/usr/src/mmnf-$MMNF_VERSION" "/var/lib/dkms/mmnf/$MMNF_VERSION/source"
+dkms status
+dkms install "mmnf/$MMNF_VERSION" -k "$KVER"
+dkms status | grep "^mmnf/$MMNF_VERSION, $KVER, x86_64: installed"
+modprobe mmnf
+[ "$(cat /sys/module/mmnf/version)" = "$MMNF_VERSION" ]
+"$MMNF_BUILD/tests/kselftest/prefetch" | tee "$TMPDIR/log"
+grep "^# Totals: pass:[1-9][0-9]* fail:0" "$TMPDIR/log"
+rmmod mmnf
+make -C "$MMNF_SRC" dkms-remove
+[ -z "$(dkms status -m mmnf)" ]
+[ ! -e "/usr/src/mmnf-$MMNF_VERSION" ]
+! modprobe mmnf 2>"$TMPDIR/err"
+grep "not found" "$TMPDIR/err"
+! find "/lib/modules/$KVER/" -name "mmnf.ko*" | grep .
+uptime'
