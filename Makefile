@@ -288,7 +288,7 @@ tsan-gpu: $(gather)
 		$(GPU_SRC) $(LIBS) -lm
 
 plain-gpu: $(gather)
-	for test in batch api faults threads; do \
+	for test in batch api faults memory threads; do \
 		$(GPU_CC) -o $(PLAIN_OUT)/gpu_$$test \
 			tests/unit/gpu_$$test.c $(GPU_SRC) $(LIBS) -lm || \
 			exit 1; \

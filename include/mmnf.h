@@ -830,6 +830,48 @@ struct mmnf_gpu_stats {
 MMNF_API int mmnf_gpu_stats(struct mmnf_field *field, uint32_t device,
 			    struct mmnf_gpu_stats *stats);
 
+/**
+ * mmnf_device_alloc() - memory of a device for results
+ * @out: receives its address, aligned to 256; NULL (0) on failure
+ * @device: CUDA's number; no field need have its tier on there
+ *
+ * For programs without CUDA of their own.  Not counted in any tier's budget.
+ *
+ * Return: 0, -EINVAL, -ENODEV (no such device), -ENOMEM.
+ */
+MMNF_API int mmnf_device_alloc(uint64_t *out, uint32_t device, size_t bytes);
+
+/**
+ * mmnf_device_free() - give memory of mmnf_device_alloc() back; 0 is fine
+ * @stream: waited for, as work queued there may still use it; NULL: nothing does
+ * Return: 0, -EINVAL (not such memory), -EIO (the device is lost).
+ */
+MMNF_API int mmnf_device_free(uint64_t p, void *stream);
+
+/**
+ * mmnf_device_order() - let one stream wait for another
+ * @first: work queued here till now is done before
+ * @then: what is queued here from now on.  Neither may be NULL
+ *
+ * Does not wait itself.
+ *
+ * Return: 0, -EINVAL, -ENODEV, -EIO.
+ */
+MMNF_API int mmnf_device_order(uint32_t device, void *first, void *then);
+
+/**
+ * mmnf_device_read() - copy memory of a device to the host
+ * @p: device address inside any allocation on that device
+ * @stream: what is queued there is done before; NULL: nothing has to be
+ *
+ * Returns when the bytes are there.
+ *
+ * Return: bytes copied, -EINVAL (not memory of that device, or it ends before),
+ * -ENODEV, -EIO.
+ */
+MMNF_API ssize_t mmnf_device_read(uint32_t device, void *dst, uint64_t p,
+				  size_t bytes, void *stream);
+
 #define MMNF_TIERS_MAX 16
 
 /**

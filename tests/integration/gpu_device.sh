@@ -14,7 +14,7 @@ case $tier in
 esac
 cd "$MMNF_SRC"
 make -s plain-gpu PLAIN_OUT="$TMPDIR"
-for test in batch api faults threads; do
+for test in batch api faults memory threads; do
 	"$TMPDIR/gpu_$test"
 done
 sanitizer=$(command -v compute-sanitizer ||
