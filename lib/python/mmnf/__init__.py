@@ -13,11 +13,12 @@
 
 Everything here is a thin layer over libmmnf.
 """
+from ._device import DeviceArray
 from ._errors import (AccessError, DeadlineError, Error, ExistsError, InvalidError,
                       NotFoundError, OutsideError, TooLargeError)
 from ._field import Field, Residency, Tier, Verified, create, open
 from ._library import version
 
-__all__ = ["AccessError", "DeadlineError", "Error", "ExistsError", "Field", "InvalidError",
-           "NotFoundError", "OutsideError", "Residency", "Tier", "TooLargeError", "Verified",
-           "create", "open", "version"]
+__all__ = ["AccessError", "DeadlineError", "DeviceArray", "Error", "ExistsError", "Field",
+           "InvalidError", "NotFoundError", "OutsideError", "Residency", "Tier",
+           "TooLargeError", "Verified", "create", "open", "version"]

@@ -96,6 +96,23 @@ class Tiers(c.Structure):
     _fields_ = [("size", c.c_size_t), ("nr_tiers", c.c_uint32), ("tier", Tier * TIERS_MAX)]
 
 
+class GpuOpts(c.Structure):
+    _fields_ = [("size", c.c_size_t), ("device", c.c_uint32), ("tile_bytes", c.c_uint32),
+                ("budget_bytes", c.c_uint64), ("path", c.c_uint32), ("reserved", c.c_uint32)]
+
+
+class Selection(c.Structure):
+    _fields_ = [("size", c.c_size_t), ("index", c.c_void_p), ("nr_index", c.c_size_t),
+                ("box", c.c_void_p)]
+
+
+class GpuStats(c.Structure):
+    _fields_ = [("size", c.c_size_t)] + [(name, c.c_uint64) for name in (
+        "hits", "late", "misses", "prefetched", "used", "wasted", "pending", "parts",
+        "overflow", "read_bytes", "copied_bytes", "scattered_bytes", "gathered_bytes",
+        "tile_bytes", "nr_slots", "nr_slots_used")]
+
+
 # What every library this package can use has: result, arguments.
 _P, _Z = c.c_void_p, c.c_size_t
 PROTOTYPES: dict[str, tuple[object, list[object]]] = {
@@ -125,4 +142,13 @@ PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "mmnf_import": (c.c_ssize_t, [_P, c.c_char_p, _P, Progress, _P]),
     "mmnf_export": (c.c_ssize_t, [_P, _P, c.c_char_p, c.c_char_p, Progress, _P]),
     "mmnf_tiers_info": (c.c_int, [_P, _P]),
+    "mmnf_gpu_enable": (c.c_int, [_P, _P]),
+    "mmnf_gpu_forget": (c.c_ssize_t, [_P, _P]),
+    "mmnf_gpu_stats": (c.c_int, [_P, c.c_uint32, _P]),
+    "mmnf_batch_get_device": (c.c_ssize_t, [_P, _P, c.c_uint64, _Z, _P]),
+    "mmnf_prefetch_device": (c.c_ssize_t, [_P, c.c_uint32, _P]),
+    "mmnf_device_alloc": (c.c_int, [_P, c.c_uint32, _Z]),
+    "mmnf_device_free": (c.c_int, [c.c_uint64, _P]),
+    "mmnf_device_order": (c.c_int, [c.c_uint32, _P, _P]),
+    "mmnf_device_read": (c.c_ssize_t, [c.c_uint32, _P, c.c_uint64, _Z, _P]),
 }

@@ -7,8 +7,10 @@ let other Python threads run.
 """
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
+import weakref
 from types import TracebackType
 from typing import Any, Callable, Iterator, NamedTuple
 
@@ -16,7 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _abi, _view, _write
+from ._async import Batch
 from ._dtype import dtype_of, number_of
+from ._gpu import GpuTier
 from ._handle import Callback, Handle
 from ._index import BOX, Selection, parse, parse_box, parse_records
 from ._library import check, choice, lib, path_bytes, unsigned
@@ -62,7 +66,7 @@ class Verified(NamedTuple):
     findings: list[str]
 
 
-class Field:
+class Field(GpuTier):
     """An array on disk, up to a petabyte, indexed like a numpy array.
 
     Made by mmnf.open() and mmnf.create().  field[index] copies out, with numpy's
@@ -85,6 +89,8 @@ class Field:
         self._handle: Handle | None = handle
         self._options = options
         self._is_dirty = False
+        self._batches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Batch] = (
+            weakref.WeakKeyDictionary())
         self._take(handle.info())
 
     def _take(self, info: _abi.FieldInfo) -> None:
@@ -150,6 +156,7 @@ class Field:
         Arrays of view() stay good: the memory is unmapped when the last one goes.
         """
         handle, self._handle = self._handle, None
+        self._batches.clear()
         if handle is not None and self._is_dirty:
             self._is_dirty = False
             check(lib.mmnf_field_sync(handle.pointer))
@@ -232,6 +239,25 @@ class Field:
         selection = parse_records(rows, self.shape)
         out = self._out(selection.shape, out)
         self._read(handle, selection, out)
+        return out
+
+    async def agather(self, rows: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """gather() for asyncio: the loop goes on while the reads are under way.
+
+        Many may be awaited at once.  Where a task is cancelled its reads are, too; what
+        out holds is then undefined.  Keep out alone until this returns.
+        """
+        handle = self._open()
+        selection = parse_records(rows, self.shape)
+        out = self._out(selection.shape, out)
+        records = selection.records(self.shape)
+        if records is None or selection.is_empty:
+            return out
+        loop = asyncio.get_running_loop()
+        batch = self._batches.get(loop)
+        if batch is None:
+            batch = self._batches[loop] = Batch(handle, loop)
+        await batch.gather(records, out)
         return out
 
     def _out(self, shape: tuple[int, ...], out: NDArray[Any] | None) -> NDArray[Any]:
