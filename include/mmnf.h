@@ -148,6 +148,9 @@ struct mmnf_open_opts {
 	uint32_t l2_policy; /* enum mmnf_l2_policy; DIRECT */
 	uint64_t l2_bytes; /* size of L2 (DIRECT); 0: a sixteenth of memory,
 			    * from 64 MiB to 1 GiB */
+	uint32_t l2_populate; /* 1: take the memory of L2 at open, not as it
+			       * fills: first reads then wait for no memory */
+	uint32_t reserved; /* 0 */
 };
 
 /**

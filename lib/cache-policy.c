@@ -118,7 +118,7 @@ static u32 sieve_evict(struct shard *sh)
 
 static u64 *ghost(struct shard *sh, mmnf_tile tile)
 {
-	return &sh->ghosts[tile_hash(~tile) & sh->ghost_mask];
+	return &sh->ghosts[ghost_home(sh, tile)];
 }
 
 static void s3_insert(struct shard *sh, u32 i)

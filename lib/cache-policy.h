@@ -66,4 +66,10 @@ static inline u64 tile_hash(u64 x)
 	return x ^ x >> 32;
 }
 
+/* S3-FIFO: where a tile that left is remembered. */
+static inline u64 ghost_home(const struct shard *sh, mmnf_tile tile)
+{
+	return tile_hash(~tile) & sh->ghost_mask;
+}
+
 #endif

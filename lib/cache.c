@@ -26,9 +26,14 @@
 #define SHARD_SLOTS_MIN 1024
 #define HUGE_BYTES (2ULL << 20)
 
+#ifndef MADV_POPULATE_WRITE /* of headers before Linux 5.14 */
+#define MADV_POPULATE_WRITE 23
+#endif
+
 struct mmnf_cache {
 	char *memory;
 	u64 memory_bytes, segment_tiles;
+	bool populated;
 	u32 nr_slots, nr_shards, shard_slots;
 	const struct policy *policy;
 	struct slot *slots;
@@ -300,6 +305,7 @@ void mmnf_cache_touch(const struct mmnf_cache *c, mmnf_tile tile)
 	const struct shard *sh = shard_of(c, tile);
 
 	__builtin_prefetch(&sh->index[home_of(sh, tile)]);
+	__builtin_prefetch(&sh->ghosts[ghost_home(sh, tile)]);
 }
 
 void mmnf_cache_stats(struct mmnf_cache *c, struct mmnf_cache_stats *out)
@@ -337,6 +343,18 @@ static void init_shard(struct mmnf_cache *c, struct shard *sh, u32 first,
 		make_free(sh, first + i);
 }
 
+/* Zeroed; in huge pages where that leaves little unused. */
+static void *alloc_table(u64 bytes)
+{
+	bool huge = bytes >= 2 * HUGE_BYTES;
+	u64 size = round_up_u64(bytes, huge ? HUGE_BYTES : 128);
+	void *p = aligned_alloc(huge ? HUGE_BYTES : 128, size);
+
+	if (p && huge)
+		madvise(p, size, MADV_HUGEPAGE);
+	return p ? memset(p, 0, bytes) : NULL;
+}
+
 static int allocate(struct mmnf_cache *c, u32 per_shard)
 {
 	u64 index = 2, ghosts = 1;
@@ -356,9 +374,9 @@ static int allocate(struct mmnf_cache *c, u32 per_shard)
 	}
 	madvise(c->memory, c->memory_bytes, MADV_HUGEPAGE);
 	madvise(c->memory, c->memory_bytes, MADV_DONTFORK);
-	c->slots = calloc(c->nr_slots, sizeof(*c->slots));
+	c->slots = alloc_table(c->nr_slots * sizeof(*c->slots));
 	c->shards = aligned_alloc(128, c->nr_shards * sizeof(*c->shards));
-	c->tables = calloc(c->nr_shards * (index + ghosts), sizeof(u64));
+	c->tables = alloc_table(c->nr_shards * (index + ghosts) * sizeof(u64));
 	if (!c->slots || !c->shards || !c->tables)
 		return -ENOMEM;
 	memset(c->shards, 0, c->nr_shards * sizeof(*c->shards));
@@ -401,6 +419,30 @@ int mmnf_cache_open(struct mmnf_cache **out, u64 bytes, u32 policy,
 	mmnf_cache_close(c);
 	return mmnf_error(ENOMEM, "no memory for a cache of %" PRIu64 " bytes",
 			  bytes);
+}
+
+int mmnf_cache_populate(struct mmnf_cache *c)
+{
+	volatile char *page = c->memory;
+	u64 at;
+
+	c->populated = true;
+	if (!madvise(c->memory, c->memory_bytes, MADV_POPULATE_WRITE))
+		return 0;
+	if (errno != EINVAL)
+		return mmnf_error_system(errno,
+					 "taking %" PRIu64
+					 " bytes of memory for L2",
+					 c->memory_bytes);
+	/* Linux before 5.14 */
+	for (at = 0; at < c->memory_bytes; at += MMNF_TILE_BYTES)
+		page[at] = 0;
+	return 0;
+}
+
+bool mmnf_cache_is_populated(const struct mmnf_cache *c)
+{
+	return c && c->populated;
 }
 
 void mmnf_cache_close(struct mmnf_cache *c)

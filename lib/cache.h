@@ -45,6 +45,10 @@ int mmnf_cache_open(struct mmnf_cache **out, u64 bytes, u32 policy,
 		    u64 segment_tiles);
 void mmnf_cache_close(struct mmnf_cache *cache);
 
+/* Takes all memory now, before anybody uses the cache.  -ENOMEM, with text. */
+int mmnf_cache_populate(struct mmnf_cache *cache);
+bool mmnf_cache_is_populated(const struct mmnf_cache *cache);
+
 /*
  * The tile at an offset of a segment's file, or MMNF_NO_TILE if none has a
  * number there: such bytes are never kept, and get() answers FULL.

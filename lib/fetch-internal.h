@@ -41,6 +41,7 @@ struct mmnf_fetch {
 	struct mmnf_queue *queue;
 	bool driven, cached;
 	u32 depth, nr_todo, nr_deadlines;
+	u32 skip, skip_next; /* see resident() in fetch-op.c */
 	pid_t pid;
 	struct op *ops, *free, *parked;
 	char *scratch;

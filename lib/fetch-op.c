@@ -15,6 +15,8 @@
 #include "fetch-internal.h"
 
 #define GAP_BYTES 4096 /* merged although not wanted: read anyway */
+#define SKIP_MAX 31
+#define TOUCH_AHEAD 8 /* ops: about the time that memory needs */
 
 /* Finds the words for a read that failed. */
 static void read_failed(struct mmnf_fetch *f, const struct op *op)
@@ -262,6 +264,40 @@ static u32 merge(const struct mmnf_fetch *f, const struct mmnf_job *job,
 	return n;
 }
 
+/*
+ * Copies what is in the page cache already: cheaper than by the queue.  After a
+ * miss some ops go without asking, more after each, so that cold data is asked
+ * for in vain once in a while only.  Not where somebody expects that nothing is
+ * copied before reap.
+ */
+static bool resident(struct mmnf_fetch *f, const struct op *op, u64 bytes)
+{
+	struct mmnf_segment *s;
+	bool is;
+
+	if (!f->driven || f->skip) {
+		f->skip -= f->skip > 0;
+		return false;
+	}
+	if (mmnf_segment_get(f->field, op->segment, false, &s))
+		return false; /* the queue will meet it, too */
+	is = mmnf_segment_resident(s, op->to, bytes, op->offset);
+	mmnf_segment_put(f->field, s);
+	f->skip_next = is ? 0 : min_u64(2 * f->skip_next + 1, SKIP_MAX);
+	f->skip = f->skip_next;
+	return is;
+}
+
+static void touch_ahead(const struct mmnf_fetch *f, const struct mmnf_job *job)
+{
+	const struct mmnf_cache *cache = f->field->cache;
+	const struct mmnf_run *run = &job->runs[job->next_run + TOUCH_AHEAD];
+
+	if (job->next_run + TOUCH_AHEAD < job->nr_runs)
+		mmnf_cache_touch(cache, mmnf_cache_tile(cache, run->segment,
+							run->offset));
+}
+
 void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job)
 {
 	const struct mmnf_run *first = &job->runs[job->next_run];
@@ -291,9 +327,13 @@ void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job)
 		op->to_dst = in_place;
 		op->to = in_place ? job->dst + first->dst : op->scratch;
 		op->iov[0] = (struct iovec) { op->to, read.bytes };
-		add_read(f, op, 0, &read);
+		if (resident(f, op, read.bytes))
+			op_end(f, op);
+		else
+			add_read(f, op, 0, &read);
 		return;
 	}
+	touch_ahead(f, job);
 	op->offset -= op->offset % MMNF_TILE_BYTES;
 	op->nr_tiles = (u32)((end - op->offset + MMNF_TILE_BYTES - 1) /
 			     MMNF_TILE_BYTES);

@@ -297,6 +297,16 @@ static void pool_put(struct mmnf_field *field, struct mmnf_fetch *f)
 	mmnf_fetch_close(f);
 }
 
+int mmnf_fetch_pool_fill(struct mmnf_field *field)
+{
+	struct mmnf_fetch *f;
+	int err = pool_get(field, &f);
+
+	if (!err)
+		pool_put(field, f);
+	return err;
+}
+
 void mmnf_fetch_pool_close(struct mmnf_field *field)
 {
 	while (field->pool.nr)

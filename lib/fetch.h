@@ -93,6 +93,9 @@ bool mmnf_fetch_idle(const struct mmnf_fetch *f);
 int mmnf_fetch_run(struct mmnf_field *field, struct mmnf_job *job);
 void mmnf_fetch_pool_close(struct mmnf_field *field);
 
+/* Opens a fetch of the pool before it is needed. */
+int mmnf_fetch_pool_fill(struct mmnf_field *field);
+
 /* A run from L2, if all of it is there. */
 bool mmnf_fetch_take(struct mmnf_field *field, const struct mmnf_run *run,
 		     char *dst);

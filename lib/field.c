@@ -227,10 +227,11 @@ int mmnf_field_open_quiet(struct mmnf_field **out, const char *path,
 			return err;
 		memcpy(&o, opts, min_u64(opts->size, sizeof(o)));
 	}
-	if (o.writable > 1 || o.prefetch_off > 1)
+	if (o.writable > 1 || o.prefetch_off > 1 || o.l2_populate > 1 ||
+	    o.reserved)
 		return mmnf_error(
 			EINVAL,
-			"mmnf_open_opts: writable and prefetch_off: expected 0 or 1");
+			"mmnf_open_opts: writable, prefetch_off and l2_populate: expected 0 or 1, and reserved 0");
 	field = new_field(&o);
 	if (!field)
 		return -ENOMEM;

@@ -357,6 +357,10 @@ int mmnf_segment_sync(struct mmnf_field *field);
 int mmnf_segment_place(struct mmnf_field *field, struct mmnf_segment *s,
 		       struct mmnf_run *run);
 
+/* Reads all of it from the page cache if that can be done without waiting. */
+bool mmnf_segment_resident(const struct mmnf_segment *s, char *dst, u64 bytes,
+			   u64 offset);
+
 /* It is not the file of its number any more: the next get opens that. */
 void mmnf_segment_forget(struct mmnf_field *field, struct mmnf_segment *s);
 

@@ -6,19 +6,9 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <sys/uio.h>
+#include <unistd.h>
 
 #include "fetch.h"
-
-/* All of it if it can be had without waiting. */
-static bool read_resident(const struct mmnf_segment *s, char *dst, u64 bytes,
-			  u64 offset)
-{
-	struct iovec iov = { dst, bytes };
-
-	return preadv2(s->fd, &iov, 1, (off_t)offset, RWF_NOWAIT) ==
-	       (ssize_t)bytes;
-}
 
 /* True if the run is in memory: then it is copied. */
 static bool take(struct mmnf_field *field, const struct mmnf_segment *s,
@@ -26,17 +16,30 @@ static bool take(struct mmnf_field *field, const struct mmnf_segment *s,
 {
 	if (field->cache)
 		return mmnf_fetch_take(field, run, dst);
-	return !run->unit &&
-	       read_resident(s, dst + run->dst, run->bytes, run->offset);
+	return !run->unit && mmnf_segment_resident(s, dst + run->dst,
+						   run->bytes, run->offset);
 }
 
 /*
- * The first run of a box: most boxes have no other.  Here the predictor learns
- * of the access, before anybody waits.  1: done with; 0: it has to be fetched,
- * and is placed; or -errno.
+ * One piece from the page cache needs no queue.  Of what goes wrong the fetch
+ * that follows says why.
  */
-static int take_first(struct mmnf_field *field, struct mmnf_run *run, char *dst,
-		      const void *ip)
+static bool wait_for(const struct mmnf_field *field,
+		     const struct mmnf_segment *s, const struct mmnf_run *run,
+		     char *dst)
+{
+	return !field->cache && !run->unit &&
+	       pread(s->fd, dst + run->dst, run->bytes, (off_t)run->offset) ==
+		       (ssize_t)run->bytes;
+}
+
+/*
+ * The first run of a box: most boxes have no other, and it is @alone.  Here the
+ * predictor learns of the access, before anybody waits.  1: done with; 0: it has
+ * to be fetched, and is placed; or -errno.
+ */
+static int take_first(struct mmnf_field *field, struct mmnf_run *run,
+		      bool alone, char *dst, const void *ip)
 {
 	struct mmnf_segment *s;
 	u64 nominal = run->offset;
@@ -54,6 +57,8 @@ static int take_first(struct mmnf_field *field, struct mmnf_run *run, char *dst,
 		    !mmnf_walk_again(field, run->segment, nominal, ip))
 			mmnf_walk_touch(field, run->segment, nominal, ip,
 					taken);
+		if (!taken && alone)
+			taken = wait_for(field, s, run, dst);
 	}
 	if (!err)
 		mmnf_segment_put(field, s);
@@ -92,7 +97,7 @@ static ssize_t get(struct mmnf_field *field, const struct mmnf_box *box,
 	if (!mmnf_runs_next(&job.it, &run))
 		return 0;
 	job.bytes = bytes;
-	taken = take_first(field, &run, dst, ip);
+	taken = take_first(field, &run, job.it.end, dst, ip);
 	if (taken < 0)
 		return taken;
 	if (!job.it.end) {

@@ -8,6 +8,9 @@
  *	reap:	                              -> short? again : given back
  *	        done list ------------------- /
  *
+ * Without an eventfd the user comes to reap() for what it wants, so that handing
+ * over and waiting are one call there.
+ *
  * Files are registered by use, the one longest unused goes first.  The kernel
  * keeps a replaced file alive for the reads in flight, so only what is prepared
  * and not yet handed over must go out before a replacement.
@@ -31,6 +34,7 @@
 #define FILES 64
 #define TRIES 3
 #define BUFFERS_MAX 8192 /* half of what the kernel takes */
+#define BUFFER_BYTES_MAX (1ULL << 30) /* the most that it takes */
 
 struct file {
 	u64 id, stamp; /* id of struct mmnf_segment; 0: none */
@@ -98,19 +102,40 @@ static void finish(struct file_queue *q, struct mmnf_read *read, s64 result)
 
 /* ---- io_uring */
 
-/* L2's memory is registered piece by piece, as tiles are read into it. */
+/* Over the limit of locked memory it is done without. */
+static bool register_piece(struct file_queue *q, u64 i)
+{
+	struct iovec piece = { q->memory + i * q->piece_bytes,
+			       min_u64(q->piece_bytes,
+				       q->memory_bytes - i * q->piece_bytes) };
+
+	q->pieces[i] = io_uring_register_buffers_update_tag(
+			       &q->ring, (unsigned int)i, &piece, NULL, 1) == 1;
+	q->fixed_buffers = q->pieces[i];
+	return q->pieces[i];
+}
+
+/*
+ * L2's memory is registered piece by piece, as tiles are read into it; at once
+ * where all of it is taken already.
+ */
 static void open_buffers(struct file_queue *q)
 {
+	bool at_once = mmnf_cache_is_populated(q->head.field->cache);
+	u64 i;
+
 	mmnf_cache_memory(q->head.field->cache, &q->memory, &q->memory_bytes);
 	if (!q->memory)
 		return;
-	for (q->piece_bytes = 2ULL << 20;
+	for (q->piece_bytes = at_once ? BUFFER_BYTES_MAX : 2ULL << 20;
 	     q->memory_bytes / q->piece_bytes >= BUFFERS_MAX;)
 		q->piece_bytes *= 2;
 	q->nr_pieces = (u32)((q->memory_bytes - 1) / q->piece_bytes + 1);
 	q->pieces = calloc(q->nr_pieces, sizeof(*q->pieces));
 	q->fixed_buffers = q->pieces && !io_uring_register_buffers_sparse(
 						&q->ring, q->nr_pieces);
+	for (i = 0; at_once && q->fixed_buffers && i < q->nr_pieces; i++)
+		register_piece(q, i);
 }
 
 static int open_ring(struct file_queue *q)
@@ -191,21 +216,11 @@ static int buffer_index(struct file_queue *q, const struct iovec *iov)
 {
 	u64 at = (u64)((char *)iov->iov_base - q->memory);
 	u64 i = at / q->piece_bytes;
-	struct iovec piece;
 
 	if (at >= q->memory_bytes ||
 	    i != (at + iov->iov_len - 1) / q->piece_bytes)
 		return -1;
-	if (q->pieces[i])
-		return (int)i;
-	piece.iov_base = q->memory + i * q->piece_bytes;
-	piece.iov_len =
-		min_u64(q->piece_bytes, q->memory_bytes - i * q->piece_bytes);
-	/* Over the limit of locked memory it is done without. */
-	q->pieces[i] = io_uring_register_buffers_update_tag(
-			       &q->ring, (unsigned int)i, &piece, NULL, 1) == 1;
-	q->fixed_buffers = q->pieces[i];
-	return q->pieces[i] ? (int)i : -1;
+	return q->pieces[i] || register_piece(q, i) ? (int)i : -1;
 }
 
 static void prepare(struct file_queue *q, struct mmnf_read *read,
@@ -247,14 +262,16 @@ static void prepare(struct file_queue *q, struct mmnf_read *read,
 /* Before the segment may be closed, whose number stands in what is prepared. */
 static void hand_over(struct file_queue *q)
 {
-	if (q->plain || !(q->ring.flags & IORING_SETUP_SQPOLL)) {
+	bool polled = q->ring.flags & IORING_SETUP_SQPOLL;
+
+	if (q->plain || (!polled && q->eventfd >= 0)) {
 		flush(q);
 		q->plain = false;
-		return;
+	} else if (polled) {
+		io_uring_submit(&q->ring);
+		if (!io_uring_sq_ready(&q->ring))
+			q->consumed = q->clock;
 	}
-	io_uring_submit(&q->ring);
-	if (!io_uring_sq_ready(&q->ring))
-		q->consumed = q->clock;
 }
 
 /* ---- both */
@@ -370,10 +387,8 @@ static void again(struct file_queue *q, struct mmnf_read *read)
 		mmnf_segment_put(q->head.field, s);
 }
 
-static void reap_uring(struct file_queue *q, s64 timeout_ns)
+static void collect(struct file_queue *q)
 {
-	struct __kernel_timespec ts = { timeout_ns / 1000000000,
-					timeout_ns % 1000000000 };
 	struct io_uring_cqe *cqe;
 
 	while (!io_uring_peek_cqe(&q->ring, &cqe)) {
@@ -386,12 +401,27 @@ static void reap_uring(struct file_queue *q, s64 timeout_ns)
 		else
 			again(q, read);
 	}
-	if (q->done || !timeout_ns)
-		return;
-	if (io_uring_wait_cqes(&q->ring, &cqe, 1, timeout_ns < 0 ? NULL : &ts,
-			       NULL))
-		return; /* a signal, or the time is over */
-	reap_uring(q, 0);
+}
+
+/* Hands over what is prepared, in any case. */
+static void reap_uring(struct file_queue *q, s64 timeout_ns)
+{
+	struct __kernel_timespec ts = { timeout_ns / 1000000000,
+					timeout_ns % 1000000000 };
+	struct io_uring_cqe *cqe;
+	int err = 0;
+
+	if (!timeout_ns)
+		io_uring_submit(&q->ring);
+	if (!timeout_ns || !io_uring_sq_ready(&q->ring))
+		collect(q);
+	while (timeout_ns && !q->done && err >= 0) {
+		err = io_uring_submit_and_wait_timeout(
+			&q->ring, &cqe, 1, timeout_ns < 0 ? NULL : &ts, NULL);
+		if (!io_uring_sq_ready(&q->ring))
+			q->consumed = q->clock;
+		collect(q); /* also after a signal, or when the time is over */
+	}
 }
 
 static void reap_pread(struct file_queue *q, s64 timeout_ns)

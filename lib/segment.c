@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "shard.h"
@@ -202,6 +203,15 @@ static void release(struct mmnf_field *field, struct mmnf_segment *s)
 	if (err)
 		field->segments.lost_error = err;
 	discard(s);
+}
+
+bool mmnf_segment_resident(const struct mmnf_segment *s, char *dst, u64 bytes,
+			   u64 offset)
+{
+	struct iovec iov = { dst, bytes };
+
+	return preadv2(s->fd, &iov, 1, (off_t)offset, RWF_NOWAIT) ==
+	       (ssize_t)bytes;
 }
 
 int mmnf_segment_direct(struct mmnf_field *field, struct mmnf_segment *s)

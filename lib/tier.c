@@ -74,13 +74,17 @@ static int open_l2(struct mmnf_field *field, const struct mmnf_open_opts *opts)
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	u64 bytes = opts->l2_bytes ? opts->l2_bytes : default_l2_bytes();
 	u64 tiles = (g->segment_bytes + g->index_bytes) / MMNF_TILE_BYTES + 1;
+	int err;
 
 	/* Where an index places tiles, others may have left gaps. */
 	if (g->indexed)
 		tiles *= 2;
-	return mmnf_cache_open(&field->cache, bytes,
-			       opts->l2_policy ? opts->l2_policy : L2_POLICY,
-			       tiles);
+	err = mmnf_cache_open(&field->cache, bytes,
+			      opts->l2_policy ? opts->l2_policy : L2_POLICY,
+			      tiles);
+	if (!err && opts->l2_populate)
+		err = mmnf_cache_populate(field->cache);
+	return err;
 }
 
 int mmnf_tier_open(struct mmnf_field *field, const struct mmnf_open_opts *opts)
@@ -102,6 +106,8 @@ int mmnf_tier_open(struct mmnf_field *field, const struct mmnf_open_opts *opts)
 	if (!err && field->engine != MMNF_ENGINE_DEVICE &&
 	    !field->prefetch_off && mmnf_walk_init(field))
 		err = mmnf_error(ENOMEM, "no memory");
+	if (!err && field->cache && opts->l2_populate)
+		err = mmnf_fetch_pool_fill(field);
 	return err;
 }
 

@@ -135,7 +135,8 @@ struct mmnf_tier_ops {
 
 	/*
 	 * Starts reads in their order and tells how many were taken: fewer
-	 * when the queue is full.  Never waits for data.
+	 * when the queue is full.  Never waits for data.  Without an eventfd
+	 * they may start as late as the next reap().
 	 */
 	u32 (*submit)(struct mmnf_queue *q, struct mmnf_read *const *reads,
 		      u32 nr);

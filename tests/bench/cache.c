@@ -31,6 +31,12 @@ int mmnf_error(int err, const char *format, ...)
 	return -err;
 }
 
+int mmnf_error_system(int err, const char *format, ...)
+{
+	(void)format;
+	return -err;
+}
+
 static u64 seed = 1;
 
 static u64 rnd(void)

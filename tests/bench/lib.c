@@ -337,14 +337,16 @@ static uint64_t scan(void)
 
 static const struct {
 	const char *name;
+	bool rows; /* by records, else by boxes */
 	uint64_t (*run)(void);
 } cases[] = {
-	{ "get", one },		{ "batch-1000", batch }, { "zipf-1.09", zipf },
-	{ "slice-z", slice_z }, { "slice-y", slice_y },	 { "slice-x", slice_x },
-	{ "box-64", boxes },	{ "scan", scan },
+	{ "get", true, one },	       { "batch-1000", true, batch },
+	{ "zipf-1.09", true, zipf },   { "slice-z", false, slice_z },
+	{ "slice-y", false, slice_y }, { "slice-x", false, slice_x },
+	{ "box-64", false, boxes },    { "scan", false, scan },
 };
 
-static void open_engine(const char *engine)
+static void open_engine(const char *engine, bool by_rows)
 {
 	MMNF_OPTS(mmnf_open_opts, opts);
 	struct iovec iov;
@@ -369,8 +371,9 @@ static void open_engine(const char *engine)
 		opts.engine = !strcmp(engine, "direct") ? MMNF_ENGINE_DIRECT :
 							  MMNF_ENGINE_MMAP;
 		opts.l2_bytes = 512 << 20;
-		if (mmnf_field_open(&rows, "rows", &opts) ||
-		    mmnf_field_open(&volume, "volume", &opts))
+		opts.l2_populate = engine[0] == 'd';
+		if (mmnf_field_open(by_rows ? &rows : &volume,
+				    by_rows ? "rows" : "volume", &opts))
 			fail();
 	}
 }
@@ -391,20 +394,20 @@ int main(int argc, char **argv)
 	if (!out)
 		errx(1, "no memory");
 	memset(out, 0, OUT_BYTES);
-	zipf_init();
-	open_engine(argv[3]);
-	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		if (strcmp(cases[i].name, argv[2]))
-			continue;
-		if (hot)
-			cases[i].run();
-		seed = 1;
-		start = now_ns();
-		items = cases[i].run();
-		ns = now_ns() - start;
-		if (items)
-			printf("%.0f\n", (double)ns / (double)items);
-	}
+	for (i = 0; strcmp(cases[i].name, argv[2]);)
+		if (++i == sizeof(cases) / sizeof(cases[0]))
+			errx(2, "%s: no such case", argv[2]);
+	if (cases[i].run == zipf)
+		zipf_init();
+	open_engine(argv[3], cases[i].rows);
+	if (hot)
+		cases[i].run();
+	seed = 1;
+	start = now_ns();
+	items = cases[i].run();
+	ns = now_ns() - start;
+	if (items)
+		printf("%.0f\n", (double)ns / (double)items);
 	mmnf_field_close(rows);
 	mmnf_field_close(volume);
 	return 0;

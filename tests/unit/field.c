@@ -334,6 +334,10 @@ TEST(what_open_refuses)
 	EXPECT_FAILS(mmnf_field_open(&field, "f", &opts), EOPNOTSUPP,
 		     "mmnf_field_open", "engine is 99");
 	opts.engine = 0;
+	opts.l2_populate = 2;
+	EXPECT_FAILS(mmnf_field_open(&field, "f", &opts), EINVAL,
+		     "mmnf_field_open", "l2_populate: expected 0 or 1");
+	opts.l2_populate = 0;
 	opts.writable = 2;
 	EXPECT_FAILS(mmnf_field_open(&field, "f", &opts), EINVAL,
 		     "mmnf_field_open", "writable");
