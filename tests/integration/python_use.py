@@ -268,6 +268,76 @@ def other_processes(folder):
             assert pool.apply(_sum, (field, (3, slice(4, 9)))) == float(array[3, 4:9].sum())
 
 
+def forked(folder):
+    """A child has its own handle from the first use on, and leaves the parent's alone
+    also when it ends."""
+    program = """if True:
+        import asyncio, mmnf, numpy as np, os, sys
+        path, engine = sys.argv[1:]
+        field = mmnf.open(path, engine, writable=True)
+        rows, view = np.arange(0, 40, 3), field.view((1, 1, slice(1, 9)))
+        expected, seen = field.gather(rows), view.copy()
+        asyncio.run(field.agather(rows))
+        field[0, 0] = 5
+        child = os.fork()
+        assert (field.gather(rows)[1:] == expected[1:]).all()
+        assert (asyncio.run(field.agather(rows)) == field[::3]).all()
+        assert (view == seen).all()
+        if not child:
+            assert field.stats()["gets"] <= 3, field.stats()
+            field[38, 0] = 7  # no row that the parent compares
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        field[1, 0] = 6
+        field.close()
+        field = mmnf.open(path)
+        print(field[0, 0, 0], field[1, 0, 0], field[38, 0, 0], field[2, 2, 2])
+    """
+    for name, options in (("f", {}), ("t", {"tile": (10, 30, 20)})):
+        path, array = made(folder, name, **options)
+        for engine in "mmap", "direct":
+            done = subprocess.run(
+                [sys.executable, "-c", program, path, engine], stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, check=False,
+                env=os.environ | {"PYTHONPATH": os.path.join(SRC, "lib", "python")})
+            assert (done.returncode, done.stdout) == (0, f"5.0 6.0 7.0 {array[2, 2, 2]}\n"), (
+                f"{engine}: {done.returncode}\n{done.stdout}")
+    path, array = made(folder, "p")
+    with mmnf.open(path, "direct") as field:
+        assert same(field[...], array)
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            sums = pool.starmap(_sum, [(field, row) for row in range(40)])
+        assert sums == [float(array[row].sum()) for row in range(40)]
+
+
+def without_ml_dtypes(folder):
+    """bfloat16 is two raw bytes then, which no arithmetic mistakes for numbers."""
+    program = """if True:
+        import sys
+        sys.modules["ml_dtypes"] = None
+        import mmnf, numpy as np
+        with mmnf.create(sys.argv[1], (4, 3), "bfloat16") as field:
+            assert field.dtype == "V2" and field.fill.tobytes() == bytes(2)
+            values = np.arange(12, dtype="f4").reshape(4, 3)
+            bits = (values.view("u4") >> 16).astype("u2")
+            field[...] = bits.view("V2")
+            assert (field[2:, ::-1].view("u2") == bits[2:, ::-1]).all()
+            assert field.view().view("u2").tolist() == bits.tolist()
+            try:
+                field[0] = 1.5
+            except TypeError:
+                print("refused")
+    """
+    path = os.path.join(folder, "f")
+    done = subprocess.run([sys.executable, "-c", program, path], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": os.path.join(SRC, "lib", "python")})
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stdout
+    import ml_dtypes
+    with mmnf.open(path) as field:
+        assert same(field[...], np.arange(12).reshape(4, 3).astype(ml_dtypes.bfloat16))
+
+
 def a_petabyte(folder):
     path = os.path.join(folder, "f")
     with mmnf.create(path, (1_000_000, 1_000_000, 256), "f4") as field:
@@ -282,7 +352,8 @@ def a_petabyte(folder):
 def main():
     return fieldlib.main([(test.__name__, test, ()) for test in (
         attributes, views, views_outlive_the_field, dlpack, errors, a_cut_file_is_an_error,
-        where_the_bytes_are, import_and_export, threads, other_processes, a_petabyte)])
+        where_the_bytes_are, import_and_export, threads, other_processes, forked,
+        without_ml_dtypes, a_petabyte)])
 
 
 if __name__ == "__main__":

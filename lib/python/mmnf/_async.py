@@ -41,6 +41,8 @@ class _Owned:
             raise
 
     def close(self) -> None:
+        if not self.handle.is_mine:
+            return
         lib.mmnf_batch_close(self.pointer)
         os.close(self.eventfd)
         self.memory.clear()

@@ -75,8 +75,10 @@ class Field(GpuTier):
     fails is an mmnf.Error, never a signal.  A batch, that is an index with an array in
     it, is one call of the library: its reads are all started before the first copy.
 
-    Safe to use from several threads at once, but for resize().  A with block closes
-    it, and so does the end of its last reference.
+    Safe to use from several threads at once, but for resize().  A child of fork(), as
+    of multiprocessing, opens it again by its path at the first use there, and so does a
+    process that it is pickled to; the GPU tier is off there.  A with block closes it,
+    and so does the end of its last reference.
 
     path: as given.  shape, ndim, size, nbytes, itemsize, dtype: as numpy's.
     engine: "device", "mmap" or "direct"; engine_reason: why that one.
@@ -143,6 +145,15 @@ class Field(GpuTier):
         handle = self._handle
         if handle is None:
             raise ValueError(f"field {os.fspath(self.path)!r} is closed")
+        if not handle.is_mine:
+            handle = self._open_again()
+        return handle
+
+    def _open_again(self) -> Handle:
+        """In a child of fork().  What the parent wrote it will make durable itself."""
+        handle = self._handle = _open_handle(self.path, self._options)
+        self._batches = weakref.WeakKeyDictionary()
+        self._is_dirty = False
         return handle
 
     def sync(self) -> None:
@@ -157,7 +168,7 @@ class Field(GpuTier):
         """
         handle, self._handle = self._handle, None
         self._batches.clear()
-        if handle is not None and self._is_dirty:
+        if handle is not None and handle.is_mine and self._is_dirty:
             self._is_dirty = False
             check(lib.mmnf_field_sync(handle.pointer))
 
@@ -186,9 +197,9 @@ class Field(GpuTier):
     def _read(self, handle: Handle, selection: Selection, out: NDArray[Any]) -> None:
         if selection.is_empty:
             return
-        to, room = out.ctypes.data, out.nbytes
+        to, room = out.__array_interface__["data"][0], out.nbytes
         if not selection.arrays:
-            check(lib.mmnf_get(handle.pointer, ctypes.byref(selection.box()), to, room))
+            check(lib.mmnf_get(handle.pointer, selection.box(), to, room))
             return
         records = selection.records(self.shape)
         if records is not None:
@@ -326,7 +337,7 @@ class Field(GpuTier):
         if selection.is_empty:
             return 0
         if not selection.arrays:
-            return check(lib.mmnf_prefetch(handle.pointer, ctypes.byref(selection.box())))
+            return check(lib.mmnf_prefetch(handle.pointer, selection.box()))
         return sum(check(lib.mmnf_prefetch(handle.pointer, boxes.ctypes.data + at))
                    for boxes in selection.boxes()
                    for at in range(0, boxes.nbytes, BOX.itemsize))
@@ -340,7 +351,7 @@ class Field(GpuTier):
         selection = parse_box(index, self.shape, "evict")
         if selection.is_empty:
             return 0
-        return check(lib.mmnf_evict(handle.pointer, ctypes.byref(selection.box())))
+        return check(lib.mmnf_evict(handle.pointer, selection.box()))
 
     def residency(self, index: Any = ...) -> Residency:
         """Where a box is now.  For files that the caller neither owns nor may write,
@@ -349,7 +360,7 @@ class Field(GpuTier):
         selection = parse_box(index, self.shape, "residency")
         out = _abi.Residency(ctypes.sizeof(_abi.Residency))
         if not selection.is_empty:
-            check(lib.mmnf_residency(handle.pointer, ctypes.byref(selection.box()),
+            check(lib.mmnf_residency(handle.pointer, selection.box(),
                                      ctypes.byref(out)))
         return Residency(out.hot_bytes, out.warm_bytes, out.cold_bytes)
 
@@ -402,7 +413,7 @@ class Field(GpuTier):
         """
         handle, callback = self._open(), Callback(progress)
         box = parse_box(index, self.shape, "export").box()
-        done = check(lib.mmnf_export(handle.pointer, ctypes.byref(box), path_bytes(path),
+        done = check(lib.mmnf_export(handle.pointer, box, path_bytes(path),
                                      format.encode() if format is not None else None,
                                      callback.progress, None))
         callback.finish()
@@ -456,6 +467,10 @@ def open(path: Path, engine: str | None = None, *, writable: bool = False,
 
 
 def _reopen(path: Path, options: dict[str, Any]) -> Field:
+    return Field(path, _open_handle(path, options), options)
+
+
+def _open_handle(path: Path, options: dict[str, Any]) -> Handle:
     opts = _abi.OpenOpts(
         ctypes.sizeof(_abi.OpenOpts), choice("engine", options["engine"], _abi.ENGINES),
         int(options["writable"]), unsigned("max_windows", options["max_windows"], 32),
@@ -464,7 +479,7 @@ def _reopen(path: Path, options: dict[str, Any]) -> Field:
         unsigned("l2_bytes", options["l2_bytes"]))
     pointer = ctypes.c_void_p()
     check(lib.mmnf_field_open(ctypes.byref(pointer), path_bytes(path), ctypes.byref(opts)))
-    return Field(path, Handle(pointer), options)
+    return Handle(pointer)
 
 
 def create(path: Path, shape: int | tuple[int, ...], dtype: DTypeLike, *,

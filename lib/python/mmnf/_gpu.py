@@ -86,7 +86,7 @@ class GpuTier:
                 raise TypeError("index: expected one array of whole records, or integers and "
                                 "slices")
         else:
-            chosen.keep = selection.box()
+            chosen.keep = _abi.Box.from_buffer_copy(selection.box())
             chosen.box = ctypes.addressof(chosen.keep)
         return selection, chosen
 
@@ -111,7 +111,7 @@ class GpuTier:
         selection = parse_box(index, self.shape, "gpu_forget")
         if selection.is_empty:
             return 0
-        return check(lib.mmnf_gpu_forget(handle.pointer, ctypes.byref(selection.box())))
+        return check(lib.mmnf_gpu_forget(handle.pointer, selection.box()))
 
     def gpu_stats(self, device: int = 0) -> dict[str, int]:
         """Counters of the tier on one device, by the names of struct mmnf_gpu_stats."""

@@ -4,10 +4,14 @@
 A Field, each array over mapped memory, and each call under way hold it; so
 Field.close() in one thread pulls no memory from under another, and an array
 outlives its Field.
+
+A child of fork() has its parent's handles, and must leave them alone: rings and locks
+in them are shared or may be held.  It neither uses nor closes them.
 """
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from typing import Callable
 
@@ -15,14 +19,44 @@ from . import _abi
 from ._library import check, lib
 
 
-class Handle:
+_nr_forks = 0  # between the first process and this one
+
+
+def _forked() -> None:
+    global _nr_forks
+    _nr_forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class Mine:
+    """Tells whether this is the process that made it."""
+
+    __slots__ = ("_made_after",)
+
+    def __init__(self) -> None:
+        self._made_after = _nr_forks
+
+    @property
+    def is_mine(self) -> bool:
+        return self._made_after == _nr_forks
+
+
+def _close(pointer: ctypes.c_void_p, mine: Mine) -> None:
+    if mine.is_mine:
+        lib.mmnf_field_close(pointer)
+
+
+class Handle(Mine):
     """Owns a struct mmnf_field *."""
 
     __slots__ = ("__weakref__", "pointer", "_close")
 
     def __init__(self, pointer: ctypes.c_void_p) -> None:
+        super().__init__()
         self.pointer = pointer
-        self._close = weakref.finalize(self, lib.mmnf_field_close, pointer)
+        self._close = weakref.finalize(self, _close, pointer, Mine())
 
     def keep_at_exit(self) -> None:
         """The memory stays mapped until the process is gone: arrays may be looked at

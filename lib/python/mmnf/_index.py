@@ -14,8 +14,8 @@ stand first in the result, or, where all arrays are neighbours, in their place.
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
-from typing import Any, Iterator
+import struct
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,12 @@ from . import _abi
 BOX = np.dtype([("start", "<u8", _abi.NDIM_MAX), ("count", "<u8", _abi.NDIM_MAX),
                 ("step", "<i8", _abi.NDIM_MAX)])
 _BOXES = 16384  # made at a time: 3 MiB
+_pack = struct.Struct(f"={2 * _abi.NDIM_MAX}Q{_abi.NDIM_MAX}q").pack
+_ZEROES, _ONES = (0,) * _abi.NDIM_MAX, (1,) * _abi.NDIM_MAX
 
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
 class Selection:
     """What an index means for a field of one shape.
 
@@ -42,24 +43,26 @@ class Selection:
     nr_lead, lead_to: so many first axes of that move there
     is_scalar: the result is one element and no array
     """
-    start: Shape
-    count: Shape
-    step: Shape
-    shape: Shape
-    arrays: tuple[tuple[int, NDArray[np.int64]], ...] = ()
-    nr_boxes: int = 1
-    nr_lead: int = 0
-    lead_to: int = 0
-    is_scalar: bool = False
+
+    __slots__ = ("start", "count", "step", "shape", "arrays", "nr_boxes", "nr_lead",
+                 "lead_to", "is_scalar")
+
+    def __init__(self, start: Sequence[int], count: Sequence[int], step: Sequence[int],
+                 shape: Shape, arrays: tuple[tuple[int, NDArray[np.int64]], ...] = (),
+                 nr_boxes: int = 1, nr_lead: int = 0, lead_to: int = 0,
+                 is_scalar: bool = False) -> None:
+        self.start, self.count, self.step, self.shape = start, count, step, shape
+        self.arrays, self.nr_boxes = arrays, nr_boxes
+        self.nr_lead, self.lead_to, self.is_scalar = nr_lead, lead_to, is_scalar
 
     @property
     def is_empty(self) -> bool:
         return self.nr_boxes == 0 or 0 in self.count
 
-    def box(self) -> _abi.Box:
-        """The one box, where there are no arrays."""
-        return _abi.Box(_abi.Axes(*self.start), _abi.Axes(*self.count),
-                        _abi.Strides(*self.step))
+    def box(self) -> bytes:
+        """The one box, where there are no arrays, as a struct mmnf_box."""
+        rest = _ZEROES[len(self.start):]
+        return _pack(*self.start, *rest, *self.count, *rest, *self.step, *rest)
 
     def boxes(self) -> Iterator[NDArray[Any]]:
         """All boxes in order, some thousands at a time, as an array of BOX."""
@@ -248,7 +251,7 @@ class _Parser:
             self.take_int(item)
 
     def selection(self, is_scalar: bool) -> Selection:
-        start, count, step = tuple(self.start), tuple(self.count), tuple(self.step)
+        start, count, step = self.start, self.count, self.step
         if not self.has_array:
             return Selection(start, count, step, tuple(self.rest), is_scalar=is_scalar)
         try:
@@ -268,8 +271,41 @@ class _Parser:
                          len(lead), 0 if self.parted else self.lead_to)
 
 
+def _plain(key: Any, shape: Shape) -> Selection | None:
+    """The same where there are but integers and slices, which is most often so and
+    ought to be fast."""
+    items = key if type(key) is tuple else (key,)
+    if len(items) > len(shape):
+        return None
+    start, count, step, rest = [], [], [], []
+    for item, size in zip(items, shape):
+        if type(item) is int:
+            if not -size <= item < size:
+                return None
+            start.append(item + size if item < 0 else item)
+            count.append(1)
+            step.append(1)
+        elif type(item) is slice:
+            first, stop, stride = item.indices(size)
+            number = len(range(first, stop, stride))
+            start.append(first if number else 0)
+            count.append(number)
+            step.append(stride)
+            rest.append(number)
+        else:
+            return None
+    behind = shape[len(items):]
+    start += _ZEROES[:len(behind)]
+    step += _ONES[:len(behind)]
+    return Selection(start, [*count, *behind], step, (*rest, *behind),
+                     is_scalar=not rest and not behind)
+
+
 def parse(key: Any, shape: Shape) -> Selection:
     """The meaning of field[key] for a field of that shape."""
+    plain = _plain(key, shape)
+    if plain is not None:
+        return plain
     parser = _Parser(shape)
     items = _expand(key, len(shape))
     for item in items:

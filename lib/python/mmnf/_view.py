@@ -55,7 +55,7 @@ def view(handle: Handle, selection: Selection, dtype: np.dtype[Any]) -> NDArray[
     strides = tuple(info.stride_bytes[axis] * step
                     for axis, step in enumerate(selection.step))
     raw = np.asarray(_Memory(handle, {
-        "version": 3, "typestr": dtype.str, "shape": selection.count, "strides": strides,
+        "version": 3, "typestr": dtype.str, "shape": tuple(selection.count), "strides": strides,
         "data": (address, True)}))
     handle.keep_at_exit()
     return raw.view(dtype).reshape(selection.shape)

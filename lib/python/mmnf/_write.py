@@ -55,7 +55,8 @@ def write(handle: Handle, selection: Selection, value: Any, dtype: np.dtype[Any]
     if selection.is_empty:
         return
     if not selection.arrays:
-        _write_box(handle, selection.box(), values.reshape(selection.count), dtype)
+        _write_box(handle, _abi.Box.from_buffer_copy(selection.box()),
+                   values.reshape(selection.count), dtype)
         return
     values = values.reshape((selection.nr_boxes, *selection.count))
     number = 0
