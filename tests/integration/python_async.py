@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Field.agather(): many at once in one loop, cancelled, in several loops, without
-io_uring, after the field was closed.  KTAP.
+io_uring, after the field was closed; Field.gathers(): one after the other.  KTAP.
 """
 import asyncio
 import gc
@@ -192,10 +192,44 @@ def loops_of_threads(folder):
         raise failed[0]
 
 
+def one_after_the_other(folder):
+    path, array = made(folder)
+    before = descriptors()
+    rng = np.random.default_rng(5)
+    lists = [rng.integers(-SHAPE[0], SHAPE[0], int(rng.integers(0, 200))) for _ in range(90)]
+    for options in OPTIONS:
+        cold(path)
+        with mmnf.open(path, **options) as field:
+            for ahead in 0, 1, 7, 200:
+                taken = []
+                got = field.gathers((taken.append(1) or one for one in lists), ahead)
+                for number, one in enumerate(lists):
+                    assert same(next(got), array[one])
+                    assert len(taken) == min(number + 1 + ahead, len(lists))
+                assert next(got, None) is None
+            # Not to the end.
+            assert same(next(field.gathers(lists)), array[lists[0]])
+            # What is wrong comes in its turn.
+            got = field.gathers([[1, 2], [3], [SHAPE[0]], [4]], 50)
+            assert same(next(got), array[[1, 2]]) and same(next(got), array[[3]])
+            try:
+                next(got)
+                raise AssertionError("no IndexError")
+            except IndexError:
+                pass
+            assert next(got, None) is None
+            # In a generator that outlives the field's close.
+            got = field.gathers(lists[:3])
+        assert all(same(one, array[rows]) for one, rows in zip(got, lists, strict=False))
+        del got, field
+        gc.collect()
+    assert descriptors() == before
+
+
 def main():
     return fieldlib.main([(test.__name__, test, ()) for test in (
         gathers, refusals, an_error_comes_to_its_task, cancelled, closed_meanwhile, left_alone,
-        loops_of_threads)])
+        loops_of_threads, one_after_the_other)])
 
 
 if __name__ == "__main__":

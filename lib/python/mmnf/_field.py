@@ -12,13 +12,14 @@ import ctypes
 import os
 import weakref
 from types import TracebackType
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _abi, _view, _write
 from ._async import Batch
+from ._batch import Job, in_order
 from ._dtype import dtype_of, number_of
 from ._gpu import GpuTier
 from ._handle import Callback, Handle
@@ -268,8 +269,27 @@ class Field(GpuTier):
         batch = self._batches.get(loop)
         if batch is None:
             batch = self._batches[loop] = Batch(handle, loop)
-        await batch.gather(records, out)
+        await batch.gather((records, out))
         return out
+
+    def gathers(self, lists: Iterable[ArrayLike], ahead: int = 2) -> Iterator[NDArray[Any]]:
+        """gather() of one list of rows after the other, as a training loop wants them.
+
+        The next lists are taken early, ahead of them, and their reads are under way
+        while the caller works with one.  Each comes in a new array.
+        """
+        handle = self._open()
+        if ahead < 0:
+            raise ValueError(f"ahead is {ahead}: expected 0 or more")
+
+        def jobs() -> Iterator[Job]:
+            for rows in lists:
+                selection = parse_records(rows, self.shape)
+                records = selection.records(self.shape)
+                yield (np.empty(0, np.uint64) if records is None else records,
+                       np.empty(selection.shape, self.dtype))
+
+        return in_order(handle, jobs(), ahead)
 
     def _out(self, shape: tuple[int, ...], out: NDArray[Any] | None) -> NDArray[Any]:
         if out is None:
