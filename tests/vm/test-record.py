@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """mmnf record in the guest: a walk whose faults are known in advance, recorded,
-replayed; and what it says where it cannot record.
+replayed; and what it says where it cannot record.  In virtual time: neither the
+geometry nor the order of faults depends on how loaded this machine is.
 """
 import json
 import os
@@ -37,7 +38,8 @@ for i in $(seq 100); do
 	sleep 0.2
 done
 sleep 1
-"$MMNF" $WALK >/dev/null
+# It lasts a few ms, and the recorder, which looks each ms, comes first.
+nice "$MMNF" $WALK >/dev/null
 wait $!
 test -z "$(ls /sys/kernel/tracing/instances)"
 rmmod mmnf
@@ -63,13 +65,6 @@ def accesses(path):
     return head, rows
 
 
-def once(rows):
-    """A fault that a signal interrupted while it waited is taken again, and io_uring
-    wakes its threads as by a signal: the same page twice in a row is one touch."""
-    return [row for before, row in zip([None] + rows, rows)
-            if before is None or row[:3] != before[:3]]
-
-
 def check(share, status, output):
     yield "guest_ran", status == 0, output
     with open(os.path.join(share, "said"), encoding="utf-8") as file:
@@ -84,13 +79,12 @@ def check(share, status, output):
     expected = [i * PAGE for i in range(0, ROWS, STEP)]
     for name in ("child", "while"):
         head, rows = accesses(os.path.join(share, name))
-        yield f"{name}_sees_each_page_once", [r[2] for r in once(rows)] == expected, \
+        yield f"{name}_sees_each_page_once", [r[2] for r in rows] == expected, \
             f"{rows}"
         yield f"{name}_sees_one_loop", len({tuple(r[:2]) for r in rows}) == 1, \
             f"{rows[:20]}"
-        # Beside a walk that is over before it is looked for, there is none.
         yield f"{name}_has_the_geometry", \
-            (name == "while" and head.get("element") == "1") or head == {"file": str(ROWS * PAGE), "offset": "0", "element": "4",
+            head == {"file": str(ROWS * PAGE), "offset": "0", "element": "4",
                      "extent": f"{ROWS},1024", "stride": f"{PAGE},4",
                      "record": head.get("record")}, f"{head}"
     recorded = accesses(os.path.join(share, "child"))[1]
@@ -111,7 +105,8 @@ def main():
     number = failed = 0
     with tempfile.TemporaryDirectory() as share:
         write_npy(os.path.join(share, "one.npy"))
-        done = subprocess.run([sys.executable, RUN, "--share", share, "--", GUEST],
+        done = subprocess.run([sys.executable, RUN, "--icount", "--share", share, "--",
+                               GUEST],
                               cwd=SRC, stdout=subprocess.PIPE, text=True,
                               stderr=subprocess.STDOUT, check=False)
         for number, (name, good, text) in enumerate(

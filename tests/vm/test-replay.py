@@ -3,7 +3,8 @@
 leave the very pages in the page cache that the replay says are read.
 
 mainline: a plain mapping.  mmnf: /dev/mmnf, and a consumer so slow that nothing is
-late, because what is late depends on the machine.
+late.  In virtual time: how far a plan reaches depends on how long reads take, and
+that must not be this machine's load.
 
 The guest's part is this file, too: it walks each trace over a file on ext4, whose
 folios are single pages, and notes what mincore() finds.
@@ -155,7 +156,8 @@ def main():
                 text = trace.read().split("\n", 1)[1]
             with open(path, "w", encoding="ascii") as trace:
                 trace.write(f"file {FILE_BYTES}\n{text}")
-        done = subprocess.run([sys.executable, RUN, "--share", share, "--", GUEST],
+        done = subprocess.run([sys.executable, RUN, "--icount", "--share", share, "--",
+                               GUEST],
                               cwd=SRC, stdout=subprocess.PIPE, text=True,
                               stderr=subprocess.STDOUT, check=False)
         if done.returncode:
