@@ -57,19 +57,6 @@ static inline void mmnf_compat_vm_flags_mod(struct vm_area_struct *vma,
 }
 
 /*
- * Does the fault hold the lock of its area alone?  Drop when the minimum is 6.4:
- * before, every fault holds mmap_lock.
- */
-static inline bool mmnf_compat_fault_in_area(const struct vm_fault *vmf)
-{
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-	return vmf->flags & FAULT_FLAG_VMA_LOCK;
-#else
-	return false;
-#endif
-}
-
-/*
  * Drop when the minimum is 7.0: until then page_cache_ra_unbounded() takes the
  * invalidate lock itself, and taking it twice can deadlock behind a writer.
  */

@@ -84,9 +84,10 @@ static void note_idle(struct mmnf_field *field, bool idle)
 
 /*
  * Is this fault one that has been counted?  The kernel runs a fault again after
- * waiting, and says so by FAULT_FLAG_TRIED.  Not always: where areas have locks of
- * their own, a fault under one that found its page locked, and so started no read
- * itself, comes again under mmap_lock without the flag.
+ * waiting, and says so by FAULT_FLAG_TRIED.  Not always: under the lock of an area
+ * alone, one that found its page locked comes again without the flag; and where a
+ * signal came meanwhile, or another's call upon the thread that is delivered like
+ * one (io_uring's), the instruction itself is run again.
  */
 static bool mmnf_vm_counted(struct mmnf_field *field,
 			    const struct vm_fault *vmf,
@@ -96,16 +97,25 @@ static bool mmnf_vm_counted(struct mmnf_field *field,
 	struct mmnf_wait *wait = &field->wait[thread % MMNF_NR_WAITS];
 	bool again = wait->thread == thread && wait->pgoff == vmf->pgoff;
 
-	if (vmf->flags & FAULT_FLAG_TRIED)
-		return true;
-	if (mmnf_compat_fault_in_area(vmf)) {
-		wait->thread = access->outcome == MMNF_LATE ? thread : 0;
+	if (access->outcome != MMNF_HIT) {
+		wait->thread = thread;
 		wait->pgoff = vmf->pgoff;
-		return false;
-	}
-	if (again)
+	} else if (again) {
 		wait->thread = 0;
-	return again;
+	}
+	return again || vmf->flags & FAULT_FLAG_TRIED;
+}
+
+/* The fault is not to be run again: its page's next is another access. */
+static void mmnf_vm_waited(struct mmnf_field *field, const struct vm_fault *vmf)
+{
+	u32 thread = task_pid_nr(current);
+	struct mmnf_wait *wait = &field->wait[thread % MMNF_NR_WAITS];
+
+	spin_lock(&field->lock);
+	if (wait->thread == thread && wait->pgoff == vmf->pgoff)
+		wait->thread = 0;
+	spin_unlock(&field->lock);
 }
 
 /*
@@ -219,6 +229,7 @@ static vm_fault_t mmnf_vm_fault(struct vm_fault *vmf)
 	struct mmnf_mapping *mapping = mapping_of(vmf->vma);
 	enum mmnf_outcome outcome = MMNF_MISS;
 	struct folio *folio;
+	vm_fault_t ret;
 
 	folio = mmnf_compat_get_folio(mapping->file->f_mapping, vmf->pgoff);
 	if (folio) {
@@ -226,7 +237,11 @@ static vm_fault_t mmnf_vm_fault(struct vm_fault *vmf)
 		folio_put(folio);
 	}
 	mmnf_vm_observe(mapping, vmf, outcome, vmf->pgoff, 1);
-	return mapping->host->fault(vmf);
+	ret = mapping->host->fault(vmf);
+	/* Else the area's lock is dropped, and the mapping may be gone. */
+	if (!(ret & VM_FAULT_RETRY) && outcome != MMNF_HIT)
+		mmnf_vm_waited(mapping->field, vmf);
+	return ret;
 }
 
 void mmnf_vm_put(struct mmnf_mapping *mapping)
