@@ -97,6 +97,26 @@ def views(folder):
         raises(ValueError, field.view, text="axis 0: elements 0..39 lie in more than one tile")
 
 
+def views_of_many_segments(folder):
+    """Each stays what it was, whatever else is looked at."""
+    for name, options, rows in (("f", {"segment_bytes": 2 * 30 * 20 * 4}, 2),
+                                ("t", {"segment_bytes": 9600, "tile": (4, 30, 20)}, 4)):
+        path, array = made(folder, name, **options)
+        for engine in "mmap", "direct":
+            with mmnf.open(path, engine, max_windows=1) as field:
+                assert field.nr_segments == 40 // rows
+                seen = [(key, field.view(key)) for first in range(0, 40, rows)
+                        for key in (slice(first, first + rows), (first + 1, slice(None, None, -3)))]
+                assert same(field[...], array)
+                raises(ValueError, field.view, slice(rows - 1, rows + 1),
+                       text=f"axis 0: elements {rows - 1}..{rows} lie in more than one tile")
+            assert all(same(view, array[key]) for key, view in seen)
+            assert is_mapped(path)
+            del seen, field
+            gc.collect()
+            assert not is_mapped(path)
+
+
 def views_outlive_the_field(folder):
     path, array = made(folder)
     field = mmnf.open(path)
@@ -346,14 +366,17 @@ def a_petabyte(folder):
         assert rows.tolist() == [[0.0] * 6, [250, 251, 252, 253, 254, 255]]
         assert field.nbytes == 1_024_000_000_000_000
         raises(MemoryError, field.__getitem__, ...)
-        raises(ValueError, field.view, 0, text="segments")
+        view = field.view((500_000, slice(123_455, 123_457)))
+        assert view.shape == (2, 256) and not view[0].any()
+        assert view[1].tolist() == list(range(256))
+        raises(ValueError, field.view, slice(None), text="more than one tile")
 
 
 def main():
     return fieldlib.main([(test.__name__, test, ()) for test in (
-        attributes, views, views_outlive_the_field, dlpack, errors, a_cut_file_is_an_error,
-        where_the_bytes_are, import_and_export, threads, other_processes, forked,
-        without_ml_dtypes, a_petabyte)])
+        attributes, views, views_of_many_segments, views_outlive_the_field, dlpack, errors,
+        a_cut_file_is_an_error, where_the_bytes_are, import_and_export, threads,
+        other_processes, forked, without_ml_dtypes, a_petabyte)])
 
 
 if __name__ == "__main__":

@@ -94,6 +94,8 @@ class Field(GpuTier):
         self._is_dirty = False
         self._batches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Batch] = (
             weakref.WeakKeyDictionary())
+        self._segments: weakref.WeakValueDictionary[tuple[int, ...], Handle] = (
+            weakref.WeakValueDictionary())
         self._take(handle.info())
 
     def _take(self, info: _abi.FieldInfo) -> None:
@@ -154,6 +156,7 @@ class Field(GpuTier):
         """In a child of fork().  What the parent wrote it will make durable itself."""
         handle = self._handle = _open_handle(self.path, self._options)
         self._batches = weakref.WeakKeyDictionary()
+        self._segments = weakref.WeakValueDictionary()
         self._is_dirty = False
         return handle
 
@@ -315,19 +318,35 @@ class Field(GpuTier):
     def view(self, index: Any = ...) -> NDArray[Any]:
         """A read-only array over the mapped memory, without a copy.
 
-        index: integers, slices, ... and None that select one box inside one tile of a
-            field of one segment; fields not in tiles are one tile.  ValueError where
-            that is not so.
+        index: integers, slices, ... and None that select one box inside one tile; where
+            a field is not in tiles, inside one segment, most often all of it.
+            ValueError where that is not so.
 
         Nothing is read here: touching an element does it, on every engine by way of
-        the page cache.  It shows later writes, but not tiles that were first written
-        after it was made.  It stays good after close().  A read error, or a file that
+        the page cache.  It shows later writes, but not tiles and segments that were
+        first written after it was made.  It stays good after close().  A read error, or a file that
         is cut short, raises SIGBUS at the touch, which ends the process; field[index]
         does not.  The kernel's engine, "device", watches the touches and reads ahead;
         on others call prefetch() before.
         """
         handle = self._open()
-        return _view.view(handle, parse_box(index, self.shape, "view"), self.dtype)
+        selection = parse_box(index, self.shape, "view")
+        if selection.is_empty:
+            return np.empty(selection.shape, self.dtype)
+        if self.nr_segments > 1:
+            handle = self._segment_handle(selection)
+        return _view.view(handle, selection, self.dtype)
+
+    def _segment_handle(self, selection: Selection) -> Handle:
+        """A handle for views of one segment, kept as long as one of them is."""
+        key = tuple(start // extent for start, extent in zip(selection.start, self.segment))
+        handle = self._segments.get(key)
+        if handle is None:
+            # Pointers of direct are those of mmap; without its cache.
+            engine = "mmap" if self.engine == "direct" else self.engine
+            handle = self._segments[key] = _open_handle(
+                self.path, self._options | {"engine": engine, "writable": False, "max_windows": 1})
+        return handle
 
     def __dlpack__(self, **options: Any) -> Any:
         """A DLPack capsule of the whole: of view() where there is one and the consumer

@@ -4,6 +4,10 @@
 A segment is mapped as a whole, and inside one of its tiles elements lie at fixed
 strides; so a box that lies in one tile is an array without a copy.  A field that is
 not in tiles has one tile per segment, most often one in all.
+
+A handle may unmap a segment when another one is wanted.  So the handle of a view is one
+by which no second segment is: that of the field, where it has but one, else a handle of
+the segment's own.
 """
 from __future__ import annotations
 
@@ -27,26 +31,21 @@ class _Memory:
         self.__array_interface__ = interface
 
 
-def why_not(info: _abi.FieldInfo, selection: Selection) -> str | None:
-    """Why a box is no piece of memory that stays where it is."""
-    if info.nr_segments > 1:
-        return (f"field has {info.nr_segments} segments, which may be unmapped: expected one; "
-                "create it with larger segment_bytes, or copy")
+def _why_not(info: _abi.FieldInfo, selection: Selection) -> str | None:
+    """Why a box is no one piece of memory."""
     for axis, (start, count, step) in enumerate(
             zip(selection.start, selection.count, selection.step)):
-        tile = info.tile_shape[axis]
-        if start // tile != (start + (count - 1) * step) // tile:
-            return (f"axis {axis}: elements {start}..{start + (count - 1) * step} lie in more "
-                    f"than one tile of {tile}: expected a box inside one; or copy")
+        tile, last = info.tile_shape[axis], start + (count - 1) * step
+        if start // tile != last // tile:
+            return (f"axis {axis}: elements {start}..{last} lie in more than one tile of {tile}: "
+                    "expected a box inside one; or copy")
     return None
 
 
 def view(handle: Handle, selection: Selection, dtype: np.dtype[Any]) -> NDArray[Any]:
     """A read-only array; ValueError where there is none without a copy."""
-    if selection.is_empty:
-        return np.empty(selection.shape, dtype)
     info = handle.info()
-    why = why_not(info, selection)
+    why = _why_not(info, selection)
     if why:
         raise ValueError(f"no view without a copy: {why}")
     address = lib.mmnf_activate_tiled(handle.pointer, _abi.Axes(*selection.start))
