@@ -145,7 +145,7 @@ static void add_stats(int device, struct mmnf_field_stats *out)
 
 static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
 {
-	struct mmnf_field_stats *kept = &field->stats;
+	struct mmnf_field_stats *kept = field->stats;
 	u64 pending = kept->pending_pages;
 
 	munmap(m->base, round_up_u64(m->bytes, mmnf_page_bytes()));

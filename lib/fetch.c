@@ -316,6 +316,7 @@ void mmnf_fetch_pool_close(struct mmnf_field *field)
 
 int mmnf_fetch_run(struct mmnf_field *field, struct mmnf_job *job)
 {
+	u64 began_ns = mmnf_publish_now();
 	struct mmnf_fetch *f;
 	int err;
 
@@ -331,6 +332,7 @@ int mmnf_fetch_run(struct mmnf_field *field, struct mmnf_job *job)
 		}
 		pool_put(field, f);
 		err = job->error;
+		mmnf_publish_wait(field, began_ns);
 	}
 	mmnf_job_free(job);
 	return err;

@@ -177,6 +177,12 @@ static struct mmnf_field *new_field(const struct mmnf_open_opts *opts)
 	pthread_mutex_init(&field->segments.lock, NULL);
 	pthread_mutex_init(&field->pool.lock, NULL);
 	field->windows.pattern = -1;
+	field->published_fd = -1;
+	if (mmnf_publish_open(field)) {
+		free(field);
+		mmnf_error(ENOMEM, "no memory");
+		return NULL;
+	}
 	field->store.dir = field->store.file = field->store.checks = -1;
 	field->writable = opts->writable;
 	field->prefetch_off = opts->prefetch_off;
@@ -238,11 +244,13 @@ int mmnf_field_open_quiet(struct mmnf_field **out, const char *path,
 	err = open_store(field, path);
 	if (!err)
 		err = open_parts(field, &o);
-	if (err)
+	if (err) {
 		mmnf_field_close(field);
-	else
-		*out = field;
-	return err;
+		return err;
+	}
+	mmnf_publish_field(field, path);
+	*out = field;
+	return 0;
 }
 
 MMNF_EXPORT int mmnf_field_open(struct mmnf_field **out, const char *path,
@@ -268,6 +276,7 @@ MMNF_EXPORT void mmnf_field_close(struct mmnf_field *field)
 		close(field->store.checks);
 	free(field->store.name);
 	free(field->walk);
+	mmnf_publish_close(field);
 	free(field);
 }
 
@@ -340,7 +349,7 @@ MMNF_EXPORT int mmnf_field_stats(struct mmnf_field *field,
 	if (out->size != sizeof(*out))
 		return mmnf_error(EINVAL, "size is %zu: expected %zu",
 				  out->size, sizeof(*out));
-	stats = field->stats;
+	stats = *field->stats;
 	field->ops->stats(field, &stats);
 	stats.size = sizeof(stats);
 	*out = stats;

@@ -421,8 +421,6 @@ struct mmnf_mapping *mmnf_window_find(struct mmnf_field *field, u64 segment);
 struct mmnf_walk {
 	pthread_mutex_t lock;
 	u64 id, pages_per_segment;
-	u64 hits, late, misses;
-	u64 nr_prefetched, nr_used, nr_wasted;
 	struct mmnf_table table;
 	struct mmnf_pending pending;
 };
@@ -477,7 +475,9 @@ struct mmnf_field {
 	struct mmnf_ahead *ahead; /* NULL until needed; pool.lock */
 	struct mmnf_walk *walk; /* NULL: nothing is observed */
 	struct mmnf_gpu *gpu; /* of each device that is enabled */
-	struct mmnf_field_stats stats; /* atomic adds; DEVICE: of closed maps */
+	struct mmnf_field_stats *stats; /* atomic adds; DEVICE: of closed maps */
+	struct mmnf_published *published; /* they lie in there; publish.h */
+	int published_fd;
 };
 
 static inline const struct mmnf_geometry *
@@ -490,6 +490,21 @@ static inline void mmnf_count(u64 *counter, u64 n)
 {
 	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
 }
+
+/* ---- publish.c */
+
+struct mmnf_published;
+
+int mmnf_publish_open(struct mmnf_field *field); /* or -ENOMEM, no text */
+void mmnf_publish_field(struct mmnf_field *field, const char *path);
+void mmnf_publish_close(struct mmnf_field *field);
+
+u64 mmnf_publish_now(void);
+/* A get or batch began then, and is done. */
+void mmnf_publish_wait(struct mmnf_field *field, u64 began_ns);
+/* The stream that was used last; under the table's lock. */
+void mmnf_publish_stream(struct mmnf_field *field,
+			 const struct mmnf_table *table);
 
 /* ---- shard.c: segments with an index */
 

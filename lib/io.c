@@ -109,8 +109,8 @@ static ssize_t get(struct mmnf_field *field, const struct mmnf_box *box,
 	}
 	if (err)
 		return err;
-	mmnf_count(&field->stats.gets, 1);
-	mmnf_count(&field->stats.get_bytes, bytes);
+	mmnf_count(&field->stats->gets, 1);
+	mmnf_count(&field->stats->get_bytes, bytes);
 	return (ssize_t)bytes;
 }
 
@@ -191,7 +191,7 @@ MMNF_EXPORT ssize_t mmnf_batch_get(struct mmnf_field *field,
 	err = mmnf_fetch_run(field, &job);
 	if (err)
 		return err;
-	mmnf_count(&field->stats.gets, 1);
-	mmnf_count(&field->stats.get_bytes, bytes);
+	mmnf_count(&field->stats->gets, 1);
+	mmnf_count(&field->stats->get_bytes, bytes);
 	return (ssize_t)bytes;
 }

@@ -51,7 +51,7 @@ bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,
 
 	if (recent[i].id == w->id && recent[i].ip == ip &&
 	    recent[i].page == page) {
-		mmnf_count(&w->hits, 1);
+		mmnf_count(&field->stats->hits, 1);
 		return true;
 	}
 	recent[i].id = w->id;
@@ -60,15 +60,19 @@ bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,
 	return false;
 }
 
-static void note_pending(struct mmnf_walk *w, u64 segment, u64 start, u64 bytes)
+static void note_pending(struct mmnf_field *field, u64 segment, u64 start,
+			 u64 bytes)
 {
+	struct mmnf_field_stats *stats = field->stats;
+	struct mmnf_walk *w = field->walk;
 	u64 page = mmnf_page_bytes();
 	u64 first = segment * w->pages_per_segment + start / page;
 	u64 nr = (start + bytes - 1) / page - start / page + 1;
 
 	pthread_mutex_lock(&w->lock);
-	w->nr_prefetched += nr;
-	w->nr_wasted += mmnf_pending_add(&w->pending, first, nr);
+	mmnf_count(&stats->prefetched_pages, nr);
+	mmnf_count(&stats->wasted_pages,
+		   mmnf_pending_add(&w->pending, first, nr));
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -85,7 +89,7 @@ static void read_range(struct mmnf_field *field, u64 segment, u64 start,
 			mmnf_hint_willneed(s->fd, start, bytes);
 		else if (!mmnf_ahead_add(field, segment, start, bytes))
 			break;
-		note_pending(field->walk, segment, start, bytes);
+		note_pending(field, segment, start, bytes);
 	}
 	mmnf_segment_put(field, s);
 }
@@ -122,6 +126,7 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
 		     const void *ip, bool resident)
 {
 	static __thread pid_t thread;
+	struct mmnf_field_stats *stats = field->stats;
 	struct mmnf_walk *w = field->walk;
 	struct mmnf_access access = { 0 };
 	struct mmnf_plan plan;
@@ -138,13 +143,16 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
 
 	pthread_mutex_lock(&w->lock);
 	expected = mmnf_pending_take(&w->pending, page, 1);
-	w->nr_used += expected;
+	mmnf_count(&stats->used_pages, expected);
 	access.outcome = resident ? MMNF_HIT : expected ? MMNF_LATE : MMNF_MISS;
-	mmnf_count(access.outcome == MMNF_HIT  ? &w->hits :
-		   access.outcome == MMNF_LATE ? &w->late :
-						 &w->misses,
+	mmnf_count(access.outcome == MMNF_HIT  ? &stats->hits :
+		   access.outcome == MMNF_LATE ? &stats->late :
+						 &stats->misses,
 		   1);
 	planned = mmnf_observe(&w->table, &access, &plan);
+	/* Where something is read anyway, it costs nothing to say so. */
+	if (planned || access.outcome != MMNF_HIT)
+		mmnf_publish_stream(field, &w->table);
 	pthread_mutex_unlock(&w->lock);
 	if (planned)
 		carry_out(field, &plan);
@@ -155,13 +163,8 @@ void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats)
 	struct mmnf_walk *w = field->walk;
 
 	pthread_mutex_lock(&w->lock);
-	stats->hits = __atomic_load_n(&w->hits, __ATOMIC_RELAXED);
-	stats->late = w->late;
-	stats->misses = w->misses;
+	*stats = *field->stats;
 	stats->accesses = stats->hits + stats->late + stats->misses;
-	stats->prefetched_pages = w->nr_prefetched;
-	stats->used_pages = w->nr_used;
-	stats->wasted_pages = w->nr_wasted;
 	stats->pending_pages = w->pending.nr;
 	pthread_mutex_unlock(&w->lock);
 }

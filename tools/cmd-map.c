@@ -193,9 +193,8 @@ void map_caption(const struct map *map, char *text, size_t len)
 	else
 		snprintf(share, sizeof(share), "%.3g %%", map->sampled * 100);
 	snprintf(text, len, "looked at %s of %s; %s", share, size,
-		 map->knows_use ?
-			 "hot: used by a program" :
-			 "which pages programs use, /dev/mmnf would tell");
+		 map->knows_use ? "hot: used by a program" :
+				  "what is in use, only /dev/mmnf could tell");
 }
 
 static struct map_colour mix(struct map_colour a, struct map_colour b, double t)

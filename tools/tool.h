@@ -36,6 +36,8 @@ struct options {
 	const char *generate, *model, *predictors, *timeline; /* predict */
 	const char *need; /* doctor */
 	const char *cells; /* map */
+	const char *prometheus; /* top */
+	bool once; /* top */
 	bool disk; /* info */
 	bool checksums; /* create, import */
 	bool repair; /* verify */
@@ -80,6 +82,7 @@ int cmd_stat(const struct options *o);
 int cmd_tiers(const struct options *o);
 int cmd_predict(const struct options *o);
 int cmd_record(const struct options *o);
+int cmd_top(const struct options *o);
 int cmd_map(const struct options *o);
 int cmd_doctor(const struct options *o);
 int cmd_bench(const struct options *o);

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a process shows of its open fields to others: `mmnf top` reads it.
+ *
+ * One memfd per field, named MMNF_PUBLISH_NAME, found by its link in
+ * /proc/PID/fd: it is there exactly as long as the field, needs no cleaning up
+ * after a crash, and is open to those who may look into the process and to
+ * nobody else.  Its seals keep its size, and let nobody but the process write.
+ *
+ * Counters are those that the library counts in anyway: nothing is copied.  A
+ * reader copies the page with pread() and believes no text or number in it.
+ */
+#ifndef MMNF_PUBLISH_H
+#define MMNF_PUBLISH_H
+
+#include <mmnf.h>
+
+#include "core/nest.h"
+
+#define MMNF_PUBLISH_NAME "mmnf-field"
+#define MMNF_PUBLISH_MAGIC 0x31646c6566666e6dULL
+#define MMNF_PUBLISH_STREAMS 24
+
+/* Waits by their length: four to an octave, from 1 us on; the last is open. */
+#define MMNF_PUBLISH_WAITS 128
+
+/**
+ * struct mmnf_published_stream - a walk, as the predictor sees it
+ * @seq: odd while it is written
+ * @thread, @ip: whose; @thread 0: nothing here
+ * @pos_bytes: of the last touch that was noted
+ * @depth, @ahead: steps to plan, and planned, beyond it
+ * @dense: direction of a walk from page to page, or 0
+ * @level: of its nest, innermost first; nr U64_MAX: no known end
+ */
+struct mmnf_published_stream {
+	uint32_t seq, nr_levels;
+	uint64_t thread, ip, pos_bytes;
+	uint32_t depth, ahead;
+	int32_t dense, reserved;
+	struct {
+		int64_t stride_bytes;
+		uint64_t nr;
+	} level[MMNF_NR_LEVELS];
+};
+
+/**
+ * struct mmnf_published - the page
+ * @bytes: sizeof(struct mmnf_published) of the process
+ * @ready: all above @stats is written, once
+ * @page_bytes: what stats' pages are
+ * @l2_bytes: size of the library's cache; 0: the page cache serves
+ * @stats: as mmnf_field_stats(), but with the engine DEVICE those of the kernel
+ *	are where the kernel shows them
+ * @waits: gets and batches that took so long because of storage
+ */
+struct mmnf_published {
+	uint64_t magic;
+	uint32_t bytes, ready;
+	uint64_t opened_ns; /* CLOCK_REALTIME */
+	uint32_t engine, dtype, ndim, writable;
+	uint64_t shape[MMNF_NDIM_MAX];
+	uint64_t total_bytes, l2_bytes, page_bytes;
+	char format[16];
+	char engine_reason[128];
+	char path[512];
+	struct mmnf_field_stats stats;
+	uint64_t waits[MMNF_PUBLISH_WAITS];
+	struct mmnf_published_stream stream[MMNF_PUBLISH_STREAMS];
+};
+
+/* Where a wait is counted, and the longest that is counted there. */
+static inline uint32_t mmnf_publish_bucket(uint64_t ns)
+{
+	uint64_t us4 = ns / 250; /* quarters of a microsecond */
+	uint32_t octave, bucket;
+
+	if (us4 < 4)
+		return 0;
+	octave = 63 - (uint32_t)__builtin_clzll(us4);
+	bucket = (octave - 2) * 4 + (uint32_t)(us4 >> (octave - 2) & 3) + 1;
+	return bucket < MMNF_PUBLISH_WAITS ? bucket : MMNF_PUBLISH_WAITS - 1;
+}
+
+static inline uint64_t mmnf_publish_most_ns(uint32_t bucket)
+{
+	uint32_t octave = (bucket - 1) / 4, part = (bucket - 1) % 4;
+
+	if (!bucket)
+		return 1000;
+	return ((uint64_t)(5 + part) << octave) * 250;
+}
+
+#endif
