@@ -96,10 +96,12 @@ def installed(folder):
                          MMNF_LIBRARY=LIB))
     package = os.path.dirname(text.split()[-1])
     assert os.path.exists(os.path.join(package, "py.typed"))
-    text = expect(1, "ImportError: mmnf: no usable libmmnf; tried:",
-                  os.path.join(package, "libmmnf.so.0") + ": cannot open shared object file",
-                  "\n  libmmnf.so.0: cannot open", "make install",
-                  of=run(python, "-c", USE, os.path.join(folder, "b")))
+    # Unless this machine has the library installed.
+    if run(python, "-c", "import ctypes; ctypes.CDLL('libmmnf.so.0')")[0]:
+        expect(1, "ImportError: mmnf: no usable libmmnf; tried:",
+               os.path.join(package, "libmmnf.so.0") + ": cannot open shared object file",
+               "\n  libmmnf.so.0: cannot open", "make install",
+               of=run(python, "-c", USE, os.path.join(folder, "b")))
     expect(0, of=run(python, "-c", USE, os.path.join(folder, "b"),
                      LD_LIBRARY_PATH=os.path.dirname(LIB)))
     os.symlink(LIB, os.path.join(package, "libmmnf.so.0"))

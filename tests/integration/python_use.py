@@ -3,12 +3,15 @@
 """lib/python in a program: what lives how long, views and DLPack, errors and their
 words, threads, other processes.  KTAP.
 """
+import ast
+import asyncio
 import concurrent.futures
 import errno
 import gc
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -358,6 +361,25 @@ def without_ml_dtypes(folder):
         assert same(field[...], np.arange(12).reshape(4, 3).astype(ml_dtypes.bfloat16))
 
 
+def the_readme(folder):
+    """What its README shows runs as it stands."""
+    with open(os.path.join(SRC, "lib", "python", "README.md"), encoding="utf-8") as file:
+        blocks = re.findall(r"^```python\n(.*?)^```", file.read(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    rows = [5, 42, 42]
+    names = {"rows": rows, "lists": [rows, rows], "batch": np.empty((3, 768), "f4")}
+    program = compile("".join(blocks), "README.md", "exec",
+                      flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        asyncio.run(eval(program, names))
+    finally:
+        os.chdir(before)
+    assert names["field"].closed is False
+    assert names["batch"].tolist() == [[0.0] * 768, [1.0] * 768, [1.0] * 768]
+
+
 def a_petabyte(folder):
     path = os.path.join(folder, "f")
     with mmnf.create(path, (1_000_000, 1_000_000, 256), "f4") as field:
@@ -376,7 +398,7 @@ def main():
     return fieldlib.main([(test.__name__, test, ()) for test in (
         attributes, views, views_of_many_segments, views_outlive_the_field, dlpack, errors,
         a_cut_file_is_an_error, where_the_bytes_are, import_and_export, threads,
-        other_processes, forked, without_ml_dtypes, a_petabyte)])
+        other_processes, forked, without_ml_dtypes, the_readme, a_petabyte)])
 
 
 if __name__ == "__main__":
