@@ -73,6 +73,11 @@ CUDA_INCLUDE ?= $(patsubst %/cuda.h,%,$(firstword \
 CPPFLAGS += $(if $(CUDA_INCLUDE),-isystem $(CUDA_INCLUDE),-DMMNF_NO_CUDA)
 fake := $(if $(CUDA_INCLUDE),build/libmmnf-fakecuda.so)
 GPU_TARGETS := 75 80 90 100
+
+# The network tier: where libnbd is; `make NBD=` builds as if it were not.
+NBD ?= $(shell pkg-config --exists libnbd gnutls 2>/dev/null && echo y)
+CPPFLAGS += $(if $(NBD),,-DMMNF_NO_NBD)
+LIBS += $(if $(NBD),-lnbd -lgnutls)
 gather := $(if $(NVCC),build/lib/gather.o)
 
 lib_src := $(wildcard lib/*.c lib/store/*.c lib/core/*.c)

@@ -64,6 +64,7 @@ enum mmnf_engine {
 	MMNF_ENGINE_DEVICE, /* mapped through /dev/mmnf: the kernel predicts */
 	MMNF_ENGINE_MMAP, /* plain mapping: the library predicts */
 	MMNF_ENGINE_DIRECT, /* O_DIRECT into the library's own cache, L2 */
+	MMNF_ENGINE_NET, /* from NBD servers into L2: fields that lie there */
 };
 
 /**
@@ -135,7 +136,20 @@ struct mmnf_create_opts {
 			       * is stored in tiles; NULL: in C order */
 	uint32_t checksums; /* 1: keep a CRC32C of each tile */
 	uint32_t reserved;
+	/*
+	 * Data that lies on NBD servers, in C order from byte 0 on: only the
+	 * manifest is made here.  Each string is one server,
+	 * "URI[,URI...]" where several gateways lead to the same bytes; stripe
+	 * i of the data is on server i % nr_net.  URIs: nbd://HOST[:PORT]/EXPORT,
+	 * nbd+unix:///EXPORT?socket=PATH, and nbds:// and nbds+unix:// with TLS.
+	 */
+	const char *const *net;
+	uint32_t nr_net;
+	uint32_t reserved2;
+	uint64_t stripe_bytes; /* a multiple of 4096; 0: 1 MiB */
 };
+
+#define MMNF_NET_FOREVER UINT32_MAX
 
 struct mmnf_open_opts {
 	size_t size;
@@ -146,11 +160,22 @@ struct mmnf_open_opts {
 	uint32_t prefetch_off; /* 1: read nothing ahead by prediction */
 	uint32_t uring; /* enum mmnf_uring */
 	uint32_t l2_policy; /* enum mmnf_l2_policy; DIRECT */
-	uint64_t l2_bytes; /* size of L2 (DIRECT); 0: a sixteenth of memory,
-			    * from 64 MiB to 1 GiB */
+	uint64_t l2_bytes; /* size of L2 (DIRECT, NET); 0: a sixteenth of
+			    * memory, from 64 MiB to 1 GiB */
 	uint32_t l2_populate; /* 1: take the memory of L2 at open, not as it
 			       * fills: first reads then wait for no memory */
 	uint32_t reserved; /* 0 */
+	/* NET: */
+	uint32_t net_connections; /* to each server, at most 16; 0: 4 */
+	uint32_t net_depth; /* requests on each at once; 0: 64 */
+	uint32_t net_fail_timeout_ms; /* then a request fails whose server is
+				       * away; 0: 30 s; MMNF_NET_FOREVER */
+	uint32_t net_request_timeout_ms; /* then a server that does not answer
+					  * is asked anew; 0: 5 s */
+	const char *net_tls_dir; /* of ca-cert.pem, client-cert.pem and
+				  * client-key.pem; NULL: the system's CAs */
+	const char *net_tls_psk_file; /* "USER:HEXKEY" lines */
+	const char *net_tls_username; /* of those; NULL: the login name */
 };
 
 /**
@@ -184,6 +209,8 @@ MMNF_API int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
  *	.fbin .u8bin .i8bin .ibin
  *	FILE#raw,dtype=T,shape=NxN...[,offset=N][,order=C|F][,strides=NxN...]
  *				anything; offset and strides in bytes, any sign
+ *	URI[,URI...]#raw,...	the same on an NBD server: see
+ *				mmnf_create_opts.net
  *
  *	fbin and its kin are told by their name, the others by their content.
  *	A name that has a '#' itself is taken as it is if there is such a file.
@@ -874,6 +901,36 @@ MMNF_API int mmnf_device_order(uint32_t device, void *first, void *then);
  */
 MMNF_API ssize_t mmnf_device_read(uint32_t device, void *dst, uint64_t p,
 				  size_t bytes, void *stream);
+
+/*
+ * Of one server of a field on the network, since it was opened.
+ * requeued: requests that were sent again because a connection was lost.
+ */
+struct mmnf_net_stats {
+	size_t size; /* set by the caller */
+	uint32_t nr_servers; /* of the field */
+	uint32_t connections, connections_up;
+	uint32_t window; /* requests that may be in flight now */
+	uint32_t in_flight, queued;
+	uint64_t size_bytes; /* of the export */
+	uint64_t reads, writes, flushes, read_bytes, written_bytes;
+	uint64_t retries; /* after an error of the server */
+	uint64_t requeued, timeouts, reconnects;
+	uint64_t refused; /* it came back as something else */
+	uint64_t failed; /* requests that ended with an error */
+	uint64_t latency_p50_ns, latency_p99_ns; /* of requests, in classes */
+	char uri[128]; /* of the gateway in use */
+	char cause[160]; /* why no connection is up; "": one is */
+};
+
+/**
+ * mmnf_net_stats() - counters of one server
+ * @server: 0 .. nr_servers - 1
+ * Return: 0, -ERANGE, -EINVAL (.size), -EOPNOTSUPP (the field is not on the
+ * network).
+ */
+MMNF_API int mmnf_net_stats(struct mmnf_field *field, uint32_t server,
+			    struct mmnf_net_stats *stats);
 
 #define MMNF_TIERS_MAX 16
 

@@ -25,6 +25,13 @@ static void read_failed(struct mmnf_fetch *f, const struct op *op)
 	struct stat st = { 0 };
 	struct mmnf_segment *s;
 
+	if (f->field->ops->explain) {
+		f->field->ops->explain(f->field, op->segment, op->offset,
+				       op->nr_tiles * MMNF_TILE_BYTES,
+				       -op->error);
+		mmnf_job_fail(op->job, op->error);
+		return;
+	}
 	/* A file that can't be opened has words of its own. */
 	if (mmnf_segment_get(f->field, op->segment, false, &s)) {
 		mmnf_job_fail(op->job, op->error);
@@ -153,6 +160,7 @@ static void add_read(struct mmnf_fetch *f, struct op *op, u32 n,
 {
 	op->read[n] = *read;
 	op->read[n].owner = op;
+	op->read[n].ahead = !op->job->dst;
 	op->pending++;
 	f->todo[f->nr_todo++] = &op->read[n];
 }

@@ -12,11 +12,45 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "net.h"
 #include "store/store.h"
 #include "tier.h"
 
 #define SEGMENT_DEFAULT (64ULL << 30)
 #define SEGMENT_DEFAULT_FILLED (64ULL << 20)
+#define STRIPE_DEFAULT (1ULL << 20)
+
+/* All of it is one run of bytes there, and what it holds is there already. */
+static int create_remote(const char *path, enum mmnf_dtype dtype,
+			 unsigned int ndim, const u64 *shape,
+			 const struct mmnf_create_opts *o)
+{
+	struct mmnf_net_layout *net = calloc(1, sizeof(*net));
+	static const u8 zero[8];
+	struct mmnf_geometry g;
+	int err = 0;
+	u32 i;
+
+	if (!net)
+		return mmnf_error(ENOMEM, "no memory");
+	if (o->tile || memcmp(o->fill, zero, mmnf_dtype_bytes(dtype)))
+		err = mmnf_error(
+			EINVAL,
+			"mmnf_create_opts: tile, fill: expected neither with net");
+	net->stripe_bytes = o->stripe_bytes ? o->stripe_bytes : STRIPE_DEFAULT;
+	for (i = 0; i < o->nr_net && !err; i++)
+		err = mmnf_net_layout_add(net, o->net[i]);
+	if (!err)
+		err = mmnf_net_layout_check(net);
+	if (!err)
+		err = mmnf_geometry_init(&g, dtype, ndim, shape, shape, NULL);
+	if (!err) {
+		mmnf_geometry_set_fill(&g, zero);
+		err = mmnf_zarr_write(path, &g, false, net);
+	}
+	mmnf_net_layout_free(net);
+	return err;
+}
 
 MMNF_EXPORT int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
 				  unsigned int ndim, const uint64_t *shape,
@@ -50,6 +84,8 @@ MMNF_EXPORT int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
 		return mmnf_error(
 			EINVAL,
 			"mmnf_create_opts: checksums: expected 0, or 1 with a tile");
+	if (o.nr_net)
+		return create_remote(path, dtype, ndim, shape, &o);
 	err = mmnf_geometry_cut(dtype, ndim, shape, o.tile, o.segment_bytes,
 				chunk);
 	if (!err)
@@ -62,7 +98,7 @@ MMNF_EXPORT int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
 		return mmnf_error(
 			EINVAL, "checksums: expected tiles of 4 bytes or more");
 	mmnf_geometry_set_fill(&g, o.fill);
-	return mmnf_zarr_write(path, &g, o.checksums);
+	return mmnf_zarr_write(path, &g, o.checksums, NULL);
 }
 
 static void fill_view(struct mmnf_field *field)
@@ -147,6 +183,8 @@ static int open_store(struct mmnf_field *field, const char *path)
 {
 	struct stat st;
 
+	if (mmnf_net_is_uri(path))
+		return mmnf_net_raw(&field->store, path);
 	if (!stat(path, &st) && S_ISDIR(st.st_mode))
 		return open_zarr(field, path);
 	return open_plain(field, path);
@@ -275,6 +313,7 @@ MMNF_EXPORT void mmnf_field_close(struct mmnf_field *field)
 	if (field->store.checks >= 0)
 		close(field->store.checks);
 	free(field->store.name);
+	mmnf_net_layout_free(field->store.net);
 	free(field->walk);
 	mmnf_publish_close(field);
 	free(field);
@@ -337,6 +376,8 @@ MMNF_EXPORT int mmnf_field_resize(struct mmnf_field *field, uint64_t extent)
 MMNF_EXPORT int mmnf_field_sync(struct mmnf_field *field)
 {
 	mmnf_error_enter("mmnf_field_sync");
+	if (field->remote)
+		return mmnf_engine_net_sync(field);
 	return mmnf_segment_sync(field);
 }
 

@@ -262,18 +262,22 @@ void mmnf_runs_skip_segment(struct mmnf_runs *it);
 
 /* ---- store/zarr.c */
 
+struct mmnf_net_layout;
+
 /**
  * struct mmnf_store - where a field lies
  * @format: "zarr", or that of a plain file
  * @dir: the folder of a Zarr array, or -1
  * @file: the file with the data of a plain file, or -1
  * @checks: the file of checksums, or -1
+ * @net: where the data lies, if that is on the network; else NULL
  * @name: of that in messages
  * @v2_keys: names of segments have no leading "c"
  * @checksums: of tiles are kept in the file MMNF_CHECKS_NAME
  */
 struct mmnf_store {
 	struct mmnf_geometry geometry;
+	struct mmnf_net_layout *net;
 	const char *format;
 	int dir, file, checks;
 	char *name;
@@ -287,8 +291,9 @@ int mmnf_zarr_parse(struct mmnf_store *out, const char *text, size_t len);
 int mmnf_zarr_read(struct mmnf_store *out, const char *path);
 /* malloc; NULL: text */
 char *mmnf_zarr_print(const struct mmnf_geometry *g, bool checksums);
+/* net: where the data will lie; NULL: in files here */
 int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g,
-		    bool checksums);
+		    bool checksums, const struct mmnf_net_layout *net);
 
 /* Changes the first extent of the manifest, and nothing else in it. */
 int mmnf_zarr_resize(const struct mmnf_store *store, u64 extent);
@@ -460,6 +465,7 @@ int mmnf_field_open_made(struct mmnf_field **out, const char *name,
 struct mmnf_tier_ops;
 struct mmnf_cache;
 struct mmnf_ahead;
+struct mmnf_remote;
 
 struct mmnf_field {
 	struct mmnf_view view; /* first: mmnf_activate() looks there */
@@ -471,6 +477,7 @@ struct mmnf_field {
 	struct mmnf_segments segments;
 	struct mmnf_windows windows;
 	struct mmnf_cache *cache; /* NULL: the engine has no use for L2 */
+	struct mmnf_remote *remote; /* engine net; NULL: the field is here */
 	struct mmnf_pool pool;
 	struct mmnf_ahead *ahead; /* NULL until needed; pool.lock */
 	struct mmnf_walk *walk; /* NULL: nothing is observed */

@@ -23,6 +23,7 @@
 #include "shard.h"
 
 #define FILL_CHUNK (1 << 20)
+#define NO_FILE (-4096) /* no errno: the segment is there, and no file is */
 
 static int fill_file(struct mmnf_field *field, int fd)
 {
@@ -127,6 +128,10 @@ static int open_file(struct mmnf_field *field, const char *key, u64 *bytes)
 	int flags = field->writable ? O_RDWR : O_RDONLY, fd, err;
 	struct stat st;
 
+	if (field->remote) {
+		*bytes = mmnf_field_geometry(field)->segment_bytes;
+		return NO_FILE;
+	}
 	if (field->store.file >= 0)
 		fd = fcntl(field->store.file, F_DUPFD_CLOEXEC, 0);
 	else
@@ -160,7 +165,7 @@ static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
 	char key[MMNF_KEY_MAX], *slash;
 	int fd, err;
 
-	if (!s->dirty)
+	if (!s->dirty || field->remote)
 		return 0;
 	err = mmnf_shard_flush(field, s);
 	if (err)
@@ -189,7 +194,8 @@ static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
 
 static void discard(struct mmnf_segment *s)
 {
-	close(s->fd);
+	if (s->fd >= 0)
+		close(s->fd);
 	if (s->direct_fd >= 0 && s->direct_fd != s->fd)
 		close(s->direct_fd);
 	mmnf_shard_free(s->shard);
@@ -266,7 +272,8 @@ static struct mmnf_segment *new_segment(struct mmnf_field *field, int fd)
 		s->shard = mmnf_shard_new(g);
 	if (!s || (g->indexed && !s->shard)) {
 		free(s);
-		close(fd);
+		if (fd >= 0)
+			close(fd);
 		return NULL;
 	}
 	s->fd = fd;
@@ -302,9 +309,9 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 					"segment %s is gone as soon as made",
 					key);
 		}
-		if (fd >= 0)
+		if (fd >= 0 || fd == NO_FILE)
 			s = new_segment(field, fd);
-		if (fd >= 0 && !s)
+		if ((fd >= 0 || fd == NO_FILE) && !s)
 			fd = mmnf_error(ENOMEM, "segment %s: no memory", key);
 		if (!s) {
 			pthread_mutex_unlock(&all->lock);
@@ -322,7 +329,7 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 	pthread_mutex_unlock(&all->lock);
 	*out = s;
 	/* Whoever made the file: what is written must be seen in the window. */
-	if (!create)
+	if (!create || field->remote)
 		return 0;
 	err = mmnf_window_refresh(field, number, false);
 	if (err)

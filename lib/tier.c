@@ -18,6 +18,7 @@ static const struct mmnf_tier_ops *const engines[] = {
 	[MMNF_ENGINE_DEVICE] = &mmnf_tier_device,
 	[MMNF_ENGINE_MMAP] = &mmnf_tier_mmap,
 	[MMNF_ENGINE_DIRECT] = &mmnf_tier_direct,
+	[MMNF_ENGINE_NET] = &mmnf_tier_net,
 };
 
 #define NR_ENGINES (sizeof(engines) / sizeof(engines[0]))
@@ -31,8 +32,15 @@ static int choose(struct mmnf_field *field, u32 wanted)
 	if (wanted >= NR_ENGINES)
 		return mmnf_error(
 			EOPNOTSUPP,
-			"engine is %u: expected AUTO, DEVICE, MMAP or DIRECT",
+			"engine is %u: expected AUTO, DEVICE, MMAP, DIRECT or NET",
 			wanted);
+	if (!wanted && field->store.net)
+		wanted = MMNF_ENGINE_NET;
+	if (wanted && (wanted == MMNF_ENGINE_NET) != !!field->store.net)
+		return mmnf_error(EOPNOTSUPP, "engine %s: the field is on %s",
+				  engines[wanted]->name,
+				  field->store.net ? "the network" :
+						     "local files");
 	field->engine = wanted ? wanted : MMNF_ENGINE_DEVICE;
 	err = engines[field->engine]->probe(field, reason, len);
 	if (err && wanted)
@@ -51,8 +59,12 @@ static void choose_reads(struct mmnf_field *field,
 	size_t used = strlen(field->engine_reason);
 	size_t len = sizeof(field->engine_reason) - used;
 	char *end = field->engine_reason + used, words[64];
-	int err = opts->uring == MMNF_URING_OFF ? 0 : mmnf_queue_file_probe();
+	int err = 0;
 
+	if (field->store.net)
+		return;
+	if (opts->uring != MMNF_URING_OFF)
+		err = mmnf_queue_file_probe();
 	field->no_uring = opts->uring == MMNF_URING_OFF || err;
 	field->sqpoll = opts->uring == MMNF_URING_SQPOLL;
 	if (err)
@@ -101,6 +113,10 @@ int mmnf_tier_open(struct mmnf_field *field, const struct mmnf_open_opts *opts)
 	if (err)
 		return err;
 	choose_reads(field, opts);
+	if (field->store.net)
+		err = mmnf_engine_net_open(field, opts);
+	if (err)
+		return err;
 	if (field->ops->cached)
 		err = open_l2(field, opts);
 	if (!err && field->engine != MMNF_ENGINE_DEVICE &&
@@ -113,7 +129,9 @@ int mmnf_tier_open(struct mmnf_field *field, const struct mmnf_open_opts *opts)
 
 void mmnf_tier_close(struct mmnf_field *field)
 {
+	mmnf_engine_net_shut(field);
 	mmnf_ahead_close(field);
 	mmnf_fetch_pool_close(field);
+	mmnf_engine_net_close(field);
 	mmnf_cache_close(field->cache);
 }

@@ -49,6 +49,7 @@ struct mmnf_span {
  *	of align_bytes.  Only the engine changes it, from submit() to reap()
  * @result: @bytes (less only at the end of the file), -ENOENT if the segment is
  *	absent and reads as fill, or -errno.  -EIO where a file was cut short
+ * @ahead: nobody waits for it: let those go first that somebody waits for
  * @owner: for the submitter
  * @next, @done, @expected, @tries: for the engine
  */
@@ -56,6 +57,7 @@ struct mmnf_read {
 	u64 segment, offset, bytes;
 	struct iovec *iov;
 	u32 nr_iov;
+	bool ahead;
 	s64 result;
 	void *owner;
 	struct mmnf_read *next;
@@ -148,6 +150,13 @@ struct mmnf_tier_ops {
 	 */
 	u32 (*reap)(struct mmnf_queue *q, struct mmnf_read **done, u32 max,
 		    s64 timeout_ns);
+
+	/*
+	 * Sets the text for a read that failed; returns -err.  NULL: there is
+	 * no more to say than the number does.
+	 */
+	int (*explain)(struct mmnf_field *field, u64 segment, u64 offset,
+		       u64 bytes, int err);
 };
 
 #define MMNF_QUEUE_DEPTH 64
@@ -155,13 +164,30 @@ struct mmnf_tier_ops {
 #define MMNF_QUEUE_DEPTH_MAX 1024
 
 extern const struct mmnf_tier_ops mmnf_tier_device, mmnf_tier_mmap,
-	mmnf_tier_direct;
+	mmnf_tier_direct, mmnf_tier_net;
 
 /* ---- tier.c */
 
 /* Chooses field->ops and opens what it needs; close() takes what there is. */
 int mmnf_tier_open(struct mmnf_field *field, const struct mmnf_open_opts *opts);
 void mmnf_tier_close(struct mmnf_field *field);
+
+/* ---- engine-net.c */
+
+/* Connects; what of the options is the net's is checked. */
+int mmnf_engine_net_open(struct mmnf_field *field,
+			 const struct mmnf_open_opts *opts);
+void mmnf_engine_net_close(struct mmnf_field *field);
+/* Before: whoever waits for a read gets an error now.  Nothing if not open. */
+void mmnf_engine_net_shut(struct mmnf_field *field);
+
+/* Durable after mmnf_engine_net_sync() alone. */
+int mmnf_engine_net_write(struct mmnf_field *field, u64 segment, u64 offset,
+			  const void *from, u64 bytes);
+int mmnf_engine_net_sync(struct mmnf_field *field);
+
+/* A line of mmnf_tiers_info(). */
+void mmnf_engine_net_describe(struct mmnf_field *field, struct mmnf_tier *tier);
 
 /* ---- ahead.c: prefetch of engines with L2 */
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cache.h"
+#include "net.h"
 #include "tier-gpu.h"
 #include "tier.h"
 
@@ -65,10 +66,18 @@ MMNF_EXPORT int mmnf_tiers_info(struct mmnf_field *field,
 		 base ? "cache of the library" : "page cache", field->ops->name,
 		 field->engine_reason);
 	t = add(out, 3, "ssd");
+	if (field->remote) {
+		snprintf(t->text, sizeof(t->text),
+			 "the field is on the network");
+		mmnf_engine_net_describe(field, add(out, 4, "net"));
+		return 0;
+	}
 	t->is_on = 1;
 	t->size_bytes = g->total_bytes;
 	snprintf(t->text, sizeof(t->text), "segment files");
 	t = add(out, 4, "net");
-	snprintf(t->text, sizeof(t->text), "the field is on local files");
+	snprintf(t->text, sizeof(t->text), "the field is on local files%s%s",
+		 mmnf_net_missing() ? "; " : "",
+		 mmnf_net_missing() ? mmnf_net_missing() : "");
 	return 0;
 }

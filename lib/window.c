@@ -339,6 +339,12 @@ MMNF_EXPORT const void *mmnf_activate_slow(struct mmnf_field *field,
 		mmnf_error(ERANGE, "segment %" PRIu64 " is outside", segment);
 		return NULL;
 	}
+	if (!field->ops->map) {
+		mmnf_error(EOPNOTSUPP,
+			   "engine %s has no pointers: expected mmnf_get()",
+			   field->ops->name);
+		return NULL;
+	}
 	if (!field->windows.good) {
 		mmnf_error(
 			EOPNOTSUPP,

@@ -9,6 +9,7 @@
 
 #include "cache.h"
 #include "shard.h"
+#include "tier.h"
 
 #define RUN_BYTES (1ULL << 20)
 
@@ -87,11 +88,28 @@ static int write_tiled(struct mmnf_field *field, struct mmnf_segment *s,
 	return err ? err : MMNF_SHARD_STALE;
 }
 
+/* There is no file, and nobody to lock it against. */
+static int write_remote(struct mmnf_field *field, const struct mmnf_run *run,
+			const char *src, char *scratch)
+{
+	const char *from = run->unit ? scratch : src + run->dst;
+	int err;
+
+	if (run->unit)
+		mmnf_run_gather(run, src, scratch);
+	err = mmnf_engine_net_write(field, run->segment, run->offset, from,
+				    run->bytes);
+	mmnf_cache_forget(field, run->segment, run->offset, run->bytes);
+	return err;
+}
+
 static int write_run(struct mmnf_field *field, struct mmnf_segment **s,
 		     struct mmnf_run *run, const char *src, char *scratch)
 {
 	int err = 0;
 
+	if (field->remote)
+		return write_remote(field, run, src, scratch);
 	if (*s && (*s)->number != run->segment) {
 		mmnf_segment_put(field, *s);
 		*s = NULL;

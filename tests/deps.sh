@@ -16,11 +16,12 @@ cd "$(dirname "$0")/.."
 
 declare -A packages=(
 	[build]="gcc make pkg-config libjansson-dev liburing-dev linux-headers-amd64
-		libcairo2-dev libncurses-dev"
+		libcairo2-dev libncurses-dev libnbd-dev libgnutls28-dev"
 	[test]="g++ qemu-system-x86 linux-image-amd64 busybox-static kmod
 		xz-utils zstd python3 python3-venv e2fsprogs xfsprogs
 		gnuplot-nox dkms dmsetup linux-source-6.1
-		bpftrace linux-perf fonts-dejavu-core"
+		bpftrace linux-perf fonts-dejavu-core
+		nbdkit nbdkit-plugin-python gnutls-bin"
 	[lint]="clang-format cppcheck shellcheck sparse groff mandoc perl
 		clang libclang-rt-14-dev linux-source-6.1"
 	[quickstart]="mricron-data"

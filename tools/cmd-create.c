@@ -99,6 +99,13 @@ int cmd_create(const struct options *o)
 					"");
 		opts.fill = &fill;
 	}
+	opts.net = o->net;
+	opts.nr_net = o->nr_net;
+	if (o->stripe && !o->nr_net)
+		return usage_error(o, "--stripe: expected with --net");
+	if (o->stripe && !parse_u64(o->stripe, &opts.stripe_bytes))
+		return usage_error(o, "--stripe %s: expected a number",
+				   o->stripe);
 	if (mmnf_field_create(o->args[0], dtype, ndim, shape, &opts))
 		return library_failure(o);
 	if (!o->json)

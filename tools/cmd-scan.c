@@ -33,6 +33,23 @@ static bool parse_order(const char *text, unsigned int ndim,
 	return true;
 }
 
+/* Where there are no pointers, a copy. */
+static const void *element(struct mmnf_field *field,
+			   const struct mmnf_field_info *info,
+			   const uint64_t *at, uint64_t *copy)
+{
+	struct mmnf_box one = { { 0 }, { 0 }, { 0 } };
+	unsigned int i;
+
+	if (info->engine != MMNF_ENGINE_NET)
+		return mmnf_activate(field, at);
+	for (i = 0; i < info->ndim; i++) {
+		one.start[i] = at[i];
+		one.count[i] = 1;
+	}
+	return mmnf_get(field, &one, copy, sizeof(*copy)) < 0 ? NULL : copy;
+}
+
 struct scan {
 	uint64_t nr, checksum;
 	double sum;
@@ -43,7 +60,7 @@ static bool scan_box(struct mmnf_field *field,
 		     const struct mmnf_box *box, const unsigned int *order,
 		     struct scan *scan)
 {
-	uint64_t n[MMNF_NDIM_MAX] = { 0 }, at[MMNF_NDIM_MAX], bits;
+	uint64_t n[MMNF_NDIM_MAX] = { 0 }, at[MMNF_NDIM_MAX], bits, copy;
 	uint64_t total = box_elements(box, info->ndim);
 	const void *p;
 	unsigned int axis;
@@ -51,7 +68,7 @@ static bool scan_box(struct mmnf_field *field,
 
 	memcpy(at, box->start, sizeof(at));
 	for (scan->nr = 0; scan->nr < total; scan->nr++) {
-		p = mmnf_activate(field, at);
+		p = element(field, info, at, &copy);
 		if (!p)
 			return false;
 		bits = 0;

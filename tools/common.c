@@ -48,7 +48,26 @@ const char *engine_name(uint32_t engine)
 	return engine == MMNF_ENGINE_DEVICE ? "device" :
 	       engine == MMNF_ENGINE_MMAP   ? "mmap" :
 	       engine == MMNF_ENGINE_DIRECT ? "direct" :
+	       engine == MMNF_ENGINE_NET    ? "net" :
 					      "auto";
+}
+
+static bool parse_timeout(const char *text, struct mmnf_open_opts *opts)
+{
+	char *end;
+	double seconds = strtod(text, &end);
+
+	if (!strcmp(text, "forever")) {
+		opts->net_fail_timeout_ms = MMNF_NET_FOREVER;
+		return true;
+	}
+	if (end == text || *end || !(seconds >= 0.001 && seconds <= 1e6))
+		return false;
+	opts->net_fail_timeout_ms = (uint32_t)(seconds * 1000);
+	/* Some tries should fit in. */
+	if (seconds < 20)
+		opts->net_request_timeout_ms = (uint32_t)(seconds * 250) + 1;
+	return true;
 }
 
 int open_field(const struct options *o, bool writable,
@@ -64,15 +83,25 @@ int open_field(const struct options *o, bool writable,
 		opts.engine = MMNF_ENGINE_MMAP;
 	else if (o->engine && !strcmp(o->engine, "direct"))
 		opts.engine = MMNF_ENGINE_DIRECT;
+	else if (o->engine && !strcmp(o->engine, "net"))
+		opts.engine = MMNF_ENGINE_NET;
 	else if (o->engine && strcmp(o->engine, "auto"))
 		return usage_error(
-			o, "--engine %s: expected auto, device, mmap or direct",
+			o,
+			"--engine %s: expected auto, device, mmap, direct or net",
 			o->engine);
 	if (o->prefetch && !strcmp(o->prefetch, "off"))
 		opts.prefetch_off = 1;
 	else if (o->prefetch && strcmp(o->prefetch, "on"))
 		return usage_error(o, "--prefetch %s: expected on or off",
 				   o->prefetch);
+	opts.net_tls_dir = o->tls_dir;
+	opts.net_tls_psk_file = o->tls_psk_file;
+	opts.net_tls_username = o->tls_username;
+	if (o->net_timeout && !parse_timeout(o->net_timeout, &opts))
+		return usage_error(
+			o, "--net-timeout %s: expected seconds or 'forever'",
+			o->net_timeout);
 	if (mmnf_field_open(field, path, &opts))
 		return library_failure(o);
 	info->size = sizeof(*info);

@@ -10,7 +10,8 @@
 
 const struct command commands[] = {
 	{ "create", cmd_create, 1, 1,
-	  "FIELD --shape N,N,... --dtype T [--tile N,N,... [--checksums]] [--segment-bytes N] [--fill V]",
+	  "FIELD --shape N,N,... --dtype T [--tile N,N,... [--checksums]] [--segment-bytes N] [--fill V]\n"
+	  "            or with data on NBD servers: --net URI[,GATEWAY,...] [--net ...] [--stripe N]",
 	  "make an empty field" },
 	{ "import", cmd_import, 2, 2,
 	  "SRC FIELD [--at i,j,...] [--tile N,N,... [--checksums]]",
@@ -64,11 +65,14 @@ static void print_usage(FILE *to)
 	for (c = commands; c->name; c++)
 		fprintf(to, "  %-9s %s\n            %s\n", c->name, c->args,
 			c->help);
-	fprintf(to, "\nBOX is numpy's: 0:10,5,::2   T is i8..u64, f16, bf16, "
-		    "f32, f64\n"
-		    "E is auto, device, mmap, direct\n"
-		    "Exit status: 0 done, 1 failed, 2 asked wrongly.\n"
-		    "`mmnf COMMAND --help` shows one; man mmnf says more.\n");
+	fprintf(to,
+		"\nBOX is numpy's: 0:10,5,::2   T is i8..u64, f16, bf16, "
+		"f32, f64\n"
+		"E is auto, device, mmap, direct, net\n"
+		"FIELD may be on NBD servers: --net-timeout SECONDS|forever, --tls-dir DIR,\n"
+		"  --tls-psk-file FILE, --tls-username NAME\n"
+		"Exit status: 0 done, 1 failed, 2 asked wrongly.\n"
+		"`mmnf COMMAND --help` shows one; man mmnf says more.\n");
 }
 
 static void print_command(const struct command *c)
@@ -117,6 +121,8 @@ const struct option_place option_places[] = {
 	TEXT("generate", generate),
 	TEXT("model", model),
 	TEXT("need", need),
+	TEXT("net", net),
+	TEXT("net-timeout", net_timeout),
 	FLAG("once", once),
 	TEXT("order", order),
 	TEXT("out", out),
@@ -128,18 +134,28 @@ const struct option_place option_places[] = {
 	TEXT("seconds", seconds),
 	TEXT("segment-bytes", segment_bytes),
 	TEXT("shape", shape),
+	TEXT("stripe", stripe),
 	TEXT("tile", tile),
 	TEXT("timeline", timeline),
+	TEXT("tls-dir", tls_dir),
+	TEXT("tls-psk-file", tls_psk_file),
+	TEXT("tls-username", tls_username),
 #undef TEXT
 #undef FLAG
 	{ NULL, 0, false },
 };
 
-/* "[--out FILE]" in the arguments of a command says that it takes it. */
+/*
+ * "[--out FILE]" in the arguments of a command says that it takes it; "FIELD",
+ * that it takes what a field on the network may need.
+ */
 bool command_takes(const struct command *c, const char *option)
 {
 	size_t len = strlen(option);
 	const char *at = c->args;
+
+	if (!strncmp(option, "net-", 4) || !strncmp(option, "tls-", 4))
+		return strstr(at, "FIELD");
 
 	while ((at = strstr(at, "--"))) {
 		at += 2;
@@ -188,6 +204,12 @@ static int parse_options(struct options *o, const struct command *command,
 			return usage_error(
 				o, "there is no --%s here; usage: mmnf %s %s",
 				place->name, command->name, command->args);
+		if (!strcmp(place->name, "net")) {
+			if (o->nr_net == sizeof(o->net) / sizeof(o->net[0]))
+				return usage_error(o, "--net: too many");
+			o->net[o->nr_net++] = optarg;
+			continue;
+		}
 		if (place->has_value)
 			*(const char **)((char *)o + place->at) = optarg;
 		else

@@ -19,6 +19,7 @@
 #include "internal.h"
 #include "store/zarr-codec.h"
 #include "store/zarr-fill.h"
+#include "store/zarr-net.h"
 
 #define MANIFEST_MAX (1 << 20)
 
@@ -141,9 +142,9 @@ static int check_keys(const json_t *root)
 /* Attributes of our own; those of others mean nothing here. */
 static int parse_ours(struct mmnf_store *out, const json_t *root)
 {
-	const json_t *v = json_object_get(
-		json_object_get(json_object_get(root, "attributes"), "mmnf"),
-		"checksums");
+	const json_t *ours =
+		json_object_get(json_object_get(root, "attributes"), "mmnf");
+	const json_t *v = json_object_get(ours, "checksums");
 	const char *name = json_string_value(v);
 
 	out->checksums = out->geometry.indexed && name;
@@ -153,7 +154,8 @@ static int parse_ours(struct mmnf_store *out, const json_t *root)
 	if (out->checksums && out->geometry.tile_bytes < 4)
 		return mmnf_zarr_wrong(EINVAL, "attributes.mmnf.checksums", v,
 				       "tiles of at least 4 bytes");
-	return 0;
+	v = json_object_get(ours, "net");
+	return v ? mmnf_zarr_net_parse(out, v) : 0;
 }
 
 static int parse_array(struct mmnf_store *out, const json_t *root)
@@ -309,7 +311,8 @@ json_t *mmnf_zarr_list(const u64 *v, u32 n)
 	return list;
 }
 
-char *mmnf_zarr_print(const struct mmnf_geometry *g, bool checksums)
+static char *print_manifest(const struct mmnf_geometry *g, bool checksums,
+			    const struct mmnf_net_layout *net)
 {
 	json_t *fill = mmnf_zarr_fill_print(g->dtype, g->fill), *root, *ours;
 	char *text = NULL;
@@ -324,6 +327,8 @@ char *mmnf_zarr_print(const struct mmnf_geometry *g, bool checksums)
 	if (checksums)
 		json_object_set_new(ours, "checksums",
 				    json_string(MMNF_CHECKS_NAME));
+	if (net)
+		json_object_set_new(ours, "net", mmnf_zarr_net_print(net));
 	root = json_pack(
 		"{s:i, s:s, s:o, s:s, s:{s:s, s:{s:o}}, s:{s:s, s:{s:s}}, s:o, s:o, s:{s:o}}",
 		"zarr_format", 3, "node_type", "array", "shape",
@@ -341,6 +346,11 @@ char *mmnf_zarr_print(const struct mmnf_geometry *g, bool checksums)
 	if (!text)
 		mmnf_error(ENOMEM, "zarr.json: no memory");
 	return text;
+}
+
+char *mmnf_zarr_print(const struct mmnf_geometry *g, bool checksums)
+{
+	return print_manifest(g, checksums, NULL);
 }
 
 static int write_manifest(int dir, const char *path, const char *text)
@@ -373,9 +383,9 @@ static int write_manifest(int dir, const char *path, const char *text)
 }
 
 int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g,
-		    bool checksums)
+		    bool checksums, const struct mmnf_net_layout *net)
 {
-	char *text = mmnf_zarr_print(g, checksums);
+	char *text = print_manifest(g, checksums, net);
 	int dir, err;
 
 	if (!text)

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT
 /* zarr.json: grids, codecs, fill values, names of segments. */
 #include "fuzz.h"
+#include "net.h"
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
-	struct mmnf_store store = { .dir = -1 };
+	struct mmnf_store store = { .dir = -1 }, again = { .dir = -1 };
 	const struct mmnf_geometry *g = &store.geometry;
 	char key[MMNF_KEY_MAX];
 	int err = mmnf_zarr_parse(&store, (const char *)data, size);
 
 	if (err) {
 		fuzz_refused(err);
+		mmnf_net_layout_free(store.net);
 		return 0;
 	}
 	fuzz_runs(g, g->segment_bytes);
@@ -22,8 +24,10 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 
 		if (text)
 			FUZZ_CHECK(
-				!mmnf_zarr_parse(&store, text, strlen(text)));
+				!mmnf_zarr_parse(&again, text, strlen(text)));
 		free(text);
 	}
+	mmnf_net_layout_free(store.net);
+	mmnf_net_layout_free(again.net);
 	return 0;
 }

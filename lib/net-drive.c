@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Who waits for the sockets: one thread at a time, `driving`.
+ *
+ * A thread that waits for its requests drives itself, so that a single read
+ * costs no change of threads.  Further ones sleep until theirs are done or the
+ * one before has what it wanted.  A thread of the net drives what is in flight
+ * while nobody waits.
+ *
+ *	wait()  --- nobody drives? ---> epoll_wait -> settle -> done() --.
+ *	   ^ asleep until woken                                          |
+ *	   '------------- next waiter, or the net's thread <-------------'
+ *
+ * epoll, because whoever drives may end or change: a poll that io_uring has
+ * under way belongs to the thread that submitted it.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "net-internal.h"
+
+#define EVENTS 32
+#define KICK UINT64_MAX
+
+int net_drive_watch(struct net_conn *c)
+{
+	struct mmnf_net *net = c->group->net;
+	struct epoll_event e = { 0 };
+
+	c->events = net_conn_events(c);
+	e.events = c->events;
+	e.data.u64 = (u64)c->group->index << 32 | c->index;
+	return epoll_ctl(net->epoll, EPOLL_CTL_ADD, net_conn_fd(c), &e) ?
+		       -errno :
+		       0;
+}
+
+void net_drive_unwatch(struct net_conn *c)
+{
+	epoll_ctl(c->group->net->epoll, EPOLL_CTL_DEL, net_conn_fd(c), NULL);
+}
+
+void net_drive_events(struct net_conn *c)
+{
+	u32 events = net_conn_events(c);
+	struct epoll_event e = { 0 };
+
+	if (c->state != NET_UP || events == c->events)
+		return;
+	c->events = events;
+	e.events = events;
+	e.data.u64 = (u64)c->group->index << 32 | c->index;
+	epoll_ctl(c->group->net->epoll, EPOLL_CTL_MOD, net_conn_fd(c), &e);
+}
+
+void net_drive_kick(struct mmnf_net *net)
+{
+	u64 one = 1;
+
+	if (write(net->kick, &one, sizeof(one)) < 0)
+		return; /* full: readable as it is */
+}
+
+static void take_event(struct mmnf_net *net, const struct epoll_event *e)
+{
+	struct net_conn *c;
+	u64 n;
+
+	if (e->data.u64 == KICK) {
+		if (read(net->kick, &n, sizeof(n)) < 0)
+			return; /* another has read it */
+		return;
+	}
+	c = &net->group[e->data.u64 >> 32].conn[(u32)e->data.u64];
+	/* Of the connection before: then the socket has nothing to say. */
+	if (c->state != NET_UP)
+		return;
+	if (!net_conn_notify(c, e->events)) {
+		net_settle(net);
+		net_group_lost(c);
+		return;
+	}
+	net_settle(net);
+	net_group_pump(c->group);
+	if (c->state == NET_UP)
+		net_drive_events(c);
+}
+
+/* With the lock, which is let go of meanwhile. */
+static void drive(struct mmnf_net *net, struct net_waiter *self, s64 timeout_ns)
+{
+	struct epoll_event events[EVENTS];
+	struct timespec ts = { timeout_ns / 1000000000,
+			       timeout_ns % 1000000000 };
+	int i, n;
+
+	net->driving = true;
+	net->driving_waiter = self;
+	net->driving_thread = pthread_self();
+	pthread_mutex_unlock(&net->lock);
+	n = epoll_pwait2(net->epoll, events, EVENTS,
+			 timeout_ns < 0 ? NULL : &ts, NULL);
+	if (n < 0 && errno == ENOSYS) /* before Linux 5.11 */
+		n = epoll_wait(net->epoll, events, EVENTS,
+			       timeout_ns < 0 ? -1 :
+						(int)(timeout_ns / 1000000));
+	pthread_mutex_lock(&net->lock);
+	net->activity++;
+	for (i = 0; i < n && !net->stop; i++)
+		take_event(net, &events[i]);
+	net_run_done(net);
+	net->driving = false;
+	net->driving_waiter = NULL;
+}
+
+/* Whoever should drive now. */
+static void hand_over(struct mmnf_net *net)
+{
+	if (net->driving)
+		return;
+	if (net->waiters)
+		pthread_cond_signal(&net->waiters->cond);
+	else if (net->nr_background || net->stop)
+		pthread_cond_signal(&net->work);
+}
+
+void net_drive_background(struct mmnf_net *net)
+{
+	if (!net->driving && !net->waiters)
+		pthread_cond_signal(&net->work);
+}
+
+static void *work(void *arg)
+{
+	struct mmnf_net *net = arg;
+
+	pthread_mutex_lock(&net->lock);
+	while (!net->stop) {
+		if (net->driving || net->waiters || !net->nr_background) {
+			pthread_cond_wait(&net->work, &net->lock);
+			continue;
+		}
+		drive(net, NULL, -1);
+		hand_over(net);
+	}
+	pthread_mutex_unlock(&net->lock);
+	return NULL;
+}
+
+int net_drive_start(struct mmnf_net *net)
+{
+	struct epoll_event e = { .events = EPOLLIN, .data.u64 = KICK };
+	sigset_t all, before;
+	int err;
+
+	net->epoll = epoll_create1(EPOLL_CLOEXEC);
+	net->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (net->epoll < 0 || net->kick < 0 ||
+	    epoll_ctl(net->epoll, EPOLL_CTL_ADD, net->kick, &e))
+		return mmnf_error_system(errno, "epoll");
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(&net->driver, NULL, work, net);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	net->has_driver = !err;
+	return err ? mmnf_error_system(err, "a thread for the network") : 0;
+}
+
+static bool is_true(const bool *flag)
+{
+	return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
+}
+
+void mmnf_net_wake(struct mmnf_net *net, bool *done)
+{
+	struct net_waiter *w;
+
+	pthread_mutex_lock(&net->lock);
+	__atomic_store_n(done, true, __ATOMIC_RELEASE);
+	for (w = net->waiters; w && w->done != done; w = w->next)
+		;
+	if (w && w != net->driving_waiter)
+		pthread_cond_signal(&w->cond);
+	else if (w && !pthread_equal(net->driving_thread, pthread_self()))
+		net_drive_kick(net);
+	pthread_mutex_unlock(&net->lock);
+}
+
+static void sleep_on(struct mmnf_net *net, struct net_waiter *w, s64 end_ns)
+{
+	struct timespec ts = { end_ns / 1000000000, end_ns % 1000000000 };
+
+	if (end_ns < 0)
+		pthread_cond_wait(&w->cond, &net->lock);
+	else
+		pthread_cond_clockwait(&w->cond, &net->lock, CLOCK_MONOTONIC,
+				       &ts);
+}
+
+static void leave(struct mmnf_net *net, const struct net_waiter *w)
+{
+	struct net_waiter **at = &net->waiters;
+
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+}
+
+bool mmnf_net_wait(struct mmnf_net *net, const bool *done, s64 timeout_ns)
+{
+	struct net_waiter self = { .done = done };
+	s64 end = -1, now;
+
+	if (is_true(done))
+		return true;
+	if (timeout_ns >= 0)
+		end = mmnf_now_ns() + timeout_ns;
+	pthread_cond_init(&self.cond, NULL);
+	pthread_mutex_lock(&net->lock);
+	self.next = net->waiters;
+	net->waiters = &self;
+	while (!is_true(done)) {
+		now = end < 0 ? 0 : mmnf_now_ns();
+		if (end >= 0 && now >= end)
+			break;
+		if (net->driving || net->stop)
+			sleep_on(net, &self, end);
+		else
+			drive(net, &self, end < 0 ? -1 : end - now);
+	}
+	leave(net, &self);
+	hand_over(net);
+	pthread_mutex_unlock(&net->lock);
+	pthread_cond_destroy(&self.cond);
+	return is_true(done);
+}

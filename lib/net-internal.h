@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the net share.
+ *
+ *	net.c		requests: cut into parts, done when all parts are
+ *	net-open.c	opening and closing
+ *	net-group.c	parts of a group: queues, windows, retries, failing
+ *	net-wire.c	parts that are one request on a connection
+ *	net-conn.c	a connection: the only file that knows libnbd
+ *	net-keep.c	a thread that connects, and looks at the clock
+ *	net-drive.c	who waits for the sockets
+ *
+ *	part -> queue -> wire -> connection -> settled -> part done -> io done
+ *	          ^                                |
+ *	          '------- lost, or EIO -----------'
+ *
+ * net.lock guards all of it, but a connection that is being dialled, which is
+ * the keeper's.  It is never held while anybody waits for a socket, nor in done().
+ */
+#ifndef MMNF_NET_INTERNAL_H
+#define MMNF_NET_INTERNAL_H
+
+#include <poll.h>
+
+#include "net.h"
+
+#define NET_COALESCE_BYTES (256ULL << 10) /* neighbours are read together */
+#define NET_SPREAD 16 /* in flight before the next connection is used */
+#define NET_TRIES 6 /* after an error of the server */
+#define NET_BACKOFF_NS (10 * 1000000LL)
+#define NET_BACKOFF_MAX_NS (250 * 1000000LL)
+#define NET_BUCKETS 160
+
+struct net_queue {
+	struct mmnf_net_part *first, **end;
+	u32 nr;
+};
+
+struct net_group;
+
+/**
+ * struct net_wire - a request on a connection
+ * @parts: linked by next, neighbours on the server
+ * @buf: where the bytes go or come from; @bounce if that is not the requests'
+ * @skip: bytes before those of the first part
+ */
+struct net_wire {
+	struct net_conn *conn;
+	struct mmnf_net_part *parts;
+	char *buf, *bounce;
+	u64 offset, bytes, skip;
+	s64 sent_ns;
+	u8 op;
+	bool prefetch, fua;
+	int error;
+	struct net_wire *next, *before;
+};
+
+enum net_state { NET_DOWN, NET_DIALLING, NET_UP };
+
+/**
+ * struct net_conn - a connection, in its place of a group
+ * @gateway: that it is, was or will be connected to
+ * @events: that epoll looks for
+ * @cause: why it was lost or is not there
+ */
+struct net_conn {
+	struct net_group *group;
+	u32 index, gateway, in_flight, events;
+	enum net_state state;
+	void *handle;
+	u32 failures;
+	s64 due_ns, since_ns;
+	u8 late;
+	bool local; /* a Unix socket */
+	char cause[160];
+	struct net_wire *flying, *spare, *wires;
+};
+
+/* What a server says of an export. */
+struct net_facts {
+	u64 bytes, max_bytes;
+	u32 min_block;
+	bool read_only, multi_conn, can_flush, can_fua;
+};
+
+struct net_counters {
+	u64 reads, writes, flushes, read_bytes, written_bytes;
+	u64 retries, requeued, timeouts, reconnects, refused, failed;
+	u64 latency[NET_BUCKETS];
+};
+
+/**
+ * struct net_group - servers that reach the same bytes
+ * @nr_conns: 1 until facts are known
+ * @down_ns: since when no connection is up, 0: one is
+ * @writes: go over connection 0, with flushes
+ * @delayed: have a due_ns
+ * @cause: of the last failure, named with its server
+ */
+struct net_group {
+	struct mmnf_net *net;
+	u32 index, nr_uris, nr_conns, nr_up;
+	char **uri;
+	bool known;
+	struct net_facts facts;
+	struct net_conn conn[MMNF_NET_CONNS_MAX];
+	struct net_queue demand, prefetch, writes, delayed;
+	u32 in_flight, in_flight_prefetch, nr_rounds;
+	u64 epoch;
+	s64 down_ns;
+	char cause[640];
+	s64 cause_ns;
+	struct net_counters count;
+};
+
+struct net_waiter {
+	const bool *done;
+	pthread_cond_t cond;
+	struct net_waiter *next;
+};
+
+struct mmnf_net {
+	pthread_mutex_t lock;
+	struct mmnf_net_opts opts;
+	struct mmnf_net_layout layout;
+	u64 bytes;
+	pid_t pid;
+	bool stop, shut;
+	u32 nr_groups;
+	struct net_group *group;
+	struct net_wire *settled;
+	struct mmnf_net_io *done, **done_end;
+	/* net-drive.c */
+	int epoll, kick;
+	bool driving;
+	pthread_t driving_thread;
+	struct net_waiter *waiters, *driving_waiter;
+	u64 nr_background; /* requests that nobody may be waiting for */
+	pthread_cond_t work;
+	pthread_t driver;
+	/* net-keep.c */
+	int nudge; /* eventfd */
+	bool keeper_sleeps;
+	u64 activity;
+	pthread_cond_t settled_down; /* groups are known, or failed */
+	pthread_t keeper;
+	bool has_keeper, has_driver;
+	struct mmnf_net *next; /* of all */
+};
+
+s64 mmnf_now_ns(void);
+
+/* ---- net.c: all with net.lock */
+
+/* One part of a request is over; words: of the error, or NULL. */
+void net_part_done(struct mmnf_net *net, struct mmnf_net_part *part, int err,
+		   const char *words);
+
+/* Calls done() of what is done; lets go of the lock meanwhile. */
+void net_run_done(struct mmnf_net *net);
+
+/* ---- net-group.c: all with net.lock */
+
+void net_queue_init(struct net_queue *q);
+void net_queue_add(struct net_queue *q, struct mmnf_net_part *part);
+void net_queue_add_first(struct net_queue *q, struct mmnf_net_part *part);
+struct mmnf_net_part *net_queue_take(struct net_queue *q);
+
+/* Queues a part of a request, or fails it where there is no hope. */
+void net_group_add(struct net_group *g, struct mmnf_net_part *part);
+
+/* Sends what there is room for. */
+void net_group_pump(struct net_group *g);
+
+/* Fails what has waited too long, moves on what is due.  Next due, or 0. */
+s64 net_group_clock(struct net_group *g, s64 now);
+
+/* Gives up on a connection: what was in flight is queued again. */
+void net_group_lost(struct net_conn *c);
+
+/* Its parts go back to where they came from. */
+void net_group_again(struct net_group *g, struct net_wire *w, s64 now);
+
+/* The server said no: once more after a while, if that may help. */
+void net_group_error(struct net_group *g, const struct net_wire *w,
+		     struct mmnf_net_part *part, s64 now);
+
+/* It cannot be sent. */
+void net_group_refuse(struct net_group *g, struct net_wire *w, int err);
+
+/* Ends all parts that wait, of one request or of all (NULL). */
+u32 net_group_drop(struct net_group *g, const struct mmnf_net_io *io, int err,
+		   const char *words);
+
+/* ---- net-wire.c: all with net.lock */
+
+/* The first of a queue, with its neighbours.  False: the connection broke. */
+bool net_wire_send(struct net_group *g, struct net_conn *c,
+		   struct net_queue *q);
+
+/* It was answered, or its connection was lost. */
+void net_wire_settle(struct net_wire *w, s64 now);
+
+/* All that were answered. */
+void net_settle(struct mmnf_net *net);
+
+u64 net_percentile(const u64 *latency, u32 percent); /* ns */
+
+/* ---- net-conn.c */
+
+/* Of the keeper, without the lock; 0 or -1 with c->cause. */
+int net_conn_dial(struct net_conn *c, const char *uri,
+		  const struct mmnf_net_opts *opts);
+/* What to poll for; false: nothing. */
+bool net_conn_poll(const struct net_conn *c, struct pollfd *pfd);
+/* 1: connected; 0: not yet; -1 with c->cause. */
+int net_conn_step(struct net_conn *c, short revents);
+int net_conn_facts(struct net_conn *c, struct net_facts *facts);
+
+/* What became of a request that was to be sent. */
+enum net_sent {
+	NET_SENT,
+	NET_REFUSED, /* not sent: *err says why */
+	NET_BROKEN, /* not sent: the connection is broken */
+	NET_BROKEN_SENT, /* sent; then it broke */
+};
+
+/* With the lock. */
+enum net_sent net_conn_send(struct net_wire *w, int *err);
+/* Reads and writes the socket; false: it is broken. */
+bool net_conn_notify(struct net_conn *c, u32 events);
+u32 net_conn_events(const struct net_conn *c);
+int net_conn_fd(const struct net_conn *c);
+/* Says goodbye to the server, where nothing is in flight. */
+void net_conn_bye(struct net_conn *c);
+void net_conn_close(struct net_conn *c);
+
+/* ---- net-keep.c */
+
+int net_keep_start(struct mmnf_net *net);
+/* Something is for the keeper to do; with the lock. */
+void net_keep_nudge(struct mmnf_net *net);
+
+/* ---- net-drive.c */
+
+int net_drive_start(struct mmnf_net *net);
+/* Puts a connection that is up under watch, or takes it out. */
+int net_drive_watch(struct net_conn *c);
+void net_drive_unwatch(struct net_conn *c);
+/* It may want to write now; with the lock. */
+void net_drive_events(struct net_conn *c);
+/* Whoever drives looks around. */
+void net_drive_kick(struct mmnf_net *net);
+/* Requests are in flight that nobody may wait for; with the lock. */
+void net_drive_background(struct mmnf_net *net);
+
+#endif

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Requests for a remote byte space: cut into parts along its stripes, done when
+ * all parts are.  Of several errors the first is told.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "net-internal.h"
+
+u64 mmnf_net_bytes(const struct mmnf_net *net)
+{
+	return net->bytes;
+}
+
+u32 mmnf_net_nr_groups(const struct mmnf_net *net)
+{
+	return net->nr_groups;
+}
+
+u64 mmnf_net_unit(const struct mmnf_net *net, u64 offset, u32 *group)
+{
+	u64 stripe = net->layout.stripe_bytes;
+
+	if (net->nr_groups == 1) {
+		*group = 0;
+		return net->bytes - offset;
+	}
+	*group = (u32)(offset / stripe % net->nr_groups);
+	return stripe - offset % stripe;
+}
+
+static u64 server_offset(const struct mmnf_net *net, u64 offset)
+{
+	u64 stripe = net->layout.stripe_bytes;
+
+	if (net->nr_groups == 1)
+		return offset;
+	return offset / stripe / net->nr_groups * stripe + offset % stripe;
+}
+
+bool mmnf_net_read_only(const struct mmnf_net *net)
+{
+	u32 i;
+
+	for (i = 0; i < net->nr_groups; i++)
+		if (net->group[i].facts.read_only)
+			return true;
+	return false;
+}
+
+u32 mmnf_net_align(const struct mmnf_net *net)
+{
+	u32 i, most = 1;
+
+	for (i = 0; i < net->nr_groups; i++)
+		most = (u32)max_u64(most, net->group[i].facts.min_block);
+	return most;
+}
+
+u64 mmnf_net_epoch(struct mmnf_net *net, u32 group)
+{
+	u64 epoch;
+
+	pthread_mutex_lock(&net->lock);
+	epoch = net->group[group].epoch;
+	pthread_mutex_unlock(&net->lock);
+	return epoch;
+}
+
+/* ---- requests */
+
+void net_part_done(struct mmnf_net *net, struct mmnf_net_part *part, int err,
+		   const char *words)
+{
+	struct mmnf_net_io *io = part->io;
+
+	if (err && !io->result) {
+		io->result = err;
+		io->words = words ? strdup(words) : NULL;
+	}
+	if (io->op != MMNF_NET_READ)
+		io->epoch = part->epoch;
+	if (part != &io->first)
+		free(part);
+	if (--io->nr_parts)
+		return;
+	if (!io->awaited)
+		net->nr_background--;
+	io->next = NULL;
+	*net->done_end = io;
+	net->done_end = &io->next;
+}
+
+void net_run_done(struct mmnf_net *net)
+{
+	struct mmnf_net_io *io;
+
+	while ((io = net->done)) {
+		net->done = NULL;
+		net->done_end = &net->done;
+		pthread_mutex_unlock(&net->lock);
+		while (io) {
+			struct mmnf_net_io *next = io->next;
+			char *words = io->words;
+
+			io->text = words ? words : "";
+			io->done(io);
+			/* The io may be gone. */
+			free(words);
+			io = next;
+		}
+		pthread_mutex_lock(&net->lock);
+	}
+}
+
+static void add_part(struct mmnf_net *net, struct mmnf_net_io *io, u32 group,
+		     u64 at, u64 bytes, s64 now)
+{
+	struct mmnf_net_part *part = &io->first;
+
+	/* The last one is in the request itself. */
+	if (at + bytes < io->bytes)
+		part = malloc(sizeof(*part));
+	if (!part) {
+		if (!io->result)
+			io->result = -ENOMEM;
+		io->nr_parts--;
+		return;
+	}
+	*part = (struct mmnf_net_part) {
+		.io = io,
+		.offset = server_offset(net, io->offset + at),
+		.at = at,
+		.bytes = bytes,
+		.born_ns = now,
+	};
+	net_group_add(&net->group[group], part);
+}
+
+/* Bytes of the part that begins there, and its group. */
+static u64 part_bytes(const struct mmnf_net *net, const struct mmnf_net_io *io,
+		      u64 at, u32 *group)
+{
+	u64 n = mmnf_net_unit(net, io->offset + at, group);
+	u64 most = net->group[*group].facts.max_bytes;
+
+	/* Inside of what the server takes, also rounded to its blocks. */
+	most -= server_offset(net, io->offset + at) % most;
+	return min_u64(min_u64(n, io->bytes - at), most);
+}
+
+/* All parts are counted first: the last one to be done ends the request. */
+static void start(struct mmnf_net *net, struct mmnf_net_io *io, s64 now)
+{
+	u32 group = io->group;
+	u64 at, n;
+
+	io->result = 0;
+	io->words = NULL;
+	io->late = MMNF_NET_LATE_NONE;
+	io->epoch = 0;
+	io->nr_parts = 0;
+	if (!io->awaited)
+		net->nr_background++;
+	if (io->op == MMNF_NET_FLUSH) {
+		io->bytes = 0;
+		io->nr_parts = 1;
+		add_part(net, io, group, 0, 0, now);
+		return;
+	}
+	for (at = 0; at < io->bytes; at += n, io->nr_parts++)
+		n = part_bytes(net, io, at, &group);
+	io->group = group;
+	for (at = 0; at < io->bytes; at += n) {
+		n = part_bytes(net, io, at, &group);
+		add_part(net, io, group, at, n, now);
+	}
+}
+
+static void pump(struct mmnf_net *net)
+{
+	u32 i;
+
+	for (i = 0; i < net->nr_groups; i++)
+		if (net->group[i].demand.first || net->group[i].writes.first ||
+		    net->group[i].prefetch.first)
+			net_group_pump(&net->group[i]);
+}
+
+/* A forked child would write into its parent's connections. */
+static void refuse_child(struct mmnf_net_io *io)
+{
+	io->result = -ENXIO;
+	io->text =
+		"a forked child has no network: expected it to open the field itself";
+	io->done(io);
+}
+
+void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,
+		     u32 nr)
+{
+	s64 now = mmnf_now_ns();
+	u32 i;
+
+	if (net->pid != getpid()) {
+		for (i = 0; i < nr; i++)
+			refuse_child(ios[i]);
+		return;
+	}
+	pthread_mutex_lock(&net->lock);
+	net->activity++;
+	for (i = 0; i < nr; i++)
+		start(net, ios[i], now);
+	pump(net);
+	net_settle(net);
+	net_run_done(net);
+	if (net->keeper_sleeps)
+		net_keep_nudge(net);
+	if (net->nr_background)
+		net_drive_background(net);
+	pthread_mutex_unlock(&net->lock);
+}
+
+bool mmnf_net_cancel(struct mmnf_net *net, struct mmnf_net_io *io)
+{
+	u32 i, n = 0;
+
+	pthread_mutex_lock(&net->lock);
+	for (i = 0; i < net->nr_groups && io->nr_parts; i++)
+		n += net_group_drop(&net->group[i], io, -ECANCELED,
+				    "cancelled");
+	net_run_done(net);
+	pthread_mutex_unlock(&net->lock);
+	return n;
+}
+
+struct waited {
+	struct mmnf_net *net;
+	bool done;
+	int result;
+	char words[400];
+};
+
+static void waited_done(struct mmnf_net_io *io)
+{
+	struct waited *w = io->owner;
+
+	w->result = io->result;
+	if (io->result)
+		snprintf(w->words, sizeof(w->words), "%s", io->text);
+	mmnf_net_wake(w->net, &w->done);
+}
+
+int mmnf_net_do(struct mmnf_net *net, struct mmnf_net_io *io)
+{
+	struct waited w = { .net = net };
+
+	io->done = waited_done;
+	io->owner = &w;
+	io->awaited = true;
+	mmnf_net_submit(net, &io, 1);
+	mmnf_net_wait(net, &w.done, -1);
+	return w.result ? mmnf_error(-w.result, "%s", w.words) : 0;
+}
+
+int mmnf_net_explain(struct mmnf_net *net, u64 offset, u64 bytes, int err)
+{
+	const struct net_group *last = NULL;
+	char cause[640] = "";
+	u64 at, n;
+	u32 group;
+
+	/* Of the groups it went to, the one that failed last. */
+	pthread_mutex_lock(&net->lock);
+	for (at = offset; at < min_u64(offset + bytes, net->bytes); at += n) {
+		n = mmnf_net_unit(net, at, &group);
+		if (net->group[group].cause_ns &&
+		    (!last || net->group[group].cause_ns > last->cause_ns))
+			last = &net->group[group];
+	}
+	if (last)
+		memcpy(cause, last->cause, sizeof(cause));
+	pthread_mutex_unlock(&net->lock);
+	if (!last)
+		return mmnf_error_system(err,
+					 "reading %" PRIu64
+					 " bytes at %" PRIu64,
+					 bytes, offset);
+	return mmnf_error(err, "%s; reading %" PRIu64 " bytes at %" PRIu64,
+			  cause, bytes, offset);
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A remote byte space: what engine-net.c and the persistent cache ask of the
+ * network.
+ *
+ *	space	|u0|u1|u2|u3|u4|...		stripe units of stripe_bytes
+ *	group	  0  1  2  0  1			unit u lies in group u % nr_groups,
+ *						at u / nr_groups * stripe_bytes
+ *	gateways of a group: servers that reach the same bytes
+ *
+ * Requests are asynchronous: submitted in any thread, done once, in some thread
+ * (the library's or one that waits).  Nothing is to be retried above: a request
+ * that fails has failed after its time, with a text.
+ *
+ * Durability.  All writes and flushes of a group go over one connection.  Its
+ * epoch is a number that changes whenever that connection is lost.  A write
+ * that was done with epoch e is on stable storage once a flush of its group,
+ * submitted after that, is done with the same e.  With another: write it again.
+ */
+#ifndef MMNF_NET_H
+#define MMNF_NET_H
+
+#include <sys/uio.h>
+
+#include "internal.h"
+
+enum mmnf_net_op { MMNF_NET_READ, MMNF_NET_WRITE, MMNF_NET_FLUSH };
+enum mmnf_net_priority { MMNF_NET_DEMAND, MMNF_NET_PREFETCH };
+
+/*
+ * Can an earlier attempt of a write still reach the storage, after what is
+ * written next?  Its connection was lost with the write in flight:
+ */
+enum mmnf_net_late {
+	MMNF_NET_LATE_NONE,
+	MMNF_NET_LATE_CLOSED, /* the server closed it, or died: it is drained */
+	MMNF_NET_LATE_HUNG, /* given up here: the server may still apply it */
+};
+
+#define MMNF_NET_IO_BYTES_MAX (4ULL << 20)
+
+/**
+ * struct mmnf_net_part - what of a request goes to one group; the net's
+ * @offset: on the server
+ * @at: in the memory of the request
+ * @due_ns: not before; 0: now
+ * @alone: failed as a part of something larger
+ * @flushing: the write was acknowledged, its flush is under way
+ */
+struct mmnf_net_part {
+	struct mmnf_net_io *io;
+	struct mmnf_net_part *next;
+	u64 offset, bytes, at, epoch;
+	s64 born_ns, due_ns;
+	u32 group, tries;
+	bool alone, flushing;
+};
+
+/**
+ * struct mmnf_net_io - one request; the net's from submit() until done()
+ * @op, @priority: enums above; priority is of reads
+ * @fua: of a write: done() means that it is on stable storage
+ * @awaited: the submitter goes on to mmnf_net_wait() at once, so that no other
+ *	thread has to be woken for it
+ * @offset, @bytes: in the space, any alignment; 1 .. MMNF_NET_IO_BYTES_MAX, inside
+ *	the space.  A write lies in one stripe unit: see mmnf_net_unit(), and is
+ *	aligned to mmnf_net_align()
+ * @iov, @nr_iov: memory, @bytes in all; the caller's array, unchanged
+ * @group: of a flush, set by the caller; of a write, set by submit()
+ * @done: called once, without locks; may submit, must not wait or close
+ * @owner: for the caller
+ * @result: 0 or -errno: -ECANCELED, -ETIMEDOUT, -EIO...
+ * @epoch: of writes and flushes, when done; see above
+ * @late: of writes, also of failed ones
+ * @text: of an error, for humans; good in done() only
+ *
+ * Writes that overlap and are under way together are done in any order, or mixed:
+ * the caller sees to that.
+ */
+struct mmnf_net_io {
+	u8 op, priority, fua, late;
+	bool awaited;
+	u32 group, nr_iov;
+	u64 offset, bytes;
+	const struct iovec *iov;
+	void (*done)(struct mmnf_net_io *io);
+	void *owner;
+	int result;
+	u64 epoch;
+	const char *text;
+	/* the net's */
+	u32 nr_parts;
+	char *words;
+	struct mmnf_net_io *next;
+	struct mmnf_net_part first;
+};
+
+#define MMNF_NET_GROUPS_MAX 256
+#define MMNF_NET_GATEWAYS_MAX 16
+#define MMNF_NET_CONNS_MAX 16
+#define MMNF_NET_DEPTH_MAX 1024
+
+/**
+ * struct mmnf_net_layout - where a space lies
+ * @uri: of gateway k of group g at [g][k]; NULL behind the last
+ */
+struct mmnf_net_layout {
+	u32 nr_groups;
+	u64 stripe_bytes;
+	char *(*uri)[MMNF_NET_GATEWAYS_MAX + 1];
+};
+
+/* Adds a group from "URI,URI"; -EINVAL with text, -ENOMEM. */
+int mmnf_net_layout_add(struct mmnf_net_layout *layout, const char *uris);
+int mmnf_net_layout_check(const struct mmnf_net_layout *layout);
+void mmnf_net_layout_free(struct mmnf_net_layout *layout); /* NULL is fine */
+
+/* Is it the name of something on the network? */
+bool mmnf_net_is_uri(const char *name);
+
+/* store/zarr-net.c: "URI[,URI...]#raw,..." */
+int mmnf_net_raw(struct mmnf_store *out, const char *name);
+
+/* Built with libnbd?  NULL, or why not. */
+const char *mmnf_net_missing(void);
+
+/**
+ * struct mmnf_net_opts - as of mmnf_open_opts, with the defaults filled in
+ * @fail_timeout_ns: 0: never
+ */
+struct mmnf_net_opts {
+	bool writable;
+	u32 connections, depth;
+	s64 fail_timeout_ns, request_timeout_ns;
+	const char *tls_dir, *tls_psk_file, *tls_username;
+};
+
+struct mmnf_net;
+
+/*
+ * Connects to each group.  @layout is copied.  -errno with text: what a server
+ * said, or that the space is not as long as need_bytes.
+ */
+int mmnf_net_open(struct mmnf_net **out, const struct mmnf_net_layout *layout,
+		  const struct mmnf_net_opts *opts, u64 need_bytes);
+
+/* Requests under way and to come are done with -ECANCELED. */
+void mmnf_net_shut(struct mmnf_net *net);
+void mmnf_net_close(struct mmnf_net *net);
+
+u64 mmnf_net_bytes(const struct mmnf_net *net); /* of the space */
+u32 mmnf_net_nr_groups(const struct mmnf_net *net);
+bool mmnf_net_read_only(const struct mmnf_net *net);
+u32 mmnf_net_align(const struct mmnf_net *net); /* of writes; 1 .. 4096 */
+
+/* The group of an offset, and how many bytes there are to the end of its unit. */
+u64 mmnf_net_unit(const struct mmnf_net *net, u64 offset, u32 *group);
+
+/*
+ * 32 bytes that differ where the bytes behind may differ: URIs, which name
+ * exports, sizes, stripes.
+ */
+void mmnf_net_identity(const struct mmnf_net *net, u8 digest[32]);
+
+/* The epoch of a group now. */
+u64 mmnf_net_epoch(struct mmnf_net *net, u32 group);
+
+/* Never waits. */
+void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,
+		     u32 nr);
+
+/*
+ * Parts of it that were not sent yet are given up: it is done with -ECANCELED,
+ * maybe inside this call.  False: all of it is in flight or done, and takes its
+ * course.
+ */
+bool mmnf_net_cancel(struct mmnf_net *net, struct mmnf_net_io *io);
+
+/*
+ * Helps on until *done is true, which a done() sets by mmnf_net_wake(), or
+ * timeout_ns is over (-1: never).  Returns *done.  Many threads may do so.
+ */
+bool mmnf_net_wait(struct mmnf_net *net, const bool *done, s64 timeout_ns);
+void mmnf_net_wake(struct mmnf_net *net, bool *done);
+
+/* One request and its end; the error has text. */
+int mmnf_net_do(struct mmnf_net *net, struct mmnf_net_io *io);
+
+/* Why reads in this place fail, as text of mmnf_last_error(); returns -err. */
+int mmnf_net_explain(struct mmnf_net *net, u64 offset, u64 bytes, int err);
+
+/* "4 servers, 16 of 16 connections, ..." */
+void mmnf_net_describe(struct mmnf_net *net, char *text, size_t len);
+
+struct mmnf_net_stats;
+
+/* Of a group; text is its state in words. */
+void mmnf_net_group_stats(struct mmnf_net *net, u32 group,
+			  struct mmnf_net_stats *out);
+
+#endif

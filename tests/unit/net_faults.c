@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Faults of servers under a reader: bytes are right or the call says which server,
+ * what and since when; others go on.  Bounds are wide, for a busy machine; what is
+ * tested is that there are bounds.
+ */
+#define KTAP_TIMEOUT 120
+#include "net_util.h"
+
+#include <pthread.h>
+
+#define STRIPE (1ULL << 20)
+#define EXPORT "pattern 256T"
+#define SLOW "--filter=delay pattern 256T rdelay=1ms"
+
+static unsigned int nr_servers;
+
+static struct mmnf_field *open_remote(unsigned int fail_ms,
+				      unsigned int request_ms)
+{
+	static const uint64_t elements[1] = { 1ULL << 44 };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+
+	if (access("f", F_OK))
+		make_remote("f", MMNF_U64, 1, elements, nr_servers, STRIPE);
+	opts.net_fail_timeout_ms = fail_ms;
+	opts.net_request_timeout_ms = request_ms;
+	opts.net_connections = 2;
+	opts.l2_bytes = 1 << 20;
+	if (mmnf_field_open(&field, "f", &opts))
+		ktap_failed("# %s\n", mmnf_last_error());
+	ASSERT_EQ(ktap_shared->failures, 0);
+	return field;
+}
+
+/* An element of a server. */
+static uint64_t index_on(unsigned int server, uint64_t chance)
+{
+	uint64_t stripe = chance / 8 % (1ULL << 18) * nr_servers + server;
+
+	return stripe * (STRIPE / 8) + chance % 8 * 4096 + chance % 512;
+}
+
+static ssize_t read_one(struct mmnf_field *field, uint64_t index, uint64_t *out)
+{
+	struct mmnf_box box = { { index }, { 1 }, { 1 } };
+
+	return mmnf_get(field, &box, out, sizeof(*out));
+}
+
+struct reader {
+	pthread_t thread;
+	struct mmnf_field *field;
+	unsigned int server;
+	uint64_t seed, done, nr_wrong, nr_failed, longest_ns;
+	bool stop;
+	char words[512];
+};
+
+static void *read_on(void *arg)
+{
+	struct reader *r = arg;
+	uint64_t index, got, from;
+
+	while (!__atomic_load_n(&r->stop, __ATOMIC_RELAXED)) {
+		r->seed = r->seed * 6364136223846793005ULL +
+			  1442695040888963407ULL;
+		index = index_on(r->server, r->seed >> 20);
+		from = (uint64_t)now_ns();
+		if (read_one(r->field, index, &got) != sizeof(got)) {
+			if (!r->nr_failed++)
+				snprintf(r->words, sizeof(r->words), "%s",
+					 mmnf_last_error());
+		} else if (got != pattern(index, nr_servers, STRIPE)) {
+			r->nr_wrong++;
+		}
+		from = (uint64_t)now_ns() - from;
+		if (from > r->longest_ns)
+			r->longest_ns = from;
+		__atomic_fetch_add(&r->done, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+#define READERS 8
+
+static struct reader readers[READERS];
+
+/* Two for each of four servers, or more for fewer. */
+static void start_readers(struct mmnf_field *field)
+{
+	unsigned int i;
+
+	for (i = 0; i < READERS; i++) {
+		readers[i] = (struct reader) { .field = field,
+					       .server = i % nr_servers,
+					       .seed = i };
+		ASSERT_EQ(pthread_create(&readers[i].thread, NULL, read_on,
+					 &readers[i]),
+			  0);
+	}
+}
+
+static uint64_t done_by(unsigned int server)
+{
+	uint64_t sum = 0;
+	unsigned int i;
+
+	for (i = 0; i < READERS; i++)
+		if (readers[i].server == server)
+			sum += __atomic_load_n(&readers[i].done,
+					       __ATOMIC_RELAXED);
+	return sum;
+}
+
+/* Until each server has answered so many more. */
+static void wait_progress(uint64_t more)
+{
+	uint64_t before[SERVERS_MAX];
+	int64_t end = now_ns() + 60 * 1000000000LL;
+	unsigned int i;
+
+	for (i = 0; i < nr_servers; i++)
+		before[i] = done_by(i);
+	for (i = 0; i < nr_servers; i++)
+		while (done_by(i) < before[i] + more) {
+			ASSERT_LT(now_ns(), end);
+			sleep_ms(5);
+		}
+}
+
+static void stop_readers(uint64_t most_failed)
+{
+	uint64_t wrong = 0, failed = 0;
+	unsigned int i;
+
+	for (i = 0; i < READERS; i++)
+		__atomic_store_n(&readers[i].stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i < READERS; i++) {
+		pthread_join(readers[i].thread, NULL);
+		wrong += readers[i].nr_wrong;
+		failed += readers[i].nr_failed;
+		if (readers[i].nr_failed && !most_failed)
+			printf("# %s\n", readers[i].words);
+	}
+	EXPECT_EQ(wrong, 0);
+	EXPECT_LE(failed, most_failed);
+}
+
+static void begin(unsigned int nr, const char *kind)
+{
+	unsigned int i;
+
+	scratch();
+	need_servers();
+	nr_servers = nr;
+	for (i = 0; i < nr; i++)
+		server_start(i, kind);
+}
+
+TEST(killed_and_started_again)
+{
+	struct mmnf_field *field;
+
+	begin(4, SLOW);
+	field = open_remote(0, 1000);
+	start_readers(field);
+	wait_progress(50);
+	server_kill(2);
+	sleep_ms(700);
+	server_start(2, SLOW);
+	wait_progress(50);
+	stop_readers(0);
+	EXPECT_GT(server_stats(field, 2).reconnects, 0);
+	EXPECT_EQ(server_stats(field, 1).reconnects, 0);
+	EXPECT_EQ(server_stats(field, 2).failed, 0);
+	mmnf_field_close(field);
+}
+
+TEST(stopped_for_a_while)
+{
+	struct mmnf_field *field;
+
+	begin(4, SLOW);
+	field = open_remote(0, 500);
+	start_readers(field);
+	wait_progress(50);
+	kill(servers[1].pid, SIGSTOP);
+	sleep_ms(2500);
+	kill(servers[1].pid, SIGCONT);
+	wait_progress(50);
+	stop_readers(0);
+	EXPECT_GT(server_stats(field, 1).timeouts, 0);
+	mmnf_field_close(field);
+}
+
+TEST(one_error_in_twenty)
+{
+	struct mmnf_field *field;
+
+	begin(1, "--filter=error " EXPORT " error=EIO error-pread-rate=5%");
+	field = open_remote(0, 5000);
+	start_readers(field);
+	wait_progress(4000);
+	stop_readers(0);
+	EXPECT_GT(server_stats(field, 0).retries, 10);
+	EXPECT_EQ(server_stats(field, 0).failed, 0);
+	mmnf_field_close(field);
+}
+
+TEST(nothing_but_errors)
+{
+	struct mmnf_field *field;
+	uint64_t got;
+	int64_t from;
+
+	begin(2, "--filter=error " EXPORT
+		 " error=EIO error-pread-rate=100% error-pread-file=broken");
+	field = open_remote(0, 5000);
+	EXPECT_EQ(read_one(field, index_on(0, 7), &got), 8);
+	put_file("broken", "", 0);
+	from = now_ns();
+	EXPECT_FAILS(read_one(field, index_on(1, 999), &got), EIO, "mmnf_get",
+		     "server 1 nbd+unix:///?socket=s1: Input/output error");
+	EXPECT_TRUE(strstr(mmnf_last_error(), "7 times"));
+	EXPECT_TRUE(strstr(mmnf_last_error(), "reading 4096 bytes at "));
+	EXPECT_LT(now_ns() - from, 20 * 1000000000LL);
+	unlink("broken");
+	EXPECT_EQ(read_one(field, index_on(1, 999), &got), 8);
+	EXPECT_EQ(got, pattern(index_on(1, 999), 2, STRIPE));
+	mmnf_field_close(field);
+}
+
+/* Reads until it works; false: it does not within a minute. */
+static bool comes_back(struct mmnf_field *field, uint64_t index)
+{
+	int64_t end = now_ns() + 60 * 1000000000LL;
+	uint64_t got;
+
+	while (read_one(field, index, &got) != 8) {
+		if (now_ns() > end)
+			return false;
+		sleep_ms(20);
+	}
+	return got == pattern(index, nr_servers, STRIPE);
+}
+
+TEST(gone_for_good)
+{
+	struct mmnf_field *field;
+	uint64_t got;
+	int64_t from;
+
+	begin(2, EXPORT);
+	field = open_remote(1000, 250);
+	EXPECT_EQ(read_one(field, index_on(1, 1), &got), 8);
+	server_kill(1);
+	from = now_ns();
+	EXPECT_FAILS(read_one(field, index_on(1, 77777), &got), ETIMEDOUT,
+		     "mmnf_get", "server 1 nbd+unix:///?socket=s1: connect: ");
+	EXPECT_TRUE(strstr(mmnf_last_error(), "Connection refused for "));
+	EXPECT_GE(now_ns() - from, 900 * 1000000LL);
+	EXPECT_LT(now_ns() - from, 20 * 1000000000LL);
+	/* Now it is known to be away: nobody waits again. */
+	sleep_ms(300);
+	from = now_ns();
+	EXPECT_EQ(read_one(field, index_on(1, 88888), &got), -ETIMEDOUT);
+	EXPECT_LT(now_ns() - from, 900 * 1000000LL);
+	EXPECT_EQ(read_one(field, index_on(0, 88888), &got), 8);
+	/* Not even the telling of it. */
+	EXPECT_EQ(server_stats(field, 1).connections_up, 0);
+	EXPECT_TRUE(strstr(server_stats(field, 1).cause, "refused"));
+	server_start(1, EXPORT);
+	EXPECT_TRUE(comes_back(field, index_on(1, 88888)));
+	mmnf_field_close(field);
+}
+
+TEST(back_with_another_size)
+{
+	struct mmnf_field *field;
+	uint64_t got;
+
+	begin(2, EXPORT);
+	field = open_remote(1500, 500);
+	server_kill(0);
+	server_start(0, "pattern 128T");
+	EXPECT_FAILS(read_one(field, index_on(0, 4242), &got), ETIMEDOUT,
+		     "mmnf_get",
+		     "now has 140737488355328 bytes: expected 281474976710656");
+	EXPECT_GT(server_stats(field, 0).refused, 0);
+	EXPECT_EQ(read_one(field, index_on(1, 4242), &got), 8);
+	server_kill(0);
+	server_start(0, EXPORT);
+	EXPECT_TRUE(comes_back(field, index_on(0, 4242)));
+	mmnf_field_close(field);
+}
+
+/* One gateway of two is lost, comes back, and the other is lost. */
+TEST(one_gateway_of_two_lost)
+{
+	static const uint64_t elements[1] = { 1ULL << 44 };
+	MMNF_OPTS(mmnf_create_opts, opts);
+	const char *uris[1] = {
+		"nbd+unix:///?socket=s0,nbd+unix:///?socket=s1"
+	};
+	struct mmnf_field *field;
+
+	begin(2, SLOW);
+	nr_servers = 1;
+	opts.net = uris;
+	opts.nr_net = 1;
+	ASSERT_EQ(mmnf_field_create("f", MMNF_U64, 1, elements, &opts), 0);
+	field = open_remote(0, 1000);
+	start_readers(field);
+	wait_progress(100);
+	server_kill(0);
+	wait_progress(400);
+	server_start(0, SLOW);
+	sleep_ms(100);
+	server_kill(1);
+	wait_progress(400);
+	stop_readers(0);
+	EXPECT_EQ(server_stats(field, 0).failed, 0);
+	mmnf_field_close(field);
+}
+
+static uint64_t rate_of_others(unsigned int ms)
+{
+	uint64_t before = done_by(0) + done_by(1) + done_by(2);
+
+	sleep_ms(ms);
+	return done_by(0) + done_by(1) + done_by(2) - before;
+}
+
+/*
+ * Its share stops; theirs does not.  How much of their rate they keep is told,
+ * and bound loosely here: `make bench-net` has the target.
+ */
+TEST(one_dead_server_of_four)
+{
+	struct mmnf_field *field;
+	uint64_t before, after;
+
+	begin(4, SLOW);
+	field = open_remote(MMNF_NET_FOREVER, 1000);
+	start_readers(field);
+	wait_progress(50);
+	before = rate_of_others(1500);
+	server_kill(3);
+	sleep_ms(100);
+	after = rate_of_others(1500);
+	printf("# others: %llu reads before, %llu after\n",
+	       (unsigned long long)before, (unsigned long long)after);
+	EXPECT_GT(after * 3, before);
+	server_start(3, SLOW);
+	wait_progress(20);
+	stop_readers(0);
+	mmnf_field_close(field);
+}
+
+/* The server sees a client vanish, and the next one is served. */
+TEST(client_killed)
+{
+	struct mmnf_field *field;
+	uint64_t got;
+	pid_t pid;
+	int n;
+
+	begin(1, SLOW);
+	for (n = 0; n < 3; n++) {
+		pid = fork();
+		if (!pid) {
+			field = open_remote(0, 1000);
+			start_readers(field);
+			sleep_ms(30000);
+			_exit(0);
+		}
+		sleep_ms(300 + (unsigned int)n * 50);
+		kill(pid, SIGKILL);
+		ASSERT_EQ(waitpid(pid, NULL, 0), pid);
+	}
+	field = open_remote(0, 1000);
+	EXPECT_EQ(read_one(field, index_on(0, 5), &got), 8);
+	EXPECT_EQ(got, pattern(index_on(0, 5), 1, STRIPE));
+	mmnf_field_close(field);
+}
+
+TEST(forked_child_has_none)
+{
+	struct mmnf_field *field;
+	uint64_t got;
+	int status;
+	pid_t pid;
+
+	begin(1, EXPORT);
+	field = open_remote(0, 1000);
+	EXPECT_EQ(read_one(field, index_on(0, 5), &got), 8);
+	fflush(stdout);
+	pid = fork();
+	if (!pid)
+		_exit(read_one(field, index_on(0, 50), &got) == -ENXIO ? 42 :
+									 1);
+	ASSERT_EQ(waitpid(pid, &status, 0), pid);
+	EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 42);
+	EXPECT_EQ(read_one(field, index_on(0, 50), &got), 8);
+	mmnf_field_close(field);
+}
+
+/* Closing does not wait for a server that never answers. */
+TEST(closed_while_hung)
+{
+	struct mmnf_box box = { { 0 }, { 1 << 20 }, { 1 } };
+	struct mmnf_field *field;
+	int64_t from;
+
+	begin(1, EXPORT);
+	field = open_remote(MMNF_NET_FOREVER, 100000);
+	kill(servers[0].pid, SIGSTOP);
+	box.start[0] = 1 << 24;
+	EXPECT_GT(mmnf_prefetch(field, &box), 0);
+	sleep_ms(100);
+	from = now_ns();
+	mmnf_field_close(field);
+	EXPECT_LT(now_ns() - from, 20 * 1000000000LL);
+	kill(servers[0].pid, SIGCONT);
+}
+
+/* A write is durable after sync alone, and sync says if it may not be. */
+TEST(lost_before_the_flush)
+{
+	struct mmnf_box box = { { 4096 }, { 512 }, { 1 } };
+	static const uint64_t elements[1] = { 1 << 24 };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	uint64_t data[512] = { 1, 2, 3 };
+
+	begin(1, "memory 1G");
+	make_remote("f", MMNF_U64, 1, elements, 1, 0);
+	opts.writable = 1;
+	opts.net_request_timeout_ms = 1000;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	ASSERT_EQ(mmnf_write(field, &box, data, 4096), 4096);
+	EXPECT_EQ(mmnf_field_sync(field), 0);
+	ASSERT_EQ(mmnf_write(field, &box, data, 4096), 4096);
+	server_kill(0);
+	server_start(0, "memory 1G");
+	EXPECT_FAILS(mmnf_field_sync(field), EIO, "mmnf_field_sync",
+		     "server 0 was lost between a write and its flush");
+	ASSERT_EQ(mmnf_write(field, &box, data, 4096), 4096);
+	EXPECT_EQ(mmnf_field_sync(field), 0);
+	mmnf_field_close(field);
+}
+
+TEST_MAIN
