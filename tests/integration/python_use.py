@@ -237,6 +237,12 @@ def import_and_export(folder):
         assert calls[-1] == (array[::-2, 3].nbytes,) * 2
         raises(mmnf.Error, field.export, os.path.join(folder, "a.what"), text="mmnf_export")
         raises(TypeError, field.export, os.path.join(folder, "b.npy"), [1])
+        # What is under way goes on when the field is closed.
+        other = mmnf.open(path)
+        assert other.export(os.path.join(folder, "b.npy"),
+                            progress=lambda done, total: (other.close(), gc.collect())
+                            ) == array.nbytes
+        assert other.closed and same(np.load(os.path.join(folder, "b.npy")), array)
         # What the callback raises comes out, later.
         raises(ZeroDivisionError, field.export, os.path.join(folder, "c.npy"),
                progress=lambda done, total: 1 // 0)

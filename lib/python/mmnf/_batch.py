@@ -36,7 +36,7 @@ class _Owned:
         self.memory: dict[int, Job] = {}
         opts = _abi.BatchOpts(ctypes.sizeof(_abi.BatchOpts), 0, self.eventfd)
         try:
-            check(lib.mmnf_batch_open(ctypes.byref(self.pointer), handle.pointer,
+            check(lib.mmnf_batch_open(ctypes.byref(self.pointer), handle,
                                       ctypes.byref(opts)))
         except BaseException:
             os.close(self.eventfd)

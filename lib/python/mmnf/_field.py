@@ -162,7 +162,7 @@ class Field(GpuTier):
 
     def sync(self) -> None:
         """Make all writes through this field durable."""
-        check(lib.mmnf_field_sync(self._open().pointer))
+        check(lib.mmnf_field_sync(self._open()))
         self._is_dirty = False
 
     def close(self) -> None:
@@ -174,7 +174,7 @@ class Field(GpuTier):
         self._batches.clear()
         if handle is not None and handle.is_mine and self._is_dirty:
             self._is_dirty = False
-            check(lib.mmnf_field_sync(handle.pointer))
+            check(lib.mmnf_field_sync(handle))
 
     def __enter__(self) -> Field:
         self._open()
@@ -203,15 +203,15 @@ class Field(GpuTier):
             return
         to, room = out.__array_interface__["data"][0], out.nbytes
         if not selection.arrays:
-            check(lib.mmnf_get(handle.pointer, selection.box(), to, room))
+            check(lib.mmnf_get(handle, selection.box(), to, room))
             return
         records = selection.records(self.shape)
         if records is not None:
-            check(lib.mmnf_batch_get(handle.pointer, records.ctypes.data, records.size, to,
+            check(lib.mmnf_batch_get(handle, records.ctypes.data, records.size, to,
                                      room))
             return
         for boxes in selection.boxes():
-            done = check(lib.mmnf_batch_get_boxes(handle.pointer, boxes.ctypes.data,
+            done = check(lib.mmnf_batch_get_boxes(handle, boxes.ctypes.data,
                                                   boxes.size, to, room))
             to, room = to + done, room - done
 
@@ -376,8 +376,8 @@ class Field(GpuTier):
         if selection.is_empty:
             return 0
         if not selection.arrays:
-            return check(lib.mmnf_prefetch(handle.pointer, selection.box()))
-        return sum(check(lib.mmnf_prefetch(handle.pointer, boxes.ctypes.data + at))
+            return check(lib.mmnf_prefetch(handle, selection.box()))
+        return sum(check(lib.mmnf_prefetch(handle, boxes.ctypes.data + at))
                    for boxes in selection.boxes()
                    for at in range(0, boxes.nbytes, BOX.itemsize))
 
@@ -390,7 +390,7 @@ class Field(GpuTier):
         selection = parse_box(index, self.shape, "evict")
         if selection.is_empty:
             return 0
-        return check(lib.mmnf_evict(handle.pointer, selection.box()))
+        return check(lib.mmnf_evict(handle, selection.box()))
 
     def residency(self, index: Any = ...) -> Residency:
         """Where a box is now.  For files that the caller neither owns nor may write,
@@ -399,14 +399,14 @@ class Field(GpuTier):
         selection = parse_box(index, self.shape, "residency")
         out = _abi.Residency(ctypes.sizeof(_abi.Residency))
         if not selection.is_empty:
-            check(lib.mmnf_residency(handle.pointer, selection.box(),
+            check(lib.mmnf_residency(handle, selection.box(),
                                      ctypes.byref(out)))
         return Residency(out.hot_bytes, out.warm_bytes, out.cold_bytes)
 
     def tiers(self) -> list[Tier]:
         """The places where bytes of the field may be, nearest first."""
         out = _abi.Tiers(ctypes.sizeof(_abi.Tiers))
-        check(lib.mmnf_tiers_info(self._open().pointer, ctypes.byref(out)))
+        check(lib.mmnf_tiers_info(self._open(), ctypes.byref(out)))
         return [Tier(tier.level, tier.name.decode("utf-8", "replace"), bool(tier.is_on),
                      tier.size_bytes, tier.used_bytes, tier.text.decode("utf-8", "replace"))
                 for tier in out.tier[:out.nr_tiers]]
@@ -414,7 +414,7 @@ class Field(GpuTier):
     def stats(self) -> dict[str, int]:
         """Counters since open, by the names of struct mmnf_field_stats."""
         out = _abi.FieldStats(ctypes.sizeof(_abi.FieldStats))
-        check(lib.mmnf_field_stats(self._open().pointer, ctypes.byref(out)))
+        check(lib.mmnf_field_stats(self._open(), ctypes.byref(out)))
         return {name: getattr(out, name) for name, *_ in out._fields_ if name != "size"}
 
     # ---- the whole field
@@ -434,7 +434,7 @@ class Field(GpuTier):
             raise ValueError(f"at has {len(at)} coordinates: expected {self.ndim}")
         origin = _abi.Axes(*(unsigned("at", where) for where in at)) if at is not None else None
         self._is_dirty = self.writable
-        done = check(lib.mmnf_import(handle.pointer, path_bytes(source), origin,
+        done = check(lib.mmnf_import(handle, path_bytes(source), origin,
                                      callback.progress, None))
         callback.finish()
         return done
@@ -452,7 +452,7 @@ class Field(GpuTier):
         """
         handle, callback = self._open(), Callback(progress)
         box = parse_box(index, self.shape, "export").box()
-        done = check(lib.mmnf_export(handle.pointer, box, path_bytes(path),
+        done = check(lib.mmnf_export(handle, box, path_bytes(path),
                                      format.encode() if format is not None else None,
                                      callback.progress, None))
         callback.finish()
@@ -462,7 +462,7 @@ class Field(GpuTier):
         """More elements along axis 0; they read as fill.  No other call may use the
         field meanwhile."""
         handle = self._open()
-        check(lib.mmnf_field_resize(handle.pointer, unsigned("extent", extent)))
+        check(lib.mmnf_field_resize(handle, unsigned("extent", extent)))
         self._take(handle.info())
 
     def verify(self, repair: bool = False) -> Verified:
@@ -474,7 +474,7 @@ class Field(GpuTier):
         found = _abi.Found(lambda _arg, text: findings.append(text.decode("utf-8", "replace")))
         options = _abi.VerifyOpts(ctypes.sizeof(_abi.VerifyOpts), int(repair), 0, found)
         out = _abi.VerifyResult(ctypes.sizeof(_abi.VerifyResult))
-        check(lib.mmnf_field_verify(self._open().pointer, ctypes.byref(options),
+        check(lib.mmnf_field_verify(self._open(), ctypes.byref(options),
                                     ctypes.byref(out)))
         return Verified(out.nr_segments, out.nr_tiles, out.nr_checked, out.nr_bad,
                         out.nr_repaired, findings)

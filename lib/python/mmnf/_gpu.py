@@ -41,7 +41,7 @@ class GpuTier:
                             unsigned("tile_bytes", tile_bytes, 32),
                             unsigned("budget_bytes", budget_bytes),
                             choice("path", path, _abi.GPU_PATHS))
-        check(lib.mmnf_gpu_enable(self._open().pointer, ctypes.byref(opts)))
+        check(lib.mmnf_gpu_enable(self._open(), ctypes.byref(opts)))
 
     def gather_device(self, index: Any, out: Any = None, *, device: int = 0,
                       stream: int | None = None) -> Any:
@@ -69,7 +69,7 @@ class GpuTier:
         else:
             pointer = address_of(out, nbytes, shape, self.dtype)
         if nbytes:
-            check(lib.mmnf_batch_get_device(handle.pointer, ctypes.byref(chosen), pointer,
+            check(lib.mmnf_batch_get_device(handle, ctypes.byref(chosen), pointer,
                                             nbytes, queue))
         return out
 
@@ -99,7 +99,7 @@ class GpuTier:
         selection, chosen = self._chosen(index)
         if selection.is_empty:
             return 0
-        return check(lib.mmnf_prefetch_device(handle.pointer, unsigned("device", device, 32),
+        return check(lib.mmnf_prefetch_device(handle, unsigned("device", device, 32),
                                               ctypes.byref(chosen)))
 
     def gpu_forget(self, index: Any = ...) -> int:
@@ -111,11 +111,11 @@ class GpuTier:
         selection = parse_box(index, self.shape, "gpu_forget")
         if selection.is_empty:
             return 0
-        return check(lib.mmnf_gpu_forget(handle.pointer, selection.box()))
+        return check(lib.mmnf_gpu_forget(handle, selection.box()))
 
     def gpu_stats(self, device: int = 0) -> dict[str, int]:
         """Counters of the tier on one device, by the names of struct mmnf_gpu_stats."""
         out = _abi.GpuStats(ctypes.sizeof(_abi.GpuStats))
-        check(lib.mmnf_gpu_stats(self._open().pointer, unsigned("device", device, 32),
+        check(lib.mmnf_gpu_stats(self._open(), unsigned("device", device, 32),
                                  ctypes.byref(out)))
         return {name: getattr(out, name) for name, *_ in out._fields_ if name != "size"}

@@ -49,13 +49,13 @@ def _close(pointer: ctypes.c_void_p, mine: Mine) -> None:
 
 
 class Handle(Mine):
-    """Owns a struct mmnf_field *."""
+    """Owns a struct mmnf_field *, and is passed for it: so a call holds it, too."""
 
-    __slots__ = ("__weakref__", "pointer", "_close")
+    __slots__ = ("__weakref__", "_as_parameter_", "_close")
 
     def __init__(self, pointer: ctypes.c_void_p) -> None:
         super().__init__()
-        self.pointer = pointer
+        self._as_parameter_ = pointer
         self._close = weakref.finalize(self, _close, pointer, Mine())
 
     def keep_at_exit(self) -> None:
@@ -65,7 +65,7 @@ class Handle(Mine):
 
     def info(self) -> _abi.FieldInfo:
         info = _abi.FieldInfo(ctypes.sizeof(_abi.FieldInfo))
-        check(lib.mmnf_field_info(self.pointer, ctypes.byref(info)))
+        check(lib.mmnf_field_info(self, ctypes.byref(info)))
         return info
 
 

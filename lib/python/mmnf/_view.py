@@ -48,7 +48,7 @@ def view(handle: Handle, selection: Selection, dtype: np.dtype[Any]) -> NDArray[
     why = _why_not(info, selection)
     if why:
         raise ValueError(f"no view without a copy: {why}")
-    address = lib.mmnf_activate_tiled(handle.pointer, _abi.Axes(*selection.start))
+    address = lib.mmnf_activate_tiled(handle, _abi.Axes(*selection.start))
     if not address:
         raise error(5, last_error())
     strides = tuple(info.stride_bytes[axis] * step

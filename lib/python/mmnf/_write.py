@@ -46,7 +46,7 @@ def _write_box(handle: Handle, box: _abi.Box, values: NDArray[Any],
             _write_box(handle, piece, part, dtype)
         return
     packed = values if ready else np.ascontiguousarray(values.astype(dtype))
-    check(lib.mmnf_write(handle.pointer, ctypes.byref(box), packed.ctypes.data, packed.nbytes))
+    check(lib.mmnf_write(handle, ctypes.byref(box), packed.ctypes.data, packed.nbytes))
 
 
 def write(handle: Handle, selection: Selection, value: Any, dtype: np.dtype[Any]) -> None:
