@@ -93,6 +93,7 @@ unit := $(patsubst %.c,build/%,$(wildcard tests/unit/*.c)) \
 	$(patsubst %.cc,build/%,$(wildcard tests/unit/*.cc))
 kselftest := $(patsubst %.c,build/%,$(wildcard tests/kselftest/*.c \
 	tests/fuzz/abi.c))
+vm := $(patsubst %.c,build/%,$(wildcard tests/vm/*.c))
 bench := $(patsubst %.c,build/%,$(wildcard tests/bench/*.c)) \
 	build/tests/bench/walk/walk
 walk_obj := $(patsubst %.c,build/%.o,$(wildcard tests/bench/walk/*.c))
@@ -118,7 +119,7 @@ tools: $(tool)
 
 kmod: $(if $(wildcard kmod/main.c),modules)
 
-programs: $(fake) $(unit) $(kselftest) $(bench) $(fuzz)
+programs: $(fake) $(unit) $(kselftest) $(vm) $(bench) $(fuzz)
 
 # ---- library and tool
 
@@ -274,11 +275,18 @@ build/tests/fuzz/%: tests/fuzz/%.c build/fuzz/libmmnf.a Makefile
 	$(FUZZ_CC) -std=gnu11 -MMD -MP $(WARN) $(SANITIZE) -fsanitize=fuzzer \
 		$(CPPFLAGS) -MT $@ -MF $@.d -o $@ $< build/fuzz/libmmnf.a $(LIBS) -lm
 
-build/tests/bench/%: tests/bench/%.c $(lib) Makefile
+define library_program
 	@mkdir -p $(@D)
 	$(CC) $(C11) $(CFLAGS) $(CPPFLAGS) -Itests -MT $@ -MF $@.d -o $@ $< \
 		-Wl,-rpath,'$$ORIGIN/../..' $(if $(lib),-Lbuild -lmmnf) \
 		-luring -lpthread -lm
+endef
+
+build/tests/bench/%: tests/bench/%.c $(lib) Makefile
+	$(library_program)
+
+build/tests/vm/%: tests/vm/%.c $(lib) Makefile
+	$(library_program)
 
 # Static: in the guest no page of a library may come from the host meanwhile.
 build/tests/bench/walk/walk: $(walk_obj)
@@ -443,5 +451,5 @@ clean:
 
 -include $(lib_src:%.c=build/%.d) $(asan_obj:.o=.d) $(tool_obj:.o=.d)
 -include $(tsan_obj:.o=.d)
--include $(addsuffix .d,$(unit) $(kselftest) $(bench) $(fuzz)) $(fuzz_obj:.o=.d)
+-include $(addsuffix .d,$(unit) $(kselftest) $(vm) $(bench) $(fuzz)) $(fuzz_obj:.o=.d)
 -include $(walk_obj:.o=.d)

@@ -155,8 +155,10 @@ struct mmnf_open_opts {
 	size_t size;
 	uint32_t engine; /* enum mmnf_engine */
 	uint32_t writable; /* 1: mmnf_write() allowed */
-	uint32_t max_windows; /* segments mapped at once; 0: 1024, fewer where
-			       * the address space would not hold them */
+	uint32_t max_windows; /* a pointer stays good until so many other
+			       * segments were activated; at most twice as many
+			       * are mapped.  0: 512, or 16384 with LA57; fewer
+			       * where the address space would not hold them */
 	uint32_t prefetch_off; /* 1: read nothing ahead by prediction */
 	uint32_t uring; /* enum mmnf_uring */
 	uint32_t l2_policy; /* enum mmnf_l2_policy; DIRECT */
@@ -585,10 +587,11 @@ MMNF_API const void *mmnf_activate_tiled(struct mmnf_field *field,
  * the row as far as the tile goes.  The others of a field that is not in tiles
  * are found by mmnf_field_info.stride_bytes.  Nothing is read here: touching the
  * memory does it.  The pointer stays good until the field is closed or
- * max_windows other segments have been activated since.  A pointer to a tile
+ * max_windows other segments have been activated since; mmnf_window_pin() makes
+ * one that stays.  A pointer to a tile
  * that was never written goes on showing the fill value after somebody writes
  * the tile: activate again.  A read error or a file cut short raises SIGBUS at
- * the touch; mmnf_get() does not.
+ * the touch, unless mmnf_guard_enable() was called; mmnf_get() does not.
  *
  * Return: the address, or NULL (mmnf_last_error() says why) if a coordinate is
  * outside or the segment cannot be mapped.
@@ -626,6 +629,94 @@ static inline const void *mmnf_activate(struct mmnf_field *field,
 		return mmnf_activate_slow(field, segment, offset);
 	return base + offset;
 }
+
+/**
+ * mmnf_window_pin() - pointer to an element that stays good
+ * @coord: ndim coordinates
+ *
+ * As mmnf_activate(), but the pointer is good until mmnf_window_unpin(), or the
+ * field is closed, whatever else is activated.  Pins of one segment count once;
+ * fewer than max_windows segments can have one, unless all of the field's fit.
+ * Pinned segments count among those that others are pushed out by.
+ *
+ * Return: the address, or NULL (mmnf_last_error() says why).
+ */
+MMNF_API const void *mmnf_window_pin(struct mmnf_field *field,
+				     const uint64_t *coord);
+
+/**
+ * mmnf_window_unpin() - give a pointer of mmnf_window_pin() back
+ * @p: it, or another into the same row; each pin is given back once
+ * Return: 0, -EINVAL (nothing is pinned there).
+ */
+MMNF_API int mmnf_window_unpin(struct mmnf_field *field, const void *p);
+
+/**
+ * struct mmnf_bad_page - a page that could not be read
+ * @size: of this struct
+ * @address: that was touched
+ * @page, @page_bytes: the page it lies in
+ * @segment, @offset_bytes: and where that is on storage
+ */
+struct mmnf_bad_page {
+	size_t size;
+	struct mmnf_field *field;
+	const void *address;
+	const void *page;
+	size_t page_bytes;
+	uint64_t segment, offset_bytes;
+};
+
+/**
+ * struct mmnf_guard_opts - what happens when a pointer meets a bad page
+ * @bad_page: called in the thread that touched it, in a signal handler: only
+ *	what is async-signal-safe may be called.  It returns 0: the page shows
+ *	@poison from now on, and the load goes on; or anything else: the signal
+ *	goes to the handler that was there before.  It may leave by siglongjmp().
+ *	NULL: always 0
+ * @arg: for it
+ * @poison: one element; NULL: the fill value
+ */
+struct mmnf_guard_opts {
+	size_t size;
+	int (*bad_page)(void *arg, const struct mmnf_bad_page *bad);
+	void *arg;
+	const void *poison;
+};
+
+/**
+ * mmnf_guard_enable() - no signal where a pointer meets a bad page of this field
+ * @opts: NULL for defaults
+ *
+ * For pointers of mmnf_activate() and mmnf_window_pin(); the copying calls have
+ * errors anyway.  A page that shows the poison does so until its segment is
+ * mapped anew: the storage is not asked again.
+ *
+ * The first guard of a process installs a handler of SIGBUS, and the last one
+ * that is disabled brings back what was there.  Each SIGBUS that is not of a
+ * guarded field goes to that, as if the library were not there.  Handlers that
+ * are installed later must pass on to the one they found.
+ *
+ * Return: 0, -EALREADY, -ENOMEM, -EOPNOTSUPP (unknown option).
+ */
+MMNF_API int mmnf_guard_enable(struct mmnf_field *field,
+			       const struct mmnf_guard_opts *opts);
+
+/**
+ * mmnf_guard_disable() - as without; closing the field does it, too
+ *
+ * A thread that meets a bad page meanwhile may still have its callback.
+ *
+ * Return: 0, -EINVAL (the field has none).
+ */
+MMNF_API int mmnf_guard_disable(struct mmnf_field *field);
+
+/**
+ * mmnf_guard_bad_pages() - touches of bad pages since mmnf_guard_enable()
+ *
+ * Zero after a piece of work says that all it saw was data.
+ */
+MMNF_API uint64_t mmnf_guard_bad_pages(const struct mmnf_field *field);
 
 /**
  * mmnf_row_elements() - how much of the last axis lies behind an element

@@ -115,7 +115,8 @@ static int map(struct mmnf_field *field, int fd, struct mmnf_mapping *m)
 					 DEVICE ": attaching segment %" PRIu64,
 					 m->segment);
 	}
-	p = mmap(m->base, m->bytes, PROT_READ, MAP_SHARED | place, device, 0);
+	p = mmap(place ? m->base : mmnf_window_hint(field), m->bytes, PROT_READ,
+		 MAP_SHARED | place, device, 0);
 	if (p == MAP_FAILED) {
 		err = errno;
 		close(device);

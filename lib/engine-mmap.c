@@ -22,8 +22,8 @@ int mmnf_mmap_map(struct mmnf_field *field, int fd, struct mmnf_mapping *m)
 	int place = m->base ? MAP_FIXED : 0;
 	void *p;
 
-	(void)field;
-	p = mmap(m->base, m->bytes, PROT_READ, MAP_SHARED | place, fd, 0);
+	p = mmap(place ? m->base : mmnf_window_hint(field), m->bytes, PROT_READ,
+		 MAP_SHARED | place, fd, 0);
 	if (p == MAP_FAILED)
 		return mmnf_error_system(errno, "mapping segment %" PRIu64,
 					 m->segment);

@@ -304,6 +304,7 @@ MMNF_EXPORT void mmnf_field_close(struct mmnf_field *field)
 		return;
 	mmnf_gpu_close(field);
 	mmnf_tier_close(field);
+	mmnf_guard_close(field);
 	mmnf_window_exit(field);
 	mmnf_segment_close_all(field);
 	if (field->store.dir >= 0)

@@ -2,8 +2,8 @@
 /*
  * What the parts of the library share.  Nothing here is visible outside.
  *
- * Locks, outermost first: windows.lock, segments.lock, walk.lock.  None is held
- * while data is read.
+ * Locks, outermost first: windows.lock, segments.lock, walk.lock; guard_lock, of
+ * guard.c, inside windows.lock.  None is held while data is read.
  *
  * Errors: a function that returns -errno has set the text of
  * mmnf_last_error(), unless its comment says otherwise.
@@ -386,19 +386,24 @@ void mmnf_segment_close_all(struct mmnf_field *field);
  * @bytes: length of the mapping
  * @device: the open device behind it, -1 for none
  * @generation: when it was last activated; see window.c
+ * @pins: pointers that mmnf_window_pin() gave
  * @retired: there is a newer one of the segment: kept for pointers into it
+ * @guarded: what guard.c knows of it; NULL: nothing
  */
 struct mmnf_mapping {
 	u64 segment, generation, bytes;
 	char *base;
 	int device;
+	u32 pins;
 	bool absent, retired;
+	struct mmnf_guarded *guarded;
 	struct mmnf_mapping *next;
 };
 
 struct mmnf_windows {
 	pthread_mutex_t lock;
-	u32 nr_slots, good, nr_active, nr_mapped;
+	u32 nr_slots, good, nr_active, nr_mapped, nr_pinned;
+	bool wide; /* beyond the 47 bits that all processes have */
 	u64 generation;
 	struct mmnf_mapping **chain;
 	int pattern; /* memfd of the fill value, -1 until needed */
@@ -420,6 +425,25 @@ int mmnf_window_refresh(struct mmnf_field *field, u64 segment, bool replaced);
  * windows.lock.
  */
 struct mmnf_mapping *mmnf_window_find(struct mmnf_field *field, u64 segment);
+
+/* Where a segment is mapped, after mapping it if need be; NULL with text. */
+struct mmnf_mapping *mmnf_window_use(struct mmnf_field *field, u64 segment);
+
+/* Where a new mapping is to be looked for: a hint for mmap(). */
+void *mmnf_window_hint(const struct mmnf_field *field);
+
+/* Tells guard.c of all mappings, after field->guard has changed. */
+void mmnf_window_guard(struct mmnf_field *field);
+
+/* ---- guard.c */
+
+struct mmnf_guard;
+
+/* A window was mapped, or its file changed; and before it is unmapped. */
+void mmnf_guard_window(struct mmnf_field *field, struct mmnf_mapping *m);
+void mmnf_guard_drop(struct mmnf_mapping *m);
+
+void mmnf_guard_close(struct mmnf_field *field);
 
 /* ---- walk.c: the predictor of the mmap engine */
 
@@ -481,6 +505,7 @@ struct mmnf_field {
 	struct mmnf_pool pool;
 	struct mmnf_ahead *ahead; /* NULL until needed; pool.lock */
 	struct mmnf_walk *walk; /* NULL: nothing is observed */
+	struct mmnf_guard *guard; /* NULL: a bad page is a signal */
 	struct mmnf_gpu *gpu; /* of each device that is enabled */
 	struct mmnf_field_stats *stats; /* atomic adds; DEVICE: of closed maps */
 	struct mmnf_published *published; /* they lie in there; publish.h */

@@ -18,6 +18,12 @@
  * value.  When a segment file appears or is replaced there, its old mapping is
  * retired: what pointers show does not change under them.
  *
+ * A pinned mapping is active in each generation, so that the bound holds and
+ * there is room for one more.
+ *
+ * With five levels of page tables windows lie above 47 bits, where a petabyte
+ * fits as a whole, and by default none is ever unmapped.
+ *
  * windows.lock guards all but the reading of the table.  An entry is changed in
  * the order tag = 0, the rest, tag, so a reader that meets the same tag before
  * and after has what belongs to it.
@@ -35,6 +41,8 @@
 #define GOOD_DEFAULT 512
 #define GOOD_MAX 16384
 #define SPACE_BYTES (1ULL << 46) /* of the 2^47 a process has */
+#define WIDE_BYTES (1ULL << 55) /* of the 2^56 with five levels (LA57) */
+#define WIDE_HINT (1ULL << 48) /* who asks for nothing above gets nothing */
 #define PATTERN_MIN (2ULL << 20)
 #define PATTERN_MAX (64ULL << 20)
 
@@ -46,17 +54,43 @@ static u64 mapped_bytes(const struct mmnf_field *field)
 	return round_up_u64(mmnf_geometry_file_bytes(g), mmnf_page_bytes());
 }
 
+/* Does this process get addresses above 47 bits? */
+static bool has_wide_space(void)
+{
+	u64 page = mmnf_page_bytes();
+	void *p = mmap((void *)WIDE_HINT, page, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	bool has = p != MAP_FAILED && (uintptr_t)p >> 47;
+
+	if (p != MAP_FAILED)
+		munmap(p, page);
+	return has;
+}
+
+void *mmnf_window_hint(const struct mmnf_field *field)
+{
+	return field->windows.wide ? (void *)WIDE_HINT : NULL;
+}
+
 int mmnf_window_init(struct mmnf_field *field, u32 max_windows)
 {
 	struct mmnf_windows *w = &field->windows;
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	u64 good = max_windows ? min_u64(max_windows, GOOD_MAX) : GOOD_DEFAULT;
+	u64 space = SPACE_BYTES;
 	struct rlimit files;
 
 	pthread_mutex_init(&w->lock, NULL);
 	w->pattern = -1;
 	w->generation = 1;
-	good = min_u64(good, SPACE_BYTES / 2 / mapped_bytes(field));
+	if (g->nr_segments > good || mapped_bytes(field) > SPACE_BYTES / 2 ||
+	    g->nr_segments > SPACE_BYTES / 2 / mapped_bytes(field))
+		w->wide = has_wide_space();
+	if (w->wide) {
+		space = WIDE_BYTES;
+		good = max_windows ? good : GOOD_MAX;
+	}
+	good = min_u64(good, space / 2 / mapped_bytes(field));
 	/* An open device stands behind each mapping: leave half to others. */
 	if (field->engine == MMNF_ENGINE_DEVICE &&
 	    !getrlimit(RLIMIT_NOFILE, &files))
@@ -95,6 +129,7 @@ static void publish(struct mmnf_field *field, const struct mmnf_mapping *m)
 
 static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
 {
+	mmnf_guard_drop(m);
 	if (m->absent)
 		munmap(m->base, round_up_u64(m->bytes, mmnf_page_bytes()));
 	else
@@ -116,7 +151,8 @@ static void end_generation(struct mmnf_field *field,
 		__atomic_store_n(&field->view.window[i].tag, 0,
 				 __ATOMIC_RELEASE);
 		while ((m = *at)) {
-			if (m->generation == w->generation || m == wanted) {
+			if (m->generation == w->generation || m == wanted ||
+			    m->pins) {
 				at = &m->next;
 				continue;
 			}
@@ -125,7 +161,7 @@ static void end_generation(struct mmnf_field *field,
 		}
 	}
 	w->generation++;
-	w->nr_active = 0;
+	w->nr_active = w->nr_pinned;
 }
 
 /* Fill that is not zero is one small file, mapped again and again. */
@@ -165,7 +201,7 @@ static int map_fill(struct mmnf_field *field, u64 bytes, char **out)
 	u64 at;
 	int err;
 
-	base = mmap(NULL, bytes, PROT_READ,
+	base = mmap(mmnf_window_hint(field), bytes, PROT_READ,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (base == MAP_FAILED)
 		return -errno;
@@ -210,8 +246,10 @@ static int map_segment(struct mmnf_field *field, struct mmnf_mapping *m)
 		return err;
 	m->bytes = s->file_bytes;
 	err = field->ops->map(field, s->fd, m);
-	if (!err)
+	if (!err) {
 		m->absent = false;
+		mmnf_guard_window(field, m);
+	}
 	mmnf_segment_put(field, s);
 	return err;
 }
@@ -289,8 +327,8 @@ static const char *activate(struct mmnf_field *field, u64 segment)
 	struct mmnf_mapping *m = lookup(field, segment);
 	bool mapped = m;
 
-	if (!m || m->generation != w->generation) {
-		if (w->nr_active == w->good)
+	if (!m || (m->generation != w->generation && !m->pins)) {
+		if (w->nr_active >= w->good)
 			end_generation(field, m);
 		if (!mapped)
 			m = add(field, segment);
@@ -301,6 +339,11 @@ static const char *activate(struct mmnf_field *field, u64 segment)
 	}
 	publish(field, m);
 	return m->base;
+}
+
+struct mmnf_mapping *mmnf_window_use(struct mmnf_field *field, u64 segment)
+{
+	return activate(field, segment) ? lookup(field, segment) : NULL;
 }
 
 /*
@@ -455,6 +498,19 @@ MMNF_EXPORT const void *mmnf_activate_tiled(struct mmnf_field *field,
 	if (field->view.observe)
 		observe(field, segment, nominal, at, ip);
 	return at;
+}
+
+void mmnf_window_guard(struct mmnf_field *field)
+{
+	struct mmnf_windows *w = &field->windows;
+	struct mmnf_mapping *m;
+	u32 i;
+
+	pthread_mutex_lock(&w->lock);
+	for (i = 0; i < w->nr_slots; i++)
+		for (m = w->chain[i]; m; m = m->next)
+			mmnf_guard_window(field, m);
+	pthread_mutex_unlock(&w->lock);
 }
 
 void mmnf_window_exit(struct mmnf_field *field)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# A petabyte as one mapping, in a guest with five levels of page tables: only a
-# kernel that starts by its own stub turns them on.
+# A petabyte as one mapping, by the device and by the library, in a guest with five
+# levels of page tables: only a kernel that starts by its own stub turns them on.
 set -euo pipefail
 # shellcheck disable=SC2016 # the guest expands them
 exec "$MMNF_SRC/tests/vm/run.py" --packed --timeout 300 -- '
@@ -9,4 +9,7 @@ insmod "$MMNF_KO"
 "$MMNF_BUILD/tests/kselftest/petabyte" | tee "$TMPDIR/log"
 rmmod mmnf
 grep -q "OK  petabyte.as_one_mapping" "$TMPDIR/log" &&
-	! grep -q "SKIP\|not ok" "$TMPDIR/log"'
+	! grep -q "SKIP\|not ok" "$TMPDIR/log" &&
+	mkdir "$TMPDIR/field" &&
+	cd "$TMPDIR/field" &&
+	"$MMNF_BUILD/tests/vm/windows"'

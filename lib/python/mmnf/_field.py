@@ -492,7 +492,7 @@ def open(path: Path, engine: str | None = None, *, writable: bool = False,
         None or "auto": the first of these that can be had
     writable: field[...] = value is allowed
     prefetch: read ahead by prediction
-    max_windows: segments mapped at once; 0: 1024
+    max_windows: a pointer is good until so many other segments were activated
     uring: "off" reads by pread, "sqpoll" lets a kernel thread poll
     l2_policy, l2_bytes: of the cache of "direct": "lru", "sieve" or "s3fifo"; 0: a
         sixteenth of memory
