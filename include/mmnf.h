@@ -210,7 +210,8 @@ MMNF_API int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
  *	.nrrd, .nhdr		encoding raw; axes slowest first
  *	.fbin .u8bin .i8bin .ibin
  *	FILE#raw,dtype=T,shape=NxN...[,offset=N][,order=C|F][,strides=NxN...]
- *				anything; offset and strides in bytes, any sign
+ *				anything, also a block device (/dev/nbd0);
+ *				offset and strides in bytes, any sign
  *	URI[,URI...]#raw,...	the same on an NBD server: see
  *				mmnf_create_opts.net
  *

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include "fetch-internal.h"
 
@@ -22,8 +21,8 @@
 static void read_failed(struct mmnf_fetch *f, const struct op *op)
 {
 	char name[MMNF_KEY_MAX];
-	struct stat st = { 0 };
 	struct mmnf_segment *s;
+	u64 bytes;
 
 	if (f->field->ops->explain) {
 		f->field->ops->explain(f->field, op->segment, op->offset,
@@ -38,11 +37,11 @@ static void read_failed(struct mmnf_fetch *f, const struct op *op)
 		return;
 	}
 	mmnf_segment_name(f->field, op->segment, name);
-	if (op->error == -EIO && !fstat(s->fd, &st) &&
-	    (u64)st.st_size != s->file_bytes)
+	if (op->error == -EIO && !mmnf_file_bytes(s->fd, &bytes) &&
+	    bytes != s->file_bytes)
 		mmnf_error(EIO,
 			   "segment %s is %" PRIu64 " bytes: expected %" PRIu64,
-			   name, (u64)st.st_size, s->file_bytes);
+			   name, bytes, s->file_bytes);
 	else
 		mmnf_error_system(-op->error,
 				  "reading segment %s at byte %" PRIu64, name,

@@ -301,6 +301,17 @@ int mmnf_zarr_resize(const struct mmnf_store *store, u64 extent);
 #define MMNF_KEY_MAX (MMNF_NDIM_MAX * 21 + 2)
 void mmnf_zarr_key(const struct mmnf_store *store, u64 segment, char *key);
 
+/* ---- file.c */
+
+/* Of a stat's st_mode: has it bytes at offsets? */
+bool mmnf_file_holds_data(unsigned int mode);
+
+/*
+ * The length of an open regular file or block device.  0 or -errno without text;
+ * -EINVAL: it is neither.
+ */
+int mmnf_file_bytes(int fd, u64 *bytes);
+
 /* ---- copy.c */
 
 /* Called now and then, and at the end, with bytes done and in all. */

@@ -126,7 +126,6 @@ static int check_length(const struct mmnf_field *field, const char *key,
 static int open_file(struct mmnf_field *field, const char *key, u64 *bytes)
 {
 	int flags = field->writable ? O_RDWR : O_RDONLY, fd, err;
-	struct stat st;
 
 	if (field->remote) {
 		*bytes = mmnf_field_geometry(field)->segment_bytes;
@@ -141,18 +140,20 @@ static int open_file(struct mmnf_field *field, const char *key, u64 *bytes)
 		return -ENOENT;
 	if (fd < 0)
 		return mmnf_error_system(errno, "segment %s", key);
-	if (fstat(fd, &st))
-		err = mmnf_error_system(errno, "segment %s", key);
-	else if (!S_ISREG(st.st_mode))
-		err = mmnf_error(EIO, "segment %s: expected a regular file",
-				 key);
+	err = mmnf_file_bytes(fd, bytes);
+	if (err == -EINVAL)
+		err = mmnf_error(
+			EIO,
+			"segment %s: expected a regular file or a block device",
+			key);
+	else if (err)
+		err = mmnf_error_system(-err, "segment %s", key);
 	else
-		err = check_length(field, key, (u64)st.st_size);
+		err = check_length(field, key, *bytes);
 	if (err) {
 		close(fd);
 		return err;
 	}
-	*bytes = (u64)st.st_size;
 	/* Here the library predicts; the kernel's guesses would only add. */
 	if (field->walk || field->prefetch_off)
 		posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);

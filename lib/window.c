@@ -230,6 +230,7 @@ static int map_absent(struct mmnf_field *field, struct mmnf_mapping *m)
 
 static int map_segment(struct mmnf_field *field, struct mmnf_mapping *m)
 {
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	struct mmnf_segment *s;
 	int err;
 
@@ -244,7 +245,10 @@ static int map_segment(struct mmnf_field *field, struct mmnf_mapping *m)
 	}
 	if (err)
 		return err;
-	m->bytes = s->file_bytes;
+	/* What lies behind the elements, maybe most of a device, is not needed. */
+	m->bytes = g->indexed ?
+			   s->file_bytes :
+			   min_u64(s->file_bytes, mmnf_geometry_file_bytes(g));
 	err = field->ops->map(field, s->fd, m);
 	if (!err) {
 		m->absent = false;

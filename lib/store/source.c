@@ -3,8 +3,9 @@
  * Files of others: which format, where the data is.
  *
  * PATH#SELECTOR names a tensor in a file of many, or says what a file without a
- * header holds ("#raw,dtype=f32,shape=4x5").  A path that exists as it stands
- * has no selector; else the first '#' before which there is a file begins it.
+ * header holds ("#raw,dtype=f32,shape=4x5"): also a block device.  A path that
+ * exists as it stands has no selector; else the first '#' before which there is a
+ * file begins it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -119,7 +120,7 @@ static void split(struct mmnf_source *src)
 		return;
 	for (at = strchr(src->path, '#'); at; at = strchr(at + 1, '#')) {
 		*at = 0;
-		if (!stat(src->path, &st) && S_ISREG(st.st_mode)) {
+		if (!stat(src->path, &st) && mmnf_file_holds_data(st.st_mode)) {
 			src->selector = at + 1;
 			return;
 		}
@@ -127,21 +128,23 @@ static void split(struct mmnf_source *src)
 	}
 }
 
-static int open_regular(int dir, const char *path, bool writable,
-			u64 *file_bytes)
+static int open_data(int dir, const char *path, bool writable, u64 *file_bytes)
 {
-	int flags = writable ? O_RDWR : O_RDONLY, fd;
-	struct stat st;
+	int flags = writable ? O_RDWR : O_RDONLY, fd, err;
 
 	fd = openat(dir, path, flags | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return mmnf_error_system(errno, "%s", path);
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
-		close(fd);
-		return mmnf_error(EINVAL, "%s: expected a regular file", path);
-	}
-	*file_bytes = (u64)st.st_size;
-	return fd;
+	err = mmnf_file_bytes(fd, file_bytes);
+	if (!err)
+		return fd;
+	close(fd);
+	return err == -EINVAL ?
+		       mmnf_error(
+			       EINVAL,
+			       "%s: expected a regular file or a block device",
+			       path) :
+		       mmnf_error_system(-err, "%s", path);
 }
 
 int mmnf_source_open(struct mmnf_source *src, const char *name)
@@ -158,7 +161,7 @@ int mmnf_source_open(struct mmnf_source *src, const char *name)
 		return mmnf_error(ENOMEM, "%s: no memory", name);
 	}
 	split(src);
-	fd = open_regular(AT_FDCWD, src->path, false, &src->file_bytes);
+	fd = open_data(AT_FDCWD, src->path, false, &src->file_bytes);
 	if (fd < 0) {
 		mmnf_source_close(src);
 		return fd;
@@ -237,7 +240,7 @@ static int open_beside(const struct mmnf_source *src, const char *name,
 	free(folder);
 	if (dir < 0)
 		return mmnf_error_system(errno, "%s: its folder", src->path);
-	fd = open_regular(dir, name, writable, file_bytes);
+	fd = open_data(dir, name, writable, file_bytes);
 	close(dir);
 	return fd;
 }
@@ -263,7 +266,7 @@ int mmnf_source_take(struct mmnf_source *src, const struct mmnf_array *a,
 	if (a->data_file[0])
 		from = open_beside(src, a->data_file, writable, &file_bytes);
 	else if (writable)
-		from = open_regular(AT_FDCWD, src->path, true, &file_bytes);
+		from = open_data(AT_FDCWD, src->path, true, &file_bytes);
 	if ((a->data_file[0] || writable) && from < 0)
 		return from;
 	if (a->data_at_end)

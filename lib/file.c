@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What elements can lie in: a regular file or a block device, each with a length.
+ */
+#include <errno.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include "internal.h"
+
+bool mmnf_file_holds_data(unsigned int mode)
+{
+	return S_ISREG(mode) || S_ISBLK(mode);
+}
+
+int mmnf_file_bytes(int fd, u64 *bytes)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (!mmnf_file_holds_data(st.st_mode))
+		return -EINVAL;
+	*bytes = (u64)st.st_size;
+	if (S_ISBLK(st.st_mode) && ioctl(fd, BLKGETSIZE64, bytes))
+		return -errno;
+	return 0;
+}
