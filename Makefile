@@ -60,7 +60,7 @@ SANITIZE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer
 comma := ,
 LIBS := -ljansson -luring -lpthread
-TOOL_LIBS := -lcairo -lncursesw -ltinfo
+TOOL_LIBS := -lcairo -lncursesw -ltinfo -lnbd -lnl-genl-3 -lnl-3
 SELFTESTS := build/linux/tools/testing/selftests
 
 # The GPU tier: full where nvcc is, by the copy engines alone where only cuda.h
@@ -148,6 +148,8 @@ build/lib/gather.fatbin: lib/gather.cu Makefile
 
 build/lib/gather.o: lib/gather.S build/lib/gather.fatbin
 	$(CC) -c -Wa,-I$(@D) -o $@ $<
+
+build/tools/nbd-kernel.o: CPPFLAGS += $(shell pkg-config --cflags libnl-genl-3.0)
 
 build/libmmnf.so.$(SOVERSION): $(lib_obj) $(map)
 	$(CC) $(CFLAGS) -shared -Wl,-soname,$(@F) -Wl,-z,defs $(LDFLAGS) \
@@ -387,6 +389,7 @@ libdir := $(DESTDIR)$(PREFIX)/lib
 incdir := $(DESTDIR)$(PREFIX)/include
 mandir := $(DESTDIR)$(PREFIX)/share/man
 udevdir := $(DESTDIR)/etc/udev/rules.d
+unitdir := $(DESTDIR)$(PREFIX)/lib/systemd/system
 man := $(wildcard kmod/*.[1-9] lib/*.[1-9] tools/*.[1-9])
 mandest = $(mandir)/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
 # After a staged install the package's own scripts do this.
@@ -394,7 +397,7 @@ ldconfig := $(if $(DESTDIR),,-ldconfig)
 
 install: lib tools
 	install -d $(bindir) $(libdir)/pkgconfig $(incdir)/linux \
-		$(udevdir)
+		$(udevdir) $(unitdir)
 	install -m 755 build/libmmnf.so.$(SOVERSION) $(libdir)
 	ln -sf libmmnf.so.$(SOVERSION) $(libdir)/libmmnf.so
 	install -m 644 include/mmnf.h $(incdir)
@@ -403,6 +406,8 @@ install: lib tools
 		lib/mmnf.pc.in > $(libdir)/pkgconfig/mmnf.pc
 	$(if $(tool),install -m 755 $(tool) $(bindir))
 	install -m 644 tools/99-mmnf.rules $(udevdir)
+	sed -e 's|@PREFIX@|$(PREFIX)|g' tools/mmnf-nbd@.service.in \
+		> $(unitdir)/mmnf-nbd@.service
 	$(foreach m,$(man),install -D -m 644 $(m) $(call mandest,$(m)) &&) :
 	$(ldconfig)
 
@@ -410,6 +415,7 @@ uninstall:
 	rm -f $(bindir)/mmnf $(libdir)/libmmnf.so $(incdir)/mmnf.h \
 		$(libdir)/libmmnf.so.$(SOVERSION) $(incdir)/linux/mmnf.h \
 		$(libdir)/pkgconfig/mmnf.pc $(udevdir)/99-mmnf.rules \
+		$(unitdir)/mmnf-nbd@.service \
 		$(foreach m,$(man),$(call mandest,$(m)))
 	$(ldconfig)
 

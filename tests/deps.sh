@@ -16,7 +16,8 @@ cd "$(dirname "$0")/.."
 
 declare -A packages=(
 	[build]="gcc make pkg-config libjansson-dev liburing-dev linux-headers-amd64
-		libcairo2-dev libncurses-dev libnbd-dev libgnutls28-dev"
+		libcairo2-dev libncurses-dev libnbd-dev libgnutls28-dev
+		libnl-genl-3-dev"
 	[test]="g++ qemu-system-x86 linux-image-amd64 busybox-static kmod
 		xz-utils zstd python3 python3-venv e2fsprogs xfsprogs
 		gnuplot-nox dkms dmsetup linux-source-6.1

@@ -54,6 +54,11 @@ const struct command commands[] = {
 	  "what this machine has, what is missing, what mends it" },
 	{ "bench", cmd_bench, 0, 1, "[RESULTS.jsonl] [--plot [--out FILE]]",
 	  "show or draw what `make bench` measured" },
+	{ "nbd", cmd_nbd, 1, 32,
+	  "attach URI... /dev/nbdN|--auto [--write] [--connections N] [--timeout S]\n"
+	  "            [--dead-timeout S] [--read-ahead-kb N] [--daemon] [--force]\n"
+	  "            | list | detach /dev/nbdN [--force]",
+	  "network block devices that survive their servers" },
 	{ NULL, NULL, 0, 0, NULL, NULL },
 };
 
@@ -110,13 +115,18 @@ const struct option_place option_places[] = {
 		name, offsetof(struct options, member), false \
 	}
 	TEXT("at", at),
+	FLAG("auto", automatic),
 	TEXT("box", box),
 	TEXT("cells", cells),
 	FLAG("checksums", checksums),
+	TEXT("connections", connections),
+	FLAG("daemon", daemon),
+	TEXT("dead-timeout", dead_timeout),
 	FLAG("disk", disk),
 	TEXT("dtype", dtype),
 	TEXT("engine", engine),
 	TEXT("fill", fill),
+	FLAG("force", force),
 	TEXT("format", format),
 	TEXT("generate", generate),
 	TEXT("model", model),
@@ -130,6 +140,7 @@ const struct option_place option_places[] = {
 	TEXT("predictors", predictors),
 	TEXT("prefetch", prefetch),
 	TEXT("prometheus", prometheus),
+	TEXT("read-ahead-kb", read_ahead_kb),
 	FLAG("repair", repair),
 	TEXT("seconds", seconds),
 	TEXT("segment-bytes", segment_bytes),
@@ -137,9 +148,11 @@ const struct option_place option_places[] = {
 	TEXT("stripe", stripe),
 	TEXT("tile", tile),
 	TEXT("timeline", timeline),
+	TEXT("timeout", timeout),
 	TEXT("tls-dir", tls_dir),
 	TEXT("tls-psk-file", tls_psk_file),
 	TEXT("tls-username", tls_username),
+	FLAG("write", writable),
 #undef TEXT
 #undef FLAG
 	{ NULL, 0, false },

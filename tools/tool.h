@@ -45,6 +45,9 @@ struct options {
 	bool checksums; /* create, import */
 	bool repair; /* verify */
 	bool plot; /* bench */
+	const char *connections, *timeout, *dead_timeout,
+		*read_ahead_kb; /* nbd */
+	bool automatic, daemon, force, writable; /* nbd */
 	int nr_args;
 	char **args;
 };
@@ -89,6 +92,7 @@ int cmd_top(const struct options *o);
 int cmd_map(const struct options *o);
 int cmd_doctor(const struct options *o);
 int cmd_bench(const struct options *o);
+int cmd_nbd(const struct options *o);
 
 /* "mmnf: COMMAND: ..." on stderr; returns what the command should exit with. */
 int usage_error(const struct options *o, const char *format, ...)

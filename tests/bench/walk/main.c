@@ -4,6 +4,7 @@
  *
  *	walk list				print the names of the cases
  *	walk fill FULL SPARSE			write the data of all cases
+ *	walk fill-case CASE SPARSE		of one that is on the device
  *	walk run CASE ENGINE,..|all FULL SPARSE	walk it, one JSON object a line
  *
  * FULL is a file that is written from end to end, SPARSE a device of 32 GiB, of
@@ -83,27 +84,32 @@ static int open_data(const char *path, int flags)
 	return fd;
 }
 
+static void fill_case(const struct bench_case *c, const char *sparse)
+{
+	int fd = open_data(sparse, O_WRONLY);
+	struct walk w = walk_of(c);
+	size_t k;
+
+	if (c->data != DATA_SPARSE)
+		errx(2, "%s: is not on the device", c->name);
+	for (k = 0; k < w.nr; k++)
+		w.pos[k] /= PAGE;
+	fill_pages(fd, w.pos, w.nr);
+	free(w.pos);
+	free(w.carry);
+	close(fd);
+}
+
 static void fill(const char *full, const char *sparse)
 {
 	int fd = open_data(full, O_WRONLY | O_CREAT | O_DIRECT);
-	size_t i, k;
+	size_t i;
 
 	fill_all(fd, data_bytes[DATA_FULL]);
 	close(fd);
-	fd = open_data(sparse, O_WRONLY);
-	for (i = 0; i < nr_bench_cases; i++) {
-		struct walk w;
-
-		if (bench_cases[i].data != DATA_SPARSE)
-			continue;
-		w = walk_of(&bench_cases[i]);
-		for (k = 0; k < w.nr; k++)
-			w.pos[k] /= PAGE;
-		fill_pages(fd, w.pos, w.nr);
-		free(w.pos);
-		free(w.carry);
-	}
-	close(fd);
+	for (i = 0; i < nr_bench_cases; i++)
+		if (bench_cases[i].data == DATA_SPARSE)
+			fill_case(&bench_cases[i], sparse);
 }
 
 static bool page_is_present(int fd, uint64_t pos)
@@ -395,6 +401,16 @@ static void run(const struct bench_case *c, const char *wanted,
 		errx(2, "%s: no such engine", wanted);
 }
 
+static const struct bench_case *find(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < nr_bench_cases; i++)
+		if (!strcmp(name, bench_cases[i].name))
+			return &bench_cases[i];
+	errx(2, "%s: no such case; see walk list", name);
+}
+
 int main(int argc, char **argv)
 {
 	size_t i;
@@ -409,14 +425,13 @@ int main(int argc, char **argv)
 		fill(argv[2], argv[3]);
 		return 0;
 	}
+	if (argc == 4 && !strcmp(argv[1], "fill-case")) {
+		fill_case(find(argv[2]), argv[3]);
+		return 0;
+	}
 	if (argc != 6 || strcmp(argv[1], "run"))
-		errx(2, "usage: walk list | fill FULL SPARSE | run CASE "
-			"ENGINE,..|all FULL SPARSE");
-	for (i = 0; i < nr_bench_cases; i++)
-		if (!strcmp(argv[2], bench_cases[i].name))
-			break;
-	if (i == nr_bench_cases)
-		errx(2, "%s: no such case; see walk list", argv[2]);
-	run(&bench_cases[i], argv[3], (const char *const *)&argv[4]);
+		errx(2, "usage: walk list | fill FULL SPARSE | fill-case CASE "
+			"SPARSE | run CASE ENGINE,..|all FULL SPARSE");
+	run(find(argv[2]), argv[3], (const char *const *)&argv[4]);
 	return 0;
 }
