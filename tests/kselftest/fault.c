@@ -3,6 +3,7 @@
 #include "util.h"
 
 #include <pthread.h>
+#include <sys/time.h>
 
 #define BYTES (16 * MIB)
 #define PAGES (BYTES / PAGE)
@@ -384,6 +385,48 @@ TEST_F(walk, dropped_before_use_is_wasted)
 		  walk(self->p, nr * STRIDE, STRIDE, s.out_pending_pages, 0));
 	EXPECT_LE(s.out_wasted_pages + s.out_pending_pages,
 		  get_stats(_metadata, self->dev).out_wasted_pages);
+}
+
+static void on_alarm(int sig)
+{
+	(void)sig;
+}
+
+#define SLOW "mmnf-fault"
+
+/*
+ * A signal while a fault waits for its page: the instruction is run again, and is
+ * still one access.  A read takes a fifth of a second.
+ */
+TEST(fault_cut_short_by_a_signal_is_one)
+{
+	const struct itimerval soon = { .it_value = { 0, 50000 } };
+	struct sigaction action = { .sa_handler = on_alarm };
+	int fd = make_null_disk(SLOW, 8, 200000000, 64), dev, i;
+	struct mmnf_ioc_stats s;
+	char *p;
+
+	if (fd < 0)
+		SKIP(return, "kernel: no null_blk with configfs");
+	dev = attach_field(_metadata, fd, 8 * MIB);
+	set_mode(_metadata, dev, MMNF_MODE_MANUAL);
+	p = map_field(_metadata, dev, 0, 8 * MIB, MAP_SHARED);
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	for (i = 1; i <= 4; i++) {
+		ASSERT_EQ(0, setitimer(ITIMER_REAL, &soon, NULL));
+		EXPECT_EQ(0, load(p + i * STRIDE));
+		s = get_stats(_metadata, dev);
+		EXPECT_EQ(i, s.out_faults);
+		EXPECT_EQ(i, s.out_misses);
+	}
+	/* Once more, with nothing to wait for: that is an access of its own. */
+	ASSERT_EQ(0, madvise(p, 8 * MIB, MADV_DONTNEED));
+	EXPECT_EQ(0, load(p + 4 * STRIDE));
+	EXPECT_EQ(1, get_stats(_metadata, dev).out_hits);
+	munmap(p, 8 * MIB);
+	close(dev);
+	close(fd);
+	remove_null_disk(SLOW);
 }
 
 MMNF_HARNESS_MAIN
