@@ -13,6 +13,7 @@
  * is the one of its offset, or zero; the counters obey their laws; whatever was
  * done, closing gives everything back.  The kernel's own watchers see the rest.
  */
+#include "fuzz/cover.h"
 #include "fuzz/hint.h"
 
 /* Operations */
@@ -264,11 +265,12 @@ static void op_pass(struct __test_metadata *_metadata)
 		return;
 	}
 	ASSERT_EQ(bytes, read(pass[0], word, bytes));
-	for (i = 0; i < bytes / 8; i++)
+	for (i = 0; i < bytes / 8; i++) {
 		EXPECT_TRUE(!word[i] ||
 			    word[i] == word_at(m->off + pos + i * 8))
-	TH_LOG("operation %llu: at %llx stands %llx", done,
-	       m->off + pos + i * 8, word[i]);
+		TH_LOG("operation %llu: at %llx stands %llx", done,
+		       m->off + pos + i * 8, word[i]);
+	}
 	nr_words += bytes / 8;
 }
 
@@ -282,7 +284,7 @@ static void op_file(struct __test_metadata *_metadata)
 	switch (rnd(6)) {
 	case 0:
 		if (one_in(4) && which != F_SPARSE) {
-			ftruncate(fd, rnd(FILE_BYTES));
+			ftruncate(fd, rnd(FILE_BYTES) & ~7ULL);
 			ftruncate(fd, FILE_BYTES);
 		}
 		break;
@@ -391,13 +393,17 @@ TEST_F_TIMEOUT(abi, laws_hold_whatever_is_done, 86400)
 	make_files(_metadata);
 	for (i = 0; i < NR_DEVICES; i++)
 		device[i] = (struct device) { .fd = -1, .file = -1 };
-	for (done = 0; done < n && _metadata->passed; done++)
+	cover_start();
+	for (done = 0; done < n && _metadata->passed; done++) {
 		op[rnd(sizeof(op) / sizeof(*op))](_metadata);
+		cover_collect();
+	}
 	ksft_print_msg("seed %llu: %llu operations, %llu commands succeeded, "
 		       "%llu in the ring, %llu words right, "
 		       "%llu touches beyond what is there\n",
 		       first, done, nr_ok, nr_async_ok, nr_words, nr_bus);
 	fflush(stdout);
+	cover_print();
 	close_ring();
 	for (i = 0; i < NR_MAPS; i++)
 		if (map[i].p)
