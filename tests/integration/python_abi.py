@@ -29,7 +29,8 @@ STRUCTS = {
     "FieldInfo": "mmnf_field_info", "BatchOpts": "mmnf_batch_opts", "Request": "mmnf_request",
     "Completion": "mmnf_completion", "VerifyOpts": "mmnf_verify_opts",
     "VerifyResult": "mmnf_verify_result", "Residency": "mmnf_residency",
-    "FieldStats": "mmnf_field_stats", "Tier": "mmnf_tier", "Tiers": "mmnf_tiers",
+    "FieldStats": "mmnf_field_stats", "NetStats": "mmnf_net_stats",
+    "Tier": "mmnf_tier", "Tiers": "mmnf_tiers",
     "GpuOpts": "mmnf_gpu_opts", "GpuStats": "mmnf_gpu_stats", "Selection": "mmnf_selection"}
 # Structs that stand in arrays or have no size of their own can't grow.
 FIXED = ("Box", "Request", "Completion", "Tier")

@@ -16,9 +16,11 @@ Everything here is a thin layer over libmmnf.
 from ._device import DeviceArray
 from ._errors import (AccessError, DeadlineError, Error, ExistsError, InvalidError,
                       NotFoundError, OutsideError, TooLargeError)
-from ._field import Field, Residency, Tier, Verified, create, open
+from ._field import Field, Residency, Tier, Verified
 from ._library import version
+from ._make import create, open
+from ._net import Net
 
 __all__ = ["AccessError", "DeadlineError", "DeviceArray", "Error", "ExistsError", "Field",
-           "InvalidError", "NotFoundError", "OutsideError", "Residency", "Tier",
+           "InvalidError", "Net", "NotFoundError", "OutsideError", "Residency", "Tier",
            "TooLargeError", "Verified", "create", "open", "version"]

@@ -17,7 +17,7 @@ Strides = c.c_int64 * NDIM_MAX
 DTYPES = {"i8": 1, "u8": 2, "i16": 3, "u16": 4, "i32": 5, "u32": 6, "i64": 7, "u64": 8,
           "f16": 9, "bf16": 10, "f32": 11, "f64": 12}
 # enum mmnf_engine, enum mmnf_uring, enum mmnf_l2_policy, enum mmnf_gpu_path
-ENGINES = {"auto": 0, "device": 1, "mmap": 2, "direct": 3}
+ENGINES = {"auto": 0, "device": 1, "mmap": 2, "direct": 3, "net": 4}
 URINGS = {"auto": 0, "off": 1, "sqpoll": 2}
 L2_POLICIES = {"default_policy": 0, "lru": 1, "sieve": 2, "s3fifo": 3}
 GPU_PATHS = {"auto": 0, "copy": 1, "kernel": 2}
@@ -28,13 +28,20 @@ Progress = c.CFUNCTYPE(None, c.c_void_p, c.c_uint64, c.c_uint64)
 
 class CreateOpts(c.Structure):
     _fields_ = [("size", c.c_size_t), ("segment_bytes", c.c_uint64), ("fill", c.c_void_p),
-                ("tile", c.c_void_p), ("checksums", c.c_uint32), ("reserved", c.c_uint32)]
+                ("tile", c.c_void_p), ("checksums", c.c_uint32), ("reserved", c.c_uint32),
+                ("net", c.c_void_p), ("nr_net", c.c_uint32), ("reserved2", c.c_uint32),
+                ("stripe_bytes", c.c_uint64)]
 
 
 class OpenOpts(c.Structure):
     _fields_ = [("size", c.c_size_t), ("engine", c.c_uint32), ("writable", c.c_uint32),
                 ("max_windows", c.c_uint32), ("prefetch_off", c.c_uint32),
-                ("uring", c.c_uint32), ("l2_policy", c.c_uint32), ("l2_bytes", c.c_uint64)]
+                ("uring", c.c_uint32), ("l2_policy", c.c_uint32), ("l2_bytes", c.c_uint64),
+                ("l2_populate", c.c_uint32), ("reserved", c.c_uint32),
+                ("net_connections", c.c_uint32), ("net_depth", c.c_uint32),
+                ("net_fail_timeout_ms", c.c_uint32), ("net_request_timeout_ms", c.c_uint32),
+                ("net_tls_dir", c.c_char_p), ("net_tls_psk_file", c.c_char_p),
+                ("net_tls_username", c.c_char_p)]
 
 
 class FieldInfo(c.Structure):
@@ -85,6 +92,16 @@ class FieldStats(c.Structure):
         "gets", "get_bytes", "windows_mapped", "windows_unmapped", "accesses", "hits",
         "late", "misses", "prefetched_pages", "used_pages", "wasted_pages",
         "pending_pages")]
+
+
+class NetStats(c.Structure):
+    _fields_ = [("size", c.c_size_t)] + [(name, c.c_uint32) for name in (
+        "nr_servers", "connections", "connections_up", "window", "in_flight", "queued")] + [
+            (name, c.c_uint64) for name in (
+                "size_bytes", "reads", "writes", "flushes", "read_bytes", "written_bytes",
+                "retries", "requeued", "timeouts", "reconnects", "refused", "failed",
+                "latency_p50_ns", "latency_p99_ns")] + [("uri", c.c_char * 128),
+                                                        ("cause", c.c_char * 160)]
 
 
 class Tier(c.Structure):
@@ -142,6 +159,7 @@ PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "mmnf_import": (c.c_ssize_t, [_P, c.c_char_p, _P, Progress, _P]),
     "mmnf_export": (c.c_ssize_t, [_P, _P, c.c_char_p, c.c_char_p, Progress, _P]),
     "mmnf_tiers_info": (c.c_int, [_P, _P]),
+    "mmnf_net_stats": (c.c_int, [_P, c.c_uint32, _P]),
     "mmnf_gpu_enable": (c.c_int, [_P, _P]),
     "mmnf_gpu_forget": (c.c_ssize_t, [_P, _P]),
     "mmnf_gpu_stats": (c.c_int, [_P, c.c_uint32, _P]),

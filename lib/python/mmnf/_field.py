@@ -20,13 +20,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from . import _abi, _view, _write
 from ._async import Batch
 from ._batch import Job, in_order
-from ._dtype import dtype_of, number_of
+from ._dtype import dtype_of
 from ._gpu import GpuTier
-from ._handle import Callback, Handle
+from ._handle import Callback, Handle, open_handle
 from ._index import BOX, Selection, parse, parse_box, parse_records
-from ._library import check, choice, lib, path_bytes, unsigned
+from ._library import Path, check, lib, path_bytes, unsigned
 
-Path = str | os.PathLike[str]
 Progress = Callable[[int, int], object]
 _ENGINE_NAMES = {number: name for name, number in _abi.ENGINES.items()}
 
@@ -82,7 +81,7 @@ class Field(GpuTier):
     and so does the end of its last reference.
 
     path: as given.  shape, ndim, size, nbytes, itemsize, dtype: as numpy's.
-    engine: "device", "mmap" or "direct"; engine_reason: why that one.
+    engine: "device", "mmap", "direct" or "net"; engine_reason: why that one.
     format: "zarr", "npy", "safetensors", ...  tile: shape of a tile.
     segment: shape of a segment, which is one file.  writable.
     """
@@ -154,7 +153,7 @@ class Field(GpuTier):
 
     def _open_again(self) -> Handle:
         """In a child of fork().  What the parent wrote it will make durable itself."""
-        handle = self._handle = _open_handle(self.path, self._options)
+        handle = self._handle = open_handle(self.path, self._options)
         self._batches = weakref.WeakKeyDictionary()
         self._segments = weakref.WeakValueDictionary()
         self._is_dirty = False
@@ -194,7 +193,11 @@ class Field(GpuTier):
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens it by its path, with the same options."""
         self._open()
-        return _reopen, (self.path, self._options)
+        return Field._again, (self.path, self._options)
+
+    @classmethod
+    def _again(cls, path: Path, options: dict[str, Any]) -> Field:
+        return cls(path, open_handle(path, options), options)
 
     # ---- copies
 
@@ -344,7 +347,7 @@ class Field(GpuTier):
         if handle is None:
             # Pointers of direct are those of mmap; without its cache.
             engine = "mmap" if self.engine == "direct" else self.engine
-            handle = self._segments[key] = _open_handle(
+            handle = self._segments[key] = open_handle(
                 self.path, self._options | {"engine": engine, "writable": False, "max_windows": 1})
         return handle
 
@@ -417,6 +420,19 @@ class Field(GpuTier):
         check(lib.mmnf_field_stats(self._open(), ctypes.byref(out)))
         return {name: getattr(out, name) for name, *_ in out._fields_ if name != "size"}
 
+    def net_stats(self) -> list[dict[str, Any]]:
+        """Counters of each server of a field on the network, by the names of struct
+        mmnf_net_stats."""
+        handle = self._open()
+        found: list[dict[str, Any]] = []
+        out = _abi.NetStats(ctypes.sizeof(_abi.NetStats), 1)
+        while len(found) < out.nr_servers:
+            check(lib.mmnf_net_stats(handle, len(found), ctypes.byref(out)))
+            one = {name: getattr(out, name) for name, *_ in out._fields_ if name != "size"}
+            found.append({name: value.decode("utf-8", "replace") if isinstance(value, bytes)
+                          else value for name, value in one.items()})
+        return found
+
     # ---- the whole field
 
     def import_(self, source: Path, at: tuple[int, ...] | None = None,
@@ -478,79 +494,3 @@ class Field(GpuTier):
                                     ctypes.byref(out)))
         return Verified(out.nr_segments, out.nr_tiles, out.nr_checked, out.nr_bad,
                         out.nr_repaired, findings)
-
-
-def open(path: Path, engine: str | None = None, *, writable: bool = False,
-         prefetch: bool = True, max_windows: int = 0, uring: str | None = None,
-         l2_policy: str | None = None, l2_bytes: int = 0) -> Field:
-    """Open a field; it costs the same for a gigabyte and a petabyte.
-
-    path: a Zarr v3 array that is not compressed, or a .npy, .safetensors#NAME,
-        .gguf#NAME, .nii, .nrrd, .nhdr, .fbin file or kin, or
-        FILE#raw,dtype=f32,shape=10x20; used where it lies
-    engine: "device" (/dev/mmnf), "mmap" or "direct" (io_uring past the page cache);
-        None or "auto": the first of these that can be had
-    writable: field[...] = value is allowed
-    prefetch: read ahead by prediction
-    max_windows: a pointer is good until so many other segments were activated
-    uring: "off" reads by pread, "sqpoll" lets a kernel thread poll
-    l2_policy, l2_bytes: of the cache of "direct": "lru", "sieve" or "s3fifo"; 0: a
-        sixteenth of memory
-
-    Raises mmnf.Error: FileNotFoundError, ValueError where a header is wrong, ...
-    """
-    options = {"engine": engine, "writable": writable, "prefetch": prefetch,
-               "max_windows": max_windows, "uring": uring, "l2_policy": l2_policy,
-               "l2_bytes": l2_bytes}
-    return _reopen(path, options)
-
-
-def _reopen(path: Path, options: dict[str, Any]) -> Field:
-    return Field(path, _open_handle(path, options), options)
-
-
-def _open_handle(path: Path, options: dict[str, Any]) -> Handle:
-    opts = _abi.OpenOpts(
-        ctypes.sizeof(_abi.OpenOpts), choice("engine", options["engine"], _abi.ENGINES),
-        int(options["writable"]), unsigned("max_windows", options["max_windows"], 32),
-        int(not options["prefetch"]), choice("uring", options["uring"], _abi.URINGS),
-        choice("l2_policy", options["l2_policy"], _abi.L2_POLICIES),
-        unsigned("l2_bytes", options["l2_bytes"]))
-    pointer = ctypes.c_void_p()
-    check(lib.mmnf_field_open(ctypes.byref(pointer), path_bytes(path), ctypes.byref(opts)))
-    return Handle(pointer)
-
-
-def create(path: Path, shape: int | tuple[int, ...], dtype: DTypeLike, *,
-           tile: tuple[int, ...] | None = None, fill: Any = None, segment_bytes: int = 0,
-           checksums: bool = False, engine: str | None = None) -> Field:
-    """Make an empty field, a Zarr v3 array, and open it writable.
-
-    path: a folder to make
-    shape: elements along each of 1 to 8 axes, each at least 1
-    dtype: integers and floats of numpy, little-endian, or "bfloat16"
-    tile: elements of a tile along each axis; None: C order
-    fill: what was never written reads as; None: 0
-    segment_bytes: most bytes of a file; 0: 64 GiB, 64 MiB if fill is not 0
-    checksums: keep a CRC32C of each tile, for verify()
-    engine: as of mmnf.open()
-
-    Writes metadata only, however large the field is.  Raises mmnf.Error:
-    FileExistsError, ValueError, ...
-    """
-    extents = tuple(np.atleast_1d(np.asarray(shape, object)))
-    if not 1 <= len(extents) <= _abi.NDIM_MAX:
-        raise ValueError(f"shape has {len(extents)} axes: expected 1..{_abi.NDIM_MAX}")
-    if tile is not None and len(tile) != len(extents):
-        raise ValueError(f"tile has {len(tile)} axes: expected {len(extents)}")
-    number = number_of(dtype)
-    one = np.array([fill], dtype_of(number)) if fill is not None else None
-    tiles = _abi.Axes(*(unsigned("tile", n) for n in tile)) if tile is not None else None
-    opts = _abi.CreateOpts(
-        ctypes.sizeof(_abi.CreateOpts), unsigned("segment_bytes", segment_bytes),
-        one.ctypes.data if one is not None else None,
-        ctypes.cast(tiles, ctypes.c_void_p) if tiles is not None else None, int(checksums))
-    check(lib.mmnf_field_create(path_bytes(path), number, len(extents),
-                                _abi.Axes(*(unsigned("shape", n) for n in extents)),
-                                ctypes.byref(opts)))
-    return open(path, engine, writable=True)

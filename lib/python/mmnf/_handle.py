@@ -13,10 +13,10 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from typing import Callable
+from typing import Any, Callable
 
 from . import _abi
-from ._library import check, lib
+from ._library import Path, check, choice, lib, path_bytes, unsigned
 
 
 _nr_forks = 0  # between the first process and this one
@@ -67,6 +67,21 @@ class Handle(Mine):
         info = _abi.FieldInfo(ctypes.sizeof(_abi.FieldInfo))
         check(lib.mmnf_field_info(self, ctypes.byref(info)))
         return info
+
+
+def open_handle(path: Path, options: dict[str, Any]) -> Handle:
+    """options: the arguments of mmnf.open()"""
+    opts = _abi.OpenOpts(
+        ctypes.sizeof(_abi.OpenOpts), choice("engine", options["engine"], _abi.ENGINES),
+        int(options["writable"]), unsigned("max_windows", options["max_windows"], 32),
+        int(not options["prefetch"]), choice("uring", options["uring"], _abi.URINGS),
+        choice("l2_policy", options["l2_policy"], _abi.L2_POLICIES),
+        unsigned("l2_bytes", options["l2_bytes"]), int(options["l2_populate"]))
+    if options["net"] is not None:
+        options["net"].fill(opts)
+    pointer = ctypes.c_void_p()
+    check(lib.mmnf_field_open(ctypes.byref(pointer), path_bytes(path), ctypes.byref(opts)))
+    return Handle(pointer)
 
 
 class Callback:

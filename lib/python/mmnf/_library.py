@@ -13,6 +13,8 @@ import os
 from . import _abi
 from ._errors import error
 
+Path = str | os.PathLike[str]
+
 _NAME = "libmmnf.so.0"
 _VERSION = (0, 1)  # the oldest that will do
 
@@ -89,7 +91,7 @@ def version() -> str:
     return text.decode("ascii", "replace")
 
 
-def path_bytes(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> bytes:
+def path_bytes(path: Path) -> bytes:
     """A path as the library takes it."""
     raw = os.fsencode(path)
     if b"\0" in raw:
