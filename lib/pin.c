@@ -13,6 +13,7 @@
 #include <inttypes.h>
 
 #include "internal.h"
+#include "tier.h"
 
 static bool is_in(const struct mmnf_mapping *m, const char *p)
 {
@@ -62,10 +63,10 @@ MMNF_EXPORT const void *mmnf_window_pin(struct mmnf_field *field,
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	struct mmnf_windows *w = &field->windows;
+	bool can_map = w->good && field->ops->map, pinned;
 	struct mmnf_mapping *m;
 	u64 segment, offset;
 	const void *p;
-	bool pinned;
 	u32 i;
 
 	mmnf_error_enter("mmnf_window_pin");
@@ -74,8 +75,8 @@ MMNF_EXPORT const void *mmnf_window_pin(struct mmnf_field *field,
 			return mmnf_activate_slow(field, UINT64_MAX, i);
 	mmnf_geometry_locate(g, coord, &segment, &offset);
 	do {
-		m = w->good ? hold(field, segment) : NULL;
-		if (w->good && !m)
+		m = can_map ? hold(field, segment) : NULL;
+		if (can_map && !m)
 			return NULL;
 		p = mmnf_activate(field, coord);
 		if (!m)

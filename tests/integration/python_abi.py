@@ -26,7 +26,7 @@ except ImportError as missing:
 
 STRUCTS = {
     "CreateOpts": "mmnf_create_opts", "OpenOpts": "mmnf_open_opts", "Box": "mmnf_box",
-    "FieldInfo": "mmnf_field_info", "BatchOpts": "mmnf_batch_opts", "Request": "mmnf_request",
+    "FieldInfo": "mmnf_field_info", "GuardOpts": "mmnf_guard_opts", "BatchOpts": "mmnf_batch_opts", "Request": "mmnf_request",
     "Completion": "mmnf_completion", "VerifyOpts": "mmnf_verify_opts",
     "VerifyResult": "mmnf_verify_result", "Residency": "mmnf_residency",
     "FieldStats": "mmnf_field_stats", "NetStats": "mmnf_net_stats",
@@ -88,7 +88,8 @@ def prototypes():
         number = 0 if inside.strip() == "void" else inside.count(",") + 1
         assert number == len(arguments), f"{name}: {len(arguments)} arguments, not {number}"
         kind = found[1].split()
-        wanted = {"ssize_t": ctypes.c_ssize_t, "int": ctypes.c_int, "void": None}
+        wanted = {"ssize_t": ctypes.c_ssize_t, "int": ctypes.c_int, "void": None,
+                  "uint64_t": ctypes.c_uint64}
         expected = (wanted[kind[-1]] if kind[-1] in wanted else
                     ctypes.c_char_p if "char" in kind else ctypes.c_void_p)
         assert result is expected, f"{name}: gives {result}, not {' '.join(kind)}"

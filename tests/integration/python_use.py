@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 
@@ -106,7 +107,7 @@ def views_of_many_segments(folder):
                                 ("t", {"segment_bytes": 9600, "tile": (4, 30, 20)}, 4)):
         path, array = made(folder, name, **options)
         for engine in "mmap", "direct":
-            with mmnf.open(path, engine, max_windows=1) as field:
+            with mmnf.open(path, engine) as field:
                 assert field.nr_segments == 40 // rows
                 seen = [(key, field.view(key)) for first in range(0, 40, rows)
                         for key in (slice(first, first + rows), (first + 1, slice(None, None, -3)))]
@@ -118,6 +119,52 @@ def views_of_many_segments(folder):
             del seen, field
             gc.collect()
             assert not is_mapped(path)
+        with mmnf.open(path, "mmap", max_windows=4) as field:
+            first = field.view(0)
+            for row in range(40):
+                assert same(field.view(row), array[row])
+            assert same(first, array[0])
+            first = [field.view(0)]
+            error = raises(mmnf.Error, lambda: first.extend(map(field.view, range(40))),
+                           text="expected fewer than max_windows")
+            assert all(same(view, array[row]) for row, view in enumerate(first[1:])), error
+            first.clear()
+            assert same(field.view(39), array[39])
+
+
+def a_guarded_view(folder):
+    """In a process of its own: what is cut away shows the poison, and is counted."""
+    program = """if True:
+        import mmnf, numpy as np, os, sys
+        path = sys.argv[1] + "/a.npy"
+        array = np.arange(1 << 20, dtype="f4")
+        np.save(path, array)
+        field = mmnf.open(path, "mmap")
+        field.guard(np.nan)
+        view = field.view()
+        assert (view[::1024] == array[::1024]).all() and field.bad_pages == 0
+        os.truncate(path, 1 << 20)
+        good = ((1 << 20) - 128) // 4
+        assert (view[:good] == array[:good]).all() and field.bad_pages == 0
+        assert np.isnan(view[-10:]).all() and field.bad_pages == 1
+        assert np.isnan(view[good + 1024:]).all() and field.bad_pages > 700
+        try:
+            field.guard()
+        except mmnf.Error as error:
+            print(error.errno, flush=True)
+        field.unguard()
+        field.evict()
+        other = mmnf.open(path + "#raw,dtype=u8,shape=1048576", "mmap")
+        whole = other.view()
+        os.truncate(path, 4096)
+        whole.sum()
+        print("not reached")
+    """
+    done = subprocess.run([sys.executable, "-c", program, folder], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, check=False,
+                          env=os.environ | {"PYTHONPATH": os.path.join(SRC, "lib", "python")})
+    assert (done.returncode, done.stdout) == (-signal.SIGBUS, f"{errno.EALREADY}\n"), (
+        f"{done.returncode}\n{done.stdout}")
 
 
 def views_outlive_the_field(folder):
@@ -402,9 +449,10 @@ def a_petabyte(folder):
 
 def main():
     return fieldlib.main([(test.__name__, test, ()) for test in (
-        attributes, views, views_of_many_segments, views_outlive_the_field, dlpack, errors,
-        a_cut_file_is_an_error, where_the_bytes_are, import_and_export, threads,
-        other_processes, forked, without_ml_dtypes, the_readme, a_petabyte)])
+        attributes, views, views_of_many_segments, a_guarded_view,
+        views_outlive_the_field, dlpack, errors, a_cut_file_is_an_error, where_the_bytes_are,
+        import_and_export, threads, other_processes, forked, without_ml_dtypes, the_readme,
+        a_petabyte)])
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def inside():
     path = os.path.join(folder, "segments")
     with mmnf.create(path, array.shape, "f4", segment_bytes=4 * array[0].nbytes) as field:
         field[...] = array
-    with mmnf.open(path, "device", max_windows=1) as field:
+    with mmnf.open(path, "device") as field:
         views = [field.view(slice(first, first + 4)) for first in range(0, 40, 4)]
         assert same(field[...], array)
     for number, view in enumerate(views):

@@ -58,6 +58,11 @@ class Box(c.Structure):
     _fields_ = [("start", Axes), ("count", Axes), ("step", Strides)]
 
 
+class GuardOpts(c.Structure):
+    _fields_ = [("size", c.c_size_t), ("bad_page", c.c_void_p), ("arg", c.c_void_p),
+                ("poison", c.c_void_p)]
+
+
 class BatchOpts(c.Structure):
     _fields_ = [("size", c.c_size_t), ("depth", c.c_uint32), ("eventfd", c.c_int32)]
 
@@ -155,7 +160,11 @@ PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "mmnf_prefetch": (c.c_ssize_t, [_P, _P]),
     "mmnf_evict": (c.c_ssize_t, [_P, _P]),
     "mmnf_residency": (c.c_int, [_P, _P, _P]),
-    "mmnf_activate_tiled": (_P, [_P, _P]),
+    "mmnf_window_pin": (_P, [_P, _P]),
+    "mmnf_window_unpin": (c.c_int, [_P, _P]),
+    "mmnf_guard_enable": (c.c_int, [_P, _P]),
+    "mmnf_guard_disable": (c.c_int, [_P]),
+    "mmnf_guard_bad_pages": (c.c_uint64, [_P]),
     "mmnf_import": (c.c_ssize_t, [_P, c.c_char_p, _P, Progress, _P]),
     "mmnf_export": (c.c_ssize_t, [_P, _P, c.c_char_p, c.c_char_p, Progress, _P]),
     "mmnf_tiers_info": (c.c_int, [_P, _P]),

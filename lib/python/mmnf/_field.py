@@ -93,8 +93,6 @@ class Field(GpuTier):
         self._is_dirty = False
         self._batches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Batch] = (
             weakref.WeakKeyDictionary())
-        self._segments: weakref.WeakValueDictionary[tuple[int, ...], Handle] = (
-            weakref.WeakValueDictionary())
         self._take(handle.info())
 
     def _take(self, info: _abi.FieldInfo) -> None:
@@ -155,7 +153,6 @@ class Field(GpuTier):
         """In a child of fork().  What the parent wrote it will make durable itself."""
         handle = self._handle = open_handle(self.path, self._options)
         self._batches = weakref.WeakKeyDictionary()
-        self._segments = weakref.WeakValueDictionary()
         self._is_dirty = False
         return handle
 
@@ -326,30 +323,44 @@ class Field(GpuTier):
             ValueError where that is not so.
 
         Nothing is read here: touching an element does it, on every engine by way of
-        the page cache.  It shows later writes, but not tiles and segments that were
-        first written after it was made.  It stays good after close().  A read error, or a file that
-        is cut short, raises SIGBUS at the touch, which ends the process; field[index]
-        does not.  The kernel's engine, "device", watches the touches and reads ahead;
-        on others call prefetch() before.
+        the page cache.  "device" watches the touches and reads ahead; on the others call
+        prefetch() before.  A view shows later writes, but not tiles and segments that
+        were first written after it was made.  It stays good after close().  Views of
+        fewer than max_windows segments can be there at once.
+
+        A read error, or a file that is cut short, raises SIGBUS at the touch, which ends
+        the process, unless there is a guard(); field[index] does not.
         """
         handle = self._open()
         selection = parse_box(index, self.shape, "view")
         if selection.is_empty:
             return np.empty(selection.shape, self.dtype)
-        if self.nr_segments > 1:
-            handle = self._segment_handle(selection)
         return _view.view(handle, selection, self.dtype)
 
-    def _segment_handle(self, selection: Selection) -> Handle:
-        """A handle for views of one segment, kept as long as one of them is."""
-        key = tuple(start // extent for start, extent in zip(selection.start, self.segment))
-        handle = self._segments.get(key)
-        if handle is None:
-            # Pointers of direct are those of mmap; without its cache.
-            engine = "mmap" if self.engine == "direct" else self.engine
-            handle = self._segments[key] = open_handle(
-                self.path, self._options | {"engine": engine, "writable": False, "max_windows": 1})
-        return handle
+    def guard(self, poison: Any = None) -> None:
+        """No signal where a view meets a page that can't be read: the page shows poison.
+
+        poison: an element; None: the fill value.  For floats a NaN says it best.
+
+        Look at bad_pages after a piece of work: 0 says that all of it was data.
+        Installs a handler of SIGBUS; others, such as faulthandler's, have to be there
+        before.
+        """
+        handle = self._open()
+        one = None if poison is None else np.array([poison], self.dtype)
+        opts = _abi.GuardOpts(ctypes.sizeof(_abi.GuardOpts), None, None,
+                              None if one is None else one.ctypes.data)
+        check(lib.mmnf_guard_enable(handle, ctypes.byref(opts)))
+
+    def unguard(self) -> None:
+        """As without guard(), which also ends with the field."""
+        check(lib.mmnf_guard_disable(self._open()))
+
+    @property
+    def bad_pages(self) -> int:
+        """Touches of pages that could not be read, since guard()."""
+        number: int = lib.mmnf_guard_bad_pages(self._open())
+        return number
 
     def __dlpack__(self, **options: Any) -> Any:
         """A DLPack capsule of the whole: of view() where there is one and the consumer

@@ -5,13 +5,14 @@ A segment is mapped as a whole, and inside one of its tiles elements lie at fixe
 strides; so a box that lies in one tile is an array without a copy.  A field that is
 not in tiles has one tile per segment, most often one in all.
 
-A handle may unmap a segment when another one is wanted.  So the handle of a view is one
-by which no second segment is: that of the field, where it has but one, else a handle of
-the segment's own.
+A handle may unmap a segment when another one is wanted, unless it is pinned: an array
+holds a pin of its segment.
 """
 from __future__ import annotations
 
-from typing import Any
+import errno
+import weakref
+from typing import Any, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,23 @@ from ._index import Selection
 from ._library import last_error, lib
 
 
-class _Memory:
-    """The base of an array: keeps the field open."""
+def _unpin(handle: Handle, address: int) -> None:
+    if handle.is_mine:
+        lib.mmnf_window_unpin(handle, address)
 
-    def __init__(self, handle: Handle, interface: dict[str, Any]) -> None:
-        self.handle = handle
-        self.__array_interface__ = interface
+
+class _Memory:
+    """The base of an array: keeps the field open and the segment mapped."""
+
+    def __init__(self, handle: Handle, start: Sequence[int]) -> None:
+        address = lib.mmnf_window_pin(handle, _abi.Axes(*start))
+        if not address:
+            raise error(errno.EIO, last_error())
+        self.address: int = address
+        self.__array_interface__: dict[str, Any] = {}
+        # At the end of the process arrays may be looked at as late as that.
+        weakref.finalize(self, _unpin, handle, address).atexit = False
+        handle.keep_at_exit()
 
 
 def _why_not(info: _abi.FieldInfo, selection: Selection) -> str | None:
@@ -48,13 +60,10 @@ def view(handle: Handle, selection: Selection, dtype: np.dtype[Any]) -> NDArray[
     why = _why_not(info, selection)
     if why:
         raise ValueError(f"no view without a copy: {why}")
-    address = lib.mmnf_activate_tiled(handle, _abi.Axes(*selection.start))
-    if not address:
-        raise error(5, last_error())
-    strides = tuple(info.stride_bytes[axis] * step
-                    for axis, step in enumerate(selection.step))
-    raw = np.asarray(_Memory(handle, {
-        "version": 3, "typestr": dtype.str, "shape": tuple(selection.count), "strides": strides,
-        "data": (address, True)}))
-    handle.keep_at_exit()
-    return raw.view(dtype).reshape(selection.shape)
+    memory = _Memory(handle, selection.start)
+    memory.__array_interface__ = {
+        "version": 3, "typestr": dtype.str, "shape": tuple(selection.count),
+        "strides": tuple(info.stride_bytes[axis] * step
+                         for axis, step in enumerate(selection.step)),
+        "data": (memory.address, True)}
+    return np.asarray(memory).view(dtype).reshape(selection.shape)
