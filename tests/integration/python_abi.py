@@ -26,7 +26,8 @@ except ImportError as missing:
 
 STRUCTS = {
     "CreateOpts": "mmnf_create_opts", "OpenOpts": "mmnf_open_opts", "Box": "mmnf_box",
-    "FieldInfo": "mmnf_field_info", "GuardOpts": "mmnf_guard_opts", "BatchOpts": "mmnf_batch_opts", "Request": "mmnf_request",
+    "FieldInfo": "mmnf_field_info", "GuardOpts": "mmnf_guard_opts",
+    "BatchOpts": "mmnf_batch_opts", "Request": "mmnf_request",
     "Completion": "mmnf_completion", "VerifyOpts": "mmnf_verify_opts",
     "VerifyResult": "mmnf_verify_result", "Residency": "mmnf_residency",
     "FieldStats": "mmnf_field_stats", "NetStats": "mmnf_net_stats",
