@@ -94,7 +94,8 @@ unit := $(patsubst %.c,build/%,$(wildcard tests/unit/*.c)) \
 kselftest := $(patsubst %.c,build/%,$(wildcard tests/kselftest/*.c \
 	tests/fuzz/abi.c))
 vm := $(patsubst %.c,build/%,$(wildcard tests/vm/*.c))
-bench := $(patsubst %.c,build/%,$(wildcard tests/bench/*.c)) \
+bench := $(patsubst %.c,build/%,$(filter-out $(if $(NBD),,%/net.c),$(wildcard \
+	tests/bench/*.c))) \
 	build/tests/bench/walk/walk
 walk_obj := $(patsubst %.c,build/%.o,$(wildcard tests/bench/walk/*.c))
 
@@ -105,7 +106,7 @@ fuzz := $(if $(shell command -v $(FUZZ_CC)),\
 
 # Several of these are names of folders, too.
 .PHONY: all kmod kunit lib tools programs check check-vm check-gpu tsan-gpu \
-	plain-gpu fuzz bench bench-lib lint quickstart \
+	plain-gpu fuzz bench bench-lib bench-net lint quickstart \
 	install uninstall dkms dkms-remove modules modules-clean clean deps \
 	run-tests run-bench run-fuzz run-quickstart
 .DELETE_ON_ERROR:
@@ -309,6 +310,11 @@ plain-gpu: $(gather)
 			exit 1; \
 	done
 
+build/tests/bench/net: tests/bench/net.c $(lib) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(C11) $(CFLAGS) $(CPPFLAGS) -MT $@ -MF $@.d -o $@ $< \
+		-Wl,-rpath,'$$ORIGIN/../..' -Lbuild -lmmnf -lnbd -lpthread
+
 # Sees inside the library: what is measured has no public name.
 build/tests/bench/gpu: tests/bench/gpu.c $(lib_obj) Makefile
 	@mkdir -p $(@D)
@@ -367,6 +373,12 @@ bench-lib:
 	tests/deps.sh build test bench
 	$(MAKE) all build/tests/bench/lib build/tests/bench/cache
 	set -f; build/venv/bin/python tests/bench/lib.py $(T)
+
+# The network beside a plain loop of libnbd, wall time.
+bench-net:
+	tests/deps.sh build test
+	$(MAKE) lib build/tests/bench/net
+	set -f; build/venv/bin/python tests/bench/net.py $(T)
 
 quickstart:
 	tests/deps.sh build test quickstart

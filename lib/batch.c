@@ -27,6 +27,7 @@ struct mmnf_batch {
 	struct mmnf_fetch *fetch;
 	int eventfd;
 	bool own_eventfd;
+	bool waits; /* by the engine, not by an eventfd */
 	struct mmnf_job *done, **done_end;
 };
 
@@ -74,11 +75,14 @@ MMNF_EXPORT int mmnf_batch_open(struct mmnf_batch **out,
 	b->field = field;
 	b->done_end = &b->done;
 	b->own_eventfd = o.eventfd <= 0;
-	b->eventfd = b->own_eventfd ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) :
+	b->waits = b->own_eventfd && field->ops->wait;
+	b->eventfd = b->waits	    ? -1 :
+		     b->own_eventfd ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) :
 				      o.eventfd;
-	err = b->eventfd < 0 ? mmnf_error_system(errno, "eventfd") :
-			       mmnf_fetch_open(&b->fetch, field, o.depth,
-					       b->eventfd, false);
+	err = b->eventfd < 0 && !b->waits ?
+		      mmnf_error_system(errno, "eventfd") :
+		      mmnf_fetch_open(&b->fetch, field, o.depth, b->eventfd,
+				      false);
 	if (err) {
 		mmnf_batch_close(b);
 		return err;
@@ -91,7 +95,9 @@ static void tell(const struct mmnf_batch *b)
 {
 	u64 one = 1;
 
-	if (write(b->eventfd, &one, sizeof(one)) < 0)
+	if (b->waits)
+		mmnf_fetch_wake(b->fetch);
+	else if (write(b->eventfd, &one, sizeof(one)) < 0)
 		return; /* full: readable as it is */
 }
 
@@ -216,7 +222,7 @@ static unsigned int collect(struct mmnf_batch *b, struct mmnf_completion *out,
 	unsigned int n = 0;
 	u64 count;
 
-	if (read(b->eventfd, &count, sizeof(count)) < 0)
+	if (!b->waits && read(b->eventfd, &count, sizeof(count)) < 0)
 		count = 0; /* nothing was there */
 	drive(b);
 	for (; n < max && b->done; n++) {
@@ -270,6 +276,10 @@ MMNF_EXPORT int mmnf_batch_reap(struct mmnf_batch *b,
 		pthread_mutex_unlock(&b->lock);
 		if (!ns)
 			return (int)n;
+		if (b->waits) {
+			mmnf_fetch_wait(b->fetch, ns);
+			continue;
+		}
 		ts.tv_sec = 0;
 		ts.tv_nsec = ns;
 		ppoll(&pfd, 1, &ts, NULL);

@@ -306,6 +306,20 @@ static u32 reap(struct mmnf_queue *head, struct mmnf_read **done, u32 max,
 	return take(q, done, max);
 }
 
+static void wait_ready(struct mmnf_queue *head, s64 timeout_ns)
+{
+	struct net_queue_head *q = (struct net_queue_head *)head;
+
+	mmnf_net_wait(head->field->remote->net, &q->ready, timeout_ns);
+}
+
+static void wake(struct mmnf_queue *head)
+{
+	struct net_queue_head *q = (struct net_queue_head *)head;
+
+	mmnf_net_wake(head->field->remote->net, &q->ready);
+}
+
 static int queue_open(struct mmnf_field *field, u32 depth, int eventfd,
 		      struct mmnf_queue **out)
 {
@@ -478,5 +492,7 @@ const struct mmnf_tier_ops mmnf_tier_net = {
 	.queue_close = queue_close,
 	.submit = submit,
 	.reap = reap,
+	.wait = wait_ready,
+	.wake = wake,
 	.explain = explain,
 };

@@ -5,6 +5,8 @@
 
 #include "fetch.h"
 
+#define MMNF_ROUND_RUNS 8192 /* most runs of a round; see fetch-job.c */
+
 /*
  * Of a tile in an op: pinned and ready; pinned and to be read; to be read into
  * scratch, then there; another is reading it; not wanted any more.

@@ -2,7 +2,7 @@
 /*
  * A job as rounds of runs in file order.
  *
- * A round is at most ROUND_RUNS runs and about ROUND_BYTES, so that a job takes
+ * A round is at most MMNF_ROUND_RUNS runs and about ROUND_BYTES, so that a job takes
  * the same memory whatever its size.  Runs of fields with an index are placed
  * here, and filled where their tile is absent.
  */
@@ -11,7 +11,6 @@
 
 #include "fetch-internal.h"
 
-#define ROUND_RUNS 8192
 #define ROUND_BYTES (64ULL << 20)
 
 void mmnf_job_fail(struct mmnf_job *job, int err)
@@ -110,6 +109,16 @@ static int place(struct mmnf_fetch *f, struct mmnf_job *job)
 	return err < 0 ? err : 0;
 }
 
+/* Half a megabyte is too much for each of many small jobs. */
+static u32 room_of(const struct mmnf_job *job)
+{
+	u64 nr = job->list ? job->nr_list : job->nr_given;
+
+	if ((!job->list && !job->given) || nr >= MMNF_ROUND_RUNS / 8)
+		return MMNF_ROUND_RUNS;
+	return (u32)max_u64(nr * 8, 64);
+}
+
 bool mmnf_job_refill(struct mmnf_fetch *f, struct mmnf_job *job)
 {
 	bool sorted = true;
@@ -117,10 +126,14 @@ bool mmnf_job_refill(struct mmnf_fetch *f, struct mmnf_job *job)
 	u32 n = 0;
 	int err;
 
-	if (!job->runs) {
-		job->runs = f->spare ? f->spare :
-				       malloc(ROUND_RUNS * sizeof(*job->runs));
+	if (!job->runs && f->spare) {
+		job->runs = f->spare;
+		job->room = MMNF_ROUND_RUNS;
 		f->spare = NULL;
+	}
+	if (!job->runs) {
+		job->room = room_of(job);
+		job->runs = malloc(job->room * sizeof(*job->runs));
 	}
 	if (!job->runs) {
 		mmnf_job_fail(job,
@@ -129,7 +142,7 @@ bool mmnf_job_refill(struct mmnf_fetch *f, struct mmnf_job *job)
 		return false;
 	}
 	do {
-		while (n < ROUND_RUNS && bytes < ROUND_BYTES &&
+		while (n < job->room && bytes < ROUND_BYTES &&
 		       next_run(f, job, &job->runs[n])) {
 			sorted &= !n || by_offset(&job->runs[n - 1],
 						  &job->runs[n]) <= 0;

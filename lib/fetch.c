@@ -196,6 +196,16 @@ s64 mmnf_fetch_deadline(const struct mmnf_fetch *f)
 	return nearest;
 }
 
+void mmnf_fetch_wait(struct mmnf_fetch *f, s64 timeout_ns)
+{
+	f->queue->ops->wait(f->queue, timeout_ns);
+}
+
+void mmnf_fetch_wake(struct mmnf_fetch *f)
+{
+	f->queue->ops->wake(f->queue);
+}
+
 bool mmnf_fetch_has_jobs(const struct mmnf_fetch *f)
 {
 	return f->jobs;
@@ -326,7 +336,7 @@ int mmnf_fetch_run(struct mmnf_field *field, struct mmnf_job *job)
 		while (!job->done)
 			mmnf_fetch_drive(f, -1);
 		/* Large enough that the next job should not allocate it. */
-		if (!f->spare) {
+		if (!f->spare && job->room == MMNF_ROUND_RUNS) {
 			f->spare = job->runs;
 			job->runs = NULL;
 		}

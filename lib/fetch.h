@@ -50,7 +50,7 @@ struct mmnf_job {
 	bool it_valid;
 	u64 next_wanted, given_pos;
 	struct mmnf_run *runs;
-	u32 nr_runs, next_run, nr_ops;
+	u32 nr_runs, room, next_run, nr_ops;
 	struct mmnf_job *next;
 };
 
@@ -80,6 +80,13 @@ u32 mmnf_fetch_cancel(struct mmnf_fetch *f, u64 user_data, bool all);
 
 /* The nearest deadline of a job that is not stopped; 0: none. */
 s64 mmnf_fetch_deadline(const struct mmnf_fetch *f);
+
+/*
+ * Of a fetch without an eventfd whose engine can do it: waits in any thread
+ * until there may be something to drive, or mmnf_fetch_wake().
+ */
+void mmnf_fetch_wait(struct mmnf_fetch *f, s64 timeout_ns);
+void mmnf_fetch_wake(struct mmnf_fetch *f);
 
 bool mmnf_fetch_has_jobs(const struct mmnf_fetch *f);
 

@@ -25,6 +25,7 @@
 
 #define EVENTS 32
 #define KICK UINT64_MAX
+#define GRACE_NS 2000000LL
 
 int net_drive_watch(struct net_conn *c)
 {
@@ -117,35 +118,58 @@ static void drive(struct mmnf_net *net, struct net_waiter *self, s64 timeout_ns)
 	net->driving_waiter = NULL;
 }
 
-/* Whoever should drive now. */
-static void hand_over(struct mmnf_net *net)
+/* Is there something for the net's thread? */
+static bool is_left(const struct mmnf_net *net)
 {
-	if (net->driving)
-		return;
-	if (net->waiters)
-		pthread_cond_signal(&net->waiters->cond);
-	else if (net->nr_background || net->stop)
-		pthread_cond_signal(&net->work);
+	return !net->driving && !net->waiters &&
+	       (net->nr_background || net->left);
 }
 
 void net_drive_background(struct mmnf_net *net)
 {
-	if (!net->driving && !net->waiters)
+	if (is_left(net) && !net->soon)
 		pthread_cond_signal(&net->work);
 }
 
+/* Whoever should drive now. */
+static void hand_over(struct mmnf_net *net)
+{
+	if (!net->driving && net->waiters)
+		pthread_cond_signal(&net->waiters->cond);
+	else
+		net_drive_background(net);
+}
+
+static void sleep_until(struct mmnf_net *net, pthread_cond_t *cond, s64 end_ns)
+{
+	struct timespec ts = { end_ns / 1000000000, end_ns % 1000000000 };
+
+	if (end_ns < 0)
+		pthread_cond_wait(cond, &net->lock);
+	else
+		pthread_cond_clockwait(cond, &net->lock, CLOCK_MONOTONIC, &ts);
+}
+
+/*
+ * Those who waited a moment ago are about to wait again: it leaves the sockets
+ * to them, if they do.
+ */
 static void *work(void *arg)
 {
 	struct mmnf_net *net = arg;
 
 	pthread_mutex_lock(&net->lock);
 	while (!net->stop) {
-		if (net->driving || net->waiters || !net->nr_background) {
-			pthread_cond_wait(&net->work, &net->lock);
-			continue;
+		if (!is_left(net)) {
+			sleep_until(net, &net->work, -1);
+		} else if (mmnf_now_ns() - net->waited_ns < GRACE_NS) {
+			net->soon = true;
+			sleep_until(net, &net->work, net->waited_ns + GRACE_NS);
+			net->soon = false;
+		} else {
+			drive(net, NULL, -1);
+			hand_over(net);
 		}
-		drive(net, NULL, -1);
-		hand_over(net);
 	}
 	pthread_mutex_unlock(&net->lock);
 	return NULL;
@@ -190,17 +214,6 @@ void mmnf_net_wake(struct mmnf_net *net, bool *done)
 	pthread_mutex_unlock(&net->lock);
 }
 
-static void sleep_on(struct mmnf_net *net, struct net_waiter *w, s64 end_ns)
-{
-	struct timespec ts = { end_ns / 1000000000, end_ns % 1000000000 };
-
-	if (end_ns < 0)
-		pthread_cond_wait(&w->cond, &net->lock);
-	else
-		pthread_cond_clockwait(&w->cond, &net->lock, CLOCK_MONOTONIC,
-				       &ts);
-}
-
 static void leave(struct mmnf_net *net, const struct net_waiter *w)
 {
 	struct net_waiter **at = &net->waiters;
@@ -221,6 +234,8 @@ bool mmnf_net_wait(struct mmnf_net *net, const bool *done, s64 timeout_ns)
 		end = mmnf_now_ns() + timeout_ns;
 	pthread_cond_init(&self.cond, NULL);
 	pthread_mutex_lock(&net->lock);
+	net->left = false;
+	net->nr_waits++;
 	self.next = net->waiters;
 	net->waiters = &self;
 	while (!is_true(done)) {
@@ -228,11 +243,13 @@ bool mmnf_net_wait(struct mmnf_net *net, const bool *done, s64 timeout_ns)
 		if (end >= 0 && now >= end)
 			break;
 		if (net->driving || net->stop)
-			sleep_on(net, &self, end);
+			sleep_until(net, &self.cond, end);
 		else
 			drive(net, &self, end < 0 ? -1 : end - now);
 	}
 	leave(net, &self);
+	if (net->nr_background)
+		net->waited_ns = mmnf_now_ns();
 	hand_over(net);
 	pthread_mutex_unlock(&net->lock);
 	pthread_cond_destroy(&self.cond);

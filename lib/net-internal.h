@@ -125,7 +125,7 @@ struct mmnf_net {
 	struct mmnf_net_opts opts;
 	struct mmnf_net_layout layout;
 	u64 bytes;
-	pid_t pid;
+	u32 forks; /* net_forks() of the process that opened it */
 	bool stop, shut;
 	u32 nr_groups;
 	struct net_group *group;
@@ -137,6 +137,10 @@ struct mmnf_net {
 	pthread_t driving_thread;
 	struct net_waiter *waiters, *driving_waiter;
 	u64 nr_background; /* requests that nobody may be waiting for */
+	u64 nr_waits;
+	bool left; /* nobody has waited lately: seen by the keeper */
+	bool soon; /* the driver looks again by itself */
+	s64 waited_ns; /* when somebody drove for himself last */
 	pthread_cond_t work;
 	pthread_t driver;
 	/* net-keep.c */
@@ -150,6 +154,11 @@ struct mmnf_net {
 };
 
 s64 mmnf_now_ns(void);
+
+/* ---- net-open.c */
+
+/* How many forks led to this process; cheaper to ask than its number. */
+u32 net_forks(void);
 
 /* ---- net.c: all with net.lock */
 

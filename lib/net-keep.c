@@ -193,6 +193,7 @@ struct round {
 	struct pollfd *pfd;
 	struct net_conn **conn;
 	u32 nr, quiet;
+	u64 nr_waits; /* when it last looked */
 	s64 next_ns;
 };
 
@@ -238,6 +239,10 @@ static void look_at_clock(struct mmnf_net *net, struct round *r, s64 now)
 		busy |= g->in_flight || g->demand.first || g->prefetch.first ||
 			g->writes.first;
 	}
+	/* A program that asks, and looks at its answers much later. */
+	net->left = busy && net->nr_waits == r->nr_waits;
+	r->nr_waits = net->nr_waits;
+	net_drive_background(net);
 	r->quiet = busy ? 0 : r->quiet + 1;
 	net->activity = 0;
 	net->keeper_sleeps = r->quiet > QUIET_TICKS;

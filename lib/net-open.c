@@ -10,6 +10,7 @@
 
 #include "net-internal.h"
 
+#define DRAIN_NS (250 * 1000000LL)
 #define OPEN_ROUNDS 5 /* a third of a second, where they are refused at once */
 
 static int new_group(struct mmnf_net *net, u32 index)
@@ -89,7 +90,7 @@ static int init(struct mmnf_net *net, const struct mmnf_net_layout *layout,
 	pthread_cond_init(&net->work, NULL);
 	pthread_cond_init(&net->settled_down, NULL);
 	net->epoll = net->kick = net->nudge = -1;
-	net->pid = getpid();
+	net->forks = net_forks();
 	net->done_end = &net->done;
 	net->opts = *opts;
 	net->opts.tls_dir = copy_text(opts->tls_dir, &err);
@@ -180,9 +181,24 @@ static void rest_all(void)
 
 	pthread_mutex_lock(&all_lock);
 	for (net = all; net; net = net->next)
-		if (net->pid == getpid())
+		if (net->forks == net_forks())
 			rest(net);
 	pthread_mutex_unlock(&all_lock);
+}
+
+static u32 nr_forks;
+
+u32 net_forks(void)
+{
+	return nr_forks;
+}
+
+static void forked(void)
+{
+	nr_forks++;
+	/* Of the parent; a thread that had it is not here. */
+	pthread_mutex_init(&all_lock, NULL);
+	all = NULL;
 }
 
 static void list_add(struct mmnf_net *net)
@@ -191,7 +207,8 @@ static void list_add(struct mmnf_net *net)
 
 	pthread_mutex_lock(&all_lock);
 	if (!registered)
-		registered = !atexit(rest_all);
+		registered = !atexit(rest_all) &&
+			     !pthread_atfork(NULL, NULL, forked);
 	net->next = all;
 	all = net;
 	pthread_mutex_unlock(&all_lock);
@@ -261,14 +278,44 @@ static void shut_group(struct net_group *g)
 	net_group_drop(g, NULL, -ECANCELED, "closed");
 }
 
+static u32 count_in_flight(struct mmnf_net *net)
+{
+	u32 i, n = 0;
+
+	pthread_mutex_lock(&net->lock);
+	for (i = 0; i < net->nr_groups; i++)
+		n += net->group[i].in_flight;
+	pthread_mutex_unlock(&net->lock);
+	return n;
+}
+
+/* Answers that are on their way: servers do not like to be left with them. */
+static void drain(struct mmnf_net *net)
+{
+	s64 end = mmnf_now_ns() + DRAIN_NS;
+	bool never = false;
+
+	while (count_in_flight(net) && mmnf_now_ns() < end)
+		mmnf_net_wait(net, &never, DRAIN_NS / 50);
+}
+
 void mmnf_net_shut(struct mmnf_net *net)
 {
 	u32 i;
 
-	if (!net || net->pid != getpid())
+	if (!net || net->forks != net_forks())
 		return;
 	pthread_mutex_lock(&net->lock);
 	net->shut = true;
+	for (i = 0; net->group && i < net->nr_groups; i++)
+		if (net->group[i].net)
+			net_group_drop(&net->group[i], NULL, -ECANCELED,
+				       "closed");
+	net_run_done(net);
+	pthread_mutex_unlock(&net->lock);
+	if (net->group)
+		drain(net);
+	pthread_mutex_lock(&net->lock);
 	for (i = 0; net->group && i < net->nr_groups; i++)
 		if (net->group[i].net)
 			shut_group(&net->group[i]);
@@ -308,7 +355,7 @@ void mmnf_net_close(struct mmnf_net *net)
 	u32 i, k;
 
 	/* A forked child leaves its parent's connections alone. */
-	if (!net || net->pid != getpid())
+	if (!net || net->forks != net_forks())
 		return;
 	list_remove(net);
 	mmnf_net_shut(net);

@@ -206,7 +206,7 @@ void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,
 	s64 now = mmnf_now_ns();
 	u32 i;
 
-	if (net->pid != getpid()) {
+	if (net->forks != net_forks()) {
 		for (i = 0; i < nr; i++)
 			refuse_child(ios[i]);
 		return;

@@ -152,6 +152,14 @@ struct mmnf_tier_ops {
 		    s64 timeout_ns);
 
 	/*
+	 * Of queues without an eventfd: waits in any thread until reap() may
+	 * have something, or wake() is called.  Both NULL: such waiting is for
+	 * the user of the queue alone, in reap().
+	 */
+	void (*wait)(struct mmnf_queue *q, s64 timeout_ns);
+	void (*wake)(struct mmnf_queue *q);
+
+	/*
 	 * Sets the text for a read that failed; returns -err.  NULL: there is
 	 * no more to say than the number does.
 	 */

@@ -16,7 +16,7 @@
 #define SERVERS_MAX 8
 
 static struct server {
-	char socket[8], uri[64];
+	char socket[8], uri[64], args[200];
 	pid_t pid;
 } servers[SERVERS_MAX];
 
@@ -122,6 +122,8 @@ static KTAP_UNUSED void server_start(unsigned int i, const char *args)
 		ASSERT_EQ(atexit(servers_kill), 0);
 	registered = true;
 	ASSERT_LT(i, SERVERS_MAX);
+	if (args != s->args)
+		snprintf(s->args, sizeof(s->args), "%s", args);
 	/* Of the scratch folder, in which tests are: a short name. */
 	snprintf(s->socket, sizeof(s->socket), "s%u", i % 10);
 	snprintf(s->uri, sizeof(s->uri), "nbd+unix:///?socket=s%u", i % 10);
@@ -142,6 +144,20 @@ static KTAP_UNUSED void server_start(unsigned int i, const char *args)
 		ASSERT_EQ(waitpid(s->pid, NULL, WNOHANG), 0);
 		sleep_ms(10);
 	}
+}
+
+/*
+ * nbdkit 1.32 may fail an assertion of its own (raw_send_socket) where a client
+ * leaves with requests in flight: one more server that is killed and comes back.
+ */
+static KTAP_UNUSED void servers_mend(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < SERVERS_MAX; i++)
+		if (servers[i].pid > 0 &&
+		    waitpid(servers[i].pid, NULL, WNOHANG) == servers[i].pid)
+			server_start(i, servers[i].args);
 }
 
 /* A field of u64 in the place of the scratch folder, over nr servers. */
