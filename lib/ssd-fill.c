@@ -265,7 +265,7 @@ static struct ssd_entry *place(struct mmnf_ssd *ssd, u64 chunk, u32 *slot)
 
 static bool is_wanted(struct mmnf_ssd *ssd, u64 chunk, u64 ticket)
 {
-	return !ssd->off && *mmnf_ssd_stamp(ssd, chunk) <= ticket;
+	return !ssd->off && *ssd_stamp(&ssd->forgotten, chunk) <= ticket;
 }
 
 /* The disk has no room: what is here stays, and new data waits a while. */
@@ -443,6 +443,9 @@ bool mmnf_ssd_work(struct mmnf_ssd *ssd)
 		fill(ssd, job);
 		free_job(job);
 	}
+	while (ssd->no_threads && ssd->backing.submit && !ssd->is_others &&
+	       mmnf_ssd_drain_step(ssd))
+		;
 	return turn(ssd, false);
 }
 

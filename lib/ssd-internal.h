@@ -8,9 +8,16 @@
  *	ssd-record.c	valid bits and checksums of a slot; some in memory
  *	ssd-read.c	reads, and what was fetched instead
  *	ssd-fill.c	the filler thread and the checkpoint
+ *	ssd-dirty.c	which bytes are newer in the log; memory only
+ *	ssd-log.c	the log's files
+ *	ssd-write.c	writes and sync
+ *	ssd-overlay.c	what the log has, over what came from the servers
+ *	ssd-drain.c	from the log to the servers
+ *	ssd-hold.c	what must wait
  *
- * Locks, outermost first: turn (one checkpoint at a time), lock (everything in
- * memory).  The disk is never waited for with lock held.
+ * Locks, outermost first: log.append (the end of the log), turn (one checkpoint at
+ * a time), lock (everything in memory).  The disk is never waited for with lock
+ * held.
  */
 #ifndef MMNF_SSD_INTERNAL_H
 #define MMNF_SSD_INTERNAL_H
@@ -22,6 +29,11 @@
 #define SSD_STAMPS 4096
 #define SSD_FILE_SLOTS (1U << 20) /* of a data file: ext4 ends at 16 TiB */
 #define SSD_FILES_MAX 1024
+
+/* ---- ssd-clock.c */
+
+s64 mmnf_ssd_now_ns(void);
+void mmnf_ssd_nap(s64 ns);
 
 /* ---- ssd-index.c */
 
@@ -103,9 +115,12 @@ struct ssd_entry {
 #define SSD_WAYS 4
 #define SSD_SETS 512
 
-/* One hash of chunks to few stamps: see mmnf_ssd_stamp(). */
+/*
+ * When something happened to a chunk, by a clock that both count with.  Chunks
+ * share stamps: then something is done again without need.
+ */
 struct ssd_stamps {
-	u64 now, of[SSD_STAMPS];
+	u64 of[SSD_STAMPS];
 };
 
 /* A copy that waits for the filler. */
@@ -115,6 +130,218 @@ struct ssd_job {
 	struct ssd_job *next;
 };
 
+/* ---- ssd-dirty.c */
+
+enum extent_state { EXTENT_DIRTY, EXTENT_SENT, EXTENT_ACKED };
+
+/**
+ * struct ssd_extent - bytes of the space that are in the log
+ * @seq: of their record
+ * @file, @at: where they are
+ * @held: an older write of these bytes may be under way from a process that died
+ * @op: SENT: with which
+ * @group, @epoch, @acked: ACKED: by whom, and when, see ssd_drain.nr_acks
+ */
+struct ssd_extent {
+	u64 start, end, seq, at, epoch, acked;
+	struct ssd_log_file *file;
+	u32 group;
+	u8 state;
+	bool held;
+	const void *op;
+};
+
+#define SSD_EXTENTS_MAX 65536U
+
+/* Sorted, none overlaps another, none crosses a chunk. */
+struct ssd_dirty {
+	struct ssd_extent **e;
+	u32 nr, room;
+	u64 bytes;
+};
+
+/* The first that ends behind start. */
+u32 mmnf_ssd_dirty_find(const struct ssd_dirty *d, u64 start);
+bool mmnf_ssd_dirty_overlaps(const struct ssd_dirty *d, u64 start, u64 end);
+
+/*
+ * Takes the extent over; of older ones what it does not cover stays.  False: no
+ * memory, nothing has changed.
+ */
+bool mmnf_ssd_dirty_insert(struct ssd_dirty *d, const struct ssd_extent *e);
+
+/* Those that go(arg, e) is true for. */
+void mmnf_ssd_dirty_remove(struct ssd_dirty *d,
+			   bool (*go)(void *arg, struct ssd_extent *e),
+			   void *arg);
+
+/* Cuts extent i in two; false: no memory. */
+bool mmnf_ssd_dirty_split(struct ssd_dirty *d, u32 i, u64 at);
+void mmnf_ssd_dirty_free(struct ssd_dirty *d);
+
+/* ---- ssd-log.c */
+
+/* users: readers without the lock; closed when it is dead and has none. */
+struct ssd_log_file {
+	u64 number, bytes, first_seq;
+	int file;
+	u32 users;
+	bool is_dead;
+	struct ssd_log_file *next;
+};
+
+/**
+ * struct ssd_log - the end of the log
+ * @append: whoever adds to it
+ * @files: oldest first; @last is appended to, NULL: a new one is needed
+ * @seq, @durable: of the last record, and of the last that is safe
+ * @life: number of this open
+ * @generation: of the head
+ * @first_number, @first_seq: of the first file and record that count
+ * @next_number: of the next file
+ * @synced_number: files before that are safe
+ * @names_dirty: a file's name may not be safe yet
+ * @is_usable: may be appended to
+ */
+struct ssd_log {
+	pthread_mutex_t append;
+	pthread_cond_t room;
+	struct ssd_log_file *files, *last;
+	u64 seq, durable, life, generation, first_seq, bytes, bytes_max;
+	u64 first_number, next_number, synced_number;
+	int head_file;
+	bool is_usable, names_dirty, has_life;
+	char why[160];
+};
+
+/* Whose is it?  -EEXIST with text. */
+int mmnf_ssd_log_open(struct mmnf_ssd *ssd);
+
+/* Reads it in: what it has is dirty, and not in the cache.  -errno with text. */
+int mmnf_ssd_log_load(struct mmnf_ssd *ssd);
+void mmnf_ssd_log_close(struct mmnf_ssd *ssd);
+
+/* Writes a record; append is held.  Its place; the caller makes it dirty. */
+int mmnf_ssd_log_append(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
+			const void *data, struct ssd_extent *out);
+
+/* All records so far are safe; no lock is held. */
+int mmnf_ssd_log_sync(struct mmnf_ssd *ssd);
+
+/* Nothing is appended any more; what is in it is still sent.  No lock is held. */
+void mmnf_ssd_log_off(struct mmnf_ssd *ssd, int err, const char *doing);
+
+/* Removes files whose records are all done with; no lock is held. */
+void mmnf_ssd_log_trim(struct mmnf_ssd *ssd);
+
+/* The same by whoever holds append; has the log nothing now? */
+bool mmnf_ssd_log_empty(struct mmnf_ssd *ssd);
+
+/* One reader less of a file; lock is held. */
+void mmnf_ssd_log_put(struct mmnf_ssd *ssd, struct ssd_log_file *f);
+
+/* ---- ssd-overlay.c */
+
+/*
+ * What the log has of these bytes up to a record, laid over memory; lock is held,
+ * and given up meanwhile.
+ */
+int mmnf_ssd_overlay(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
+		     const struct iovec *iov, u32 nr_iov, u64 seq_max);
+
+/* ---- ssd-drain.c */
+
+#define SSD_OPS 16
+#define SSD_HOLDS 256
+
+enum op_state { OP_FREE, OP_READING, OP_READ, OP_WRITING, OP_DONE };
+
+/**
+ * struct ssd_op - a write under way
+ * @start, @end: aligned; at their ends may be bytes of others, or of the space
+ * @seq: it has nothing newer
+ * @number: of the oldest file that it came from
+ */
+struct ssd_op {
+	struct mmnf_ssd_io io; /* first */
+	struct mmnf_ssd *ssd;
+	u64 start, end, seq, number;
+	u8 state;
+};
+
+/* Bytes for which newer records than seq must wait until then. */
+struct ssd_hold {
+	u64 start, end, seq, number;
+	s64 until_ns;
+};
+
+/* Of a group: a flush under way covers what was acked before it. */
+struct ssd_flush {
+	struct mmnf_ssd_io io; /* first */
+	struct mmnf_ssd *ssd;
+	bool is_busy, is_sent, is_done;
+	u64 acked;
+};
+
+/**
+ * struct ssd_drain - what is under way to the servers
+ * @wake: for the thread: something was written, or is done; @kicks counts
+ * @done: for those who wait for the servers
+ * @nr_busy: ops and flushes
+ * @nr_acks: so far
+ * @nr_waiters: in sync, or for room
+ * @nr_errors: final ones; @error and @text are of the last
+ * @retry_ns: nothing is sent before
+ * @flush_ns: when something was first acked since the last flush; 0: nothing was
+ * @trim_due: files may have become free
+ * @replayed: ranges of a log that was found, sorted, with records up to
+ *	@replay_seq; until @replay_ns newer bytes for them wait
+ */
+struct ssd_drain {
+	pthread_t thread;
+	bool has_thread, stop, trim_due;
+	pthread_cond_t wake, done;
+	struct ssd_op op[SSD_OPS];
+	struct ssd_flush *flush; /* of each group */
+	struct ssd_hold hold[SSD_HOLDS];
+	struct ssd_hold *replayed;
+	u32 nr_holds, nr_replayed, nr_busy, nr_waiters;
+	u64 nr_acks, nr_errors, kicks, replay_seq;
+	s64 replay_ns, retry_ns, grace_ns, synced_ns, flush_ns;
+	int error;
+	char text[160];
+};
+
+int mmnf_ssd_drain_open(struct mmnf_ssd *ssd, bool threads);
+void mmnf_ssd_drain_close(struct mmnf_ssd *ssd);
+
+/* A step of it, for whoever has no thread; true: something was done. */
+bool mmnf_ssd_drain_step(struct mmnf_ssd *ssd);
+
+/* One more who waits, or one less; lock is held. */
+void mmnf_ssd_drain_hurry(struct mmnf_ssd *ssd, int waiters);
+
+/* There is something to do; lock is held. */
+void mmnf_ssd_drain_kick(struct mmnf_ssd *ssd);
+
+/* Until the servers have everything up to seq; no lock is held. */
+int mmnf_ssd_drain_wait(struct mmnf_ssd *ssd, u64 seq);
+
+/* ---- ssd-hold.c; lock is held */
+
+/* Holds back what is newer than record seq; file number is kept as long. */
+void mmnf_ssd_hold_add(struct mmnf_ssd *ssd, u64 start, u64 end, u64 seq,
+		       u64 number);
+
+/* The log that was found at open: whoever wrote it may have sent it. */
+int mmnf_ssd_hold_replayed(struct mmnf_ssd *ssd);
+
+/* Must bytes of record seq wait? */
+bool mmnf_ssd_hold_blocks(struct mmnf_ssd *ssd, u64 start, u64 end, u64 seq);
+
+/* Is anything held back, whatever it is? */
+bool mmnf_ssd_hold_any(const struct mmnf_ssd *ssd);
+
 /**
  * struct mmnf_ssd - the cache of a space
  * @off: nothing is read or kept any more; @why says why.  Set once.
@@ -122,6 +349,8 @@ struct ssd_job {
  * @nr_errors: of the disk
  * @salt: what every checksum begins with
  * @generation: changes whenever records have been written
+ * @is_others: another process has the directory
+ * @is_poisoned: off, and nobody will take what is on the disk for good
  * @nr_dirty: entries; since @dirty_since_ns
  */
 struct mmnf_ssd {
@@ -129,7 +358,8 @@ struct mmnf_ssd {
 	pthread_cond_t wake;
 	struct mmnf_ssd_disk *disk;
 	struct mmnf_ssd_backing backing;
-	bool off, stop, has_thread, was_dropped;
+	bool off, stop, has_thread, was_dropped, no_threads, is_poisoned,
+		is_others;
 	char why[160];
 	s64 paused_until_ns;
 	u32 nr_errors, salt, chunk_blocks, chunk_bytes, nr_dirty;
@@ -141,7 +371,11 @@ struct mmnf_ssd {
 	int data_file[SSD_FILES_MAX];
 	u32 nr_data_files;
 	u64 data_dirty[SSD_FILES_MAX / 64];
-	struct ssd_stamps stamps;
+	u64 clock;
+	struct ssd_stamps forgotten, drained;
+	struct ssd_dirty dirty;
+	struct ssd_log log;
+	struct ssd_drain drain;
 	struct ssd_job *jobs, **jobs_end;
 	u64 queued_bytes;
 	pthread_t thread;
@@ -157,7 +391,8 @@ void mmnf_ssd_off(struct mmnf_ssd *ssd, const char *format, ...)
 /* An error of the disk: one more, and perhaps one too many; lock is held. */
 void mmnf_ssd_failed(struct mmnf_ssd *ssd, int err, const char *doing);
 
-s64 mmnf_ssd_now_ns(void);
+/* Where the cache is off: that it is not used again either.  -errno, no text. */
+int mmnf_ssd_poison(struct mmnf_ssd *ssd);
 
 static inline u64 ssd_chunk(const struct mmnf_ssd *ssd, u64 offset)
 {
@@ -172,14 +407,19 @@ static inline int ssd_data_file(const struct mmnf_ssd *ssd, u32 slot,
 	return ssd->data_file[slot / SSD_FILE_SLOTS];
 }
 
-/*
- * Bytes of a chunk that were forgotten later than a ticket was given must not be
- * kept with it.  Chunks share stamps: then a few are not kept without need.
- */
-static inline u64 *mmnf_ssd_stamp(struct mmnf_ssd *ssd, u64 chunk)
+static inline u64 *ssd_stamp(struct ssd_stamps *stamps, u64 chunk)
 {
-	return &ssd->stamps.of[chunk * 0x9e3779b97f4a7c15 >> 52];
+	return &stamps->of[chunk * 0x9e3779b97f4a7c15 >> 52];
 }
+
+/* ---- ssd-read.c */
+
+/*
+ * Forgets; lock is held.  drained: the log has lost these bytes, too, and a read
+ * that is under way may have missed them.
+ */
+void mmnf_ssd_forget_bytes(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
+			   bool drained);
 
 /* ---- ssd-record.c */
 

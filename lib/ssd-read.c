@@ -145,27 +145,69 @@ static bool read_all(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 	return true;
 }
 
+/* All of it in the log; lock is held, and given up meanwhile. */
+static bool read_log(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
+		     const struct iovec *iov, u32 nr_iov)
+{
+	const struct ssd_dirty *d = &ssd->dirty;
+	u64 end = offset + bytes, at = offset;
+	u32 i;
+
+	for (i = mmnf_ssd_dirty_find(d, offset); i < d->nr && at < end; i++) {
+		if (d->e[i]->start > at)
+			return false;
+		at = d->e[i]->end;
+	}
+	return at >= end &&
+	       !mmnf_ssd_overlay(ssd, offset, bytes, iov, nr_iov, UINT64_MAX);
+}
+
 bool mmnf_ssd_read(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 		   const struct iovec *iov, u32 nr_iov, u64 *ticket)
 {
-	bool hit;
+	bool hit = false, is_dirty;
 
-	*ticket = __atomic_load_n(&ssd->stamps.now, __ATOMIC_ACQUIRE);
-	hit = read_all(ssd, offset, bytes, iov, nr_iov);
+	pthread_mutex_lock(&ssd->lock);
+	*ticket = ssd->clock;
+	is_dirty = mmnf_ssd_dirty_overlaps(&ssd->dirty, offset, offset + bytes);
+	if (is_dirty)
+		hit = read_log(ssd, offset, bytes, iov, nr_iov);
+	pthread_mutex_unlock(&ssd->lock);
+	if (!is_dirty)
+		hit = read_all(ssd, offset, bytes, iov, nr_iov);
 	mmnf_count(hit ? &ssd->stats.hits : &ssd->stats.misses, 1);
 	if (hit)
 		mmnf_count(&ssd->stats.hit_bytes, bytes);
 	return hit;
 }
 
-bool mmnf_ssd_came(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
-		   const struct iovec *iov, u32 nr_iov, u64 ticket)
+/* Has the log lost something that the space may not have had yet? */
+static bool was_overtaken(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
+			  u64 ticket)
 {
+	u64 chunk = ssd_chunk(ssd, offset);
+
+	for (; chunk <= ssd_chunk(ssd, offset + bytes - 1); chunk++)
+		if (*ssd_stamp(&ssd->drained, chunk) > ticket)
+			return true;
+	return false;
+}
+
+int mmnf_ssd_came(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
+		  const struct iovec *iov, u32 nr_iov, u64 ticket)
+{
+	int ret = 0;
+
 	pthread_mutex_lock(&ssd->lock);
-	if (!ssd->off)
+	if (was_overtaken(ssd, offset, bytes, ticket))
+		ret = 1;
+	else if (mmnf_ssd_dirty_overlaps(&ssd->dirty, offset, offset + bytes))
+		ret = mmnf_ssd_overlay(ssd, offset, bytes, iov, nr_iov,
+				       UINT64_MAX);
+	else if (!ssd->off)
 		mmnf_ssd_fill_queue(ssd, offset, bytes, iov, nr_iov, ticket);
 	pthread_mutex_unlock(&ssd->lock);
-	return true;
+	return ret;
 }
 
 /* Where the record is not at hand the whole chunk goes: that needs no disk. */
@@ -175,7 +217,7 @@ static void forget_in_chunk(struct mmnf_ssd *ssd, u64 chunk, u32 first,
 	u32 slot = mmnf_ssd_index_find(&ssd->index, chunk), i;
 	struct ssd_entry *e;
 
-	*mmnf_ssd_stamp(ssd, chunk) = ssd->stamps.now;
+	*ssd_stamp(&ssd->forgotten, chunk) = ssd->clock;
 	if (slot == SSD_NO_SLOT)
 		return;
 	e = mmnf_ssd_entry_find(ssd, slot);
@@ -191,20 +233,29 @@ static void forget_in_chunk(struct mmnf_ssd *ssd, u64 chunk, u32 first,
 	}
 }
 
-void mmnf_ssd_forget(struct mmnf_ssd *ssd, u64 offset, u64 bytes)
+void mmnf_ssd_forget_bytes(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
+			   bool drained)
 {
 	u64 end = offset + bytes, n;
 
-	pthread_mutex_lock(&ssd->lock);
-	__atomic_store_n(&ssd->stamps.now, ssd->stamps.now + 1,
-			 __ATOMIC_RELEASE);
-	for (; !ssd->off && offset < end; offset += n) {
+	ssd->clock++;
+	for (; offset < end; offset += n) {
 		u64 in_chunk = offset % ssd->chunk_bytes;
+		u64 chunk = ssd_chunk(ssd, offset);
 
 		n = min_u64(end - offset, ssd->chunk_bytes - in_chunk);
-		forget_in_chunk(ssd, ssd_chunk(ssd, offset),
-				(u32)(in_chunk / MMNF_SSD_BLOCK),
+		if (drained)
+			*ssd_stamp(&ssd->drained, chunk) = ssd->clock;
+		if (!ssd->off)
+			forget_in_chunk(
+				ssd, chunk, (u32)(in_chunk / MMNF_SSD_BLOCK),
 				(u32)((in_chunk + n - 1) / MMNF_SSD_BLOCK));
 	}
+}
+
+void mmnf_ssd_forget(struct mmnf_ssd *ssd, u64 offset, u64 bytes)
+{
+	pthread_mutex_lock(&ssd->lock);
+	mmnf_ssd_forget_bytes(ssd, offset, bytes, false);
 	pthread_mutex_unlock(&ssd->lock);
 }

@@ -9,13 +9,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "ssd-internal.h"
 
 #define MAGIC 0x64737366666e6d6d /* "mmnffssd" */
 #define VERSION 1
 #define CHUNK_BYTES (1U << 20)
+#define LOG_BYTES_MIN (16ULL << 20)
+#define LOG_BYTES_MAX (1ULL << 30)
+#define GRACE_MS 30000
 #define ERRORS_MAX 64
 #define HINTS 8192 /* read at once */
 
@@ -27,14 +29,6 @@ struct header {
 	u8 identity[32];
 	u32 reserved, sum;
 };
-
-s64 mmnf_ssd_now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
 
 void mmnf_ssd_off(struct mmnf_ssd *ssd, const char *format, ...)
 {
@@ -53,6 +47,19 @@ void mmnf_ssd_failed(struct mmnf_ssd *ssd, int err, const char *doing)
 	if (++ssd->nr_errors >= ERRORS_MAX)
 		mmnf_ssd_off(ssd, "%u errors of the disk, the last %s: %s",
 			     ssd->nr_errors, doing, strerror(-err));
+}
+
+int mmnf_ssd_poison(struct mmnf_ssd *ssd)
+{
+	int err;
+
+	if (ssd->is_poisoned)
+		return 0;
+	err = ssd->disk->remove(ssd->disk, "header");
+	if (!err || err == -ENOENT)
+		err = ssd->disk->sync_names(ssd->disk);
+	ssd->is_poisoned = !err;
+	return err;
 }
 
 /* ---- the header */
@@ -230,16 +237,10 @@ static void close_files(struct mmnf_ssd *ssd)
 }
 
 /* Whatever goes wrong here turns the cache off. */
-static void use_directory(struct mmnf_ssd *ssd)
+static void use_cache(struct mmnf_ssd *ssd)
 {
-	int err = ssd->disk->lock(ssd->disk);
+	int err = open_files(ssd);
 
-	if (err == -EBUSY) {
-		mmnf_ssd_off(ssd, "another process uses the directory");
-		return;
-	}
-	if (!err)
-		err = open_files(ssd);
 	if (!err)
 		err = check_header(ssd);
 	if (!err)
@@ -252,6 +253,31 @@ static void use_directory(struct mmnf_ssd *ssd)
 		mmnf_ssd_off(ssd, "opening it: %s", strerror(-err));
 	else if (ssd->index.nr_clearing)
 		mmnf_ssd_checkpoint(ssd);
+}
+
+static int use_directory(struct mmnf_ssd *ssd, bool threads)
+{
+	int err = ssd->disk->lock(ssd->disk);
+
+	if (err) {
+		ssd->is_others = err == -EBUSY;
+		mmnf_ssd_off(ssd, "%s",
+			     ssd->is_others ?
+				     "another process uses the directory" :
+				     strerror(-err));
+		mmnf_ssd_log_off(ssd, err, "locking the directory");
+		return 0;
+	}
+	err = mmnf_ssd_log_open(ssd);
+	if (err)
+		return err;
+	use_cache(ssd);
+	err = mmnf_ssd_log_load(ssd);
+	if (!err)
+		err = mmnf_ssd_drain_open(ssd, threads);
+	if (!err && threads && !ssd->off && mmnf_ssd_fill_start(ssd))
+		mmnf_ssd_off(ssd, "no thread to fill it");
+	return err;
 }
 
 static int check(const struct mmnf_ssd_opts *opts,
@@ -278,6 +304,26 @@ static int check(const struct mmnf_ssd_opts *opts,
 	return 0;
 }
 
+static void close_all(struct mmnf_ssd *ssd)
+{
+	close_files(ssd);
+	mmnf_ssd_log_close(ssd);
+	ssd->disk->end(ssd->disk);
+	mmnf_ssd_index_close(&ssd->index);
+	mmnf_ssd_dirty_free(&ssd->dirty);
+	free(ssd->entries);
+	free(ssd->drain.flush);
+	free(ssd->drain.replayed);
+	pthread_cond_destroy(&ssd->wake);
+	pthread_cond_destroy(&ssd->log.room);
+	pthread_cond_destroy(&ssd->drain.wake);
+	pthread_cond_destroy(&ssd->drain.done);
+	pthread_mutex_destroy(&ssd->log.append);
+	pthread_mutex_destroy(&ssd->lock);
+	pthread_mutex_destroy(&ssd->turn);
+	free(ssd);
+}
+
 static u32 nr_slots(const struct mmnf_ssd *ssd, u64 bytes)
 {
 	u64 each = ssd->chunk_bytes + sizeof(struct ssd_record) + sizeof(u64);
@@ -297,7 +343,38 @@ static void init_locks(struct mmnf_ssd *ssd)
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&ssd->wake, &attr);
+	pthread_mutex_init(&ssd->log.append, NULL);
+	pthread_cond_init(&ssd->log.room, &attr);
+	pthread_cond_init(&ssd->drain.wake, &attr);
+	pthread_cond_init(&ssd->drain.done, &attr);
 	pthread_condattr_destroy(&attr);
+}
+
+/* Everything but memory and files. */
+static void init(struct mmnf_ssd *ssd, struct mmnf_ssd_disk *disk,
+		 const struct mmnf_ssd_opts *opts,
+		 const struct mmnf_ssd_backing *backing)
+{
+	u64 log_bytes = opts->log_bytes;
+
+	if (!log_bytes)
+		log_bytes = min_u64(max_u64(opts->bytes / 8, LOG_BYTES_MIN),
+				    LOG_BYTES_MAX);
+	init_locks(ssd);
+	ssd->disk = disk;
+	ssd->backing = *backing;
+	if (!backing->align)
+		ssd->backing.align = 1;
+	ssd->chunk_bytes = opts->chunk_bytes ? opts->chunk_bytes : CHUNK_BYTES;
+	ssd->chunk_blocks = ssd->chunk_bytes / MMNF_SSD_BLOCK;
+	ssd->no_threads = opts->no_threads;
+	ssd->salt =
+		mmnf_crc32c(0, backing->identity, sizeof(backing->identity));
+	ssd->slots_file = ssd->records_file = ssd->log.head_file = -1;
+	ssd->jobs_end = &ssd->jobs;
+	ssd->log.bytes_max = log_bytes;
+	ssd->drain.grace_ns =
+		(opts->grace_ms ? opts->grace_ms : GRACE_MS) * 1000000LL;
 }
 
 int mmnf_ssd_open(struct mmnf_ssd **out, struct mmnf_ssd_disk *disk,
@@ -312,26 +389,17 @@ int mmnf_ssd_open(struct mmnf_ssd **out, struct mmnf_ssd_disk *disk,
 		disk->end(disk);
 		return err ? err : mmnf_error(ENOMEM, "no memory for a cache");
 	}
-	init_locks(ssd);
-	ssd->disk = disk;
-	ssd->backing = *backing;
-	ssd->chunk_bytes = opts->chunk_bytes ? opts->chunk_bytes : CHUNK_BYTES;
-	ssd->chunk_blocks = ssd->chunk_bytes / MMNF_SSD_BLOCK;
-	ssd->salt =
-		mmnf_crc32c(0, backing->identity, sizeof(backing->identity));
-	ssd->slots_file = ssd->records_file = -1;
-	ssd->jobs_end = &ssd->jobs;
+	init(ssd, disk, opts, backing);
 	ssd->entries = calloc(SSD_SETS * SSD_WAYS, sizeof(*ssd->entries));
 	err = mmnf_ssd_index_open(&ssd->index, nr_slots(ssd, opts->bytes));
 	if (!err && !ssd->entries)
 		err = mmnf_error(ENOMEM, "no memory for a cache");
+	if (!err)
+		err = use_directory(ssd, !opts->no_threads);
 	if (err) {
-		mmnf_ssd_close(ssd);
+		close_all(ssd);
 		return err;
 	}
-	use_directory(ssd);
-	if (!ssd->off && !opts->no_threads && mmnf_ssd_fill_start(ssd))
-		mmnf_ssd_off(ssd, "no thread to fill it");
 	*out = ssd;
 	return 0;
 }
@@ -340,17 +408,14 @@ void mmnf_ssd_close(struct mmnf_ssd *ssd)
 {
 	if (!ssd)
 		return;
+	mmnf_ssd_sync(ssd);
+	mmnf_ssd_drain_close(ssd);
 	mmnf_ssd_fill_stop(ssd);
-	if (ssd->entries && ssd->slots_file >= 0)
+	if (ssd->backing.submit && !ssd->is_others)
+		mmnf_ssd_log_trim(ssd);
+	if (ssd->slots_file >= 0)
 		mmnf_ssd_checkpoint(ssd);
-	close_files(ssd);
-	ssd->disk->end(ssd->disk);
-	mmnf_ssd_index_close(&ssd->index);
-	free(ssd->entries);
-	pthread_cond_destroy(&ssd->wake);
-	pthread_mutex_destroy(&ssd->lock);
-	pthread_mutex_destroy(&ssd->turn);
-	free(ssd);
+	close_all(ssd);
 }
 
 void mmnf_ssd_stats(struct mmnf_ssd *ssd, struct mmnf_ssd_stats *out)
@@ -365,7 +430,11 @@ void mmnf_ssd_stats(struct mmnf_ssd *ssd, struct mmnf_ssd_stats *out)
 	out->used_bytes = (u64)ssd->index.nr_live * ssd->chunk_bytes;
 	out->memory_bytes = sizeof(*ssd) + mmnf_ssd_index_bytes(&ssd->index) +
 			    SSD_SETS * SSD_WAYS * sizeof(struct ssd_entry) +
-			    ssd->queued_bytes;
+			    ssd->queued_bytes +
+			    ssd->dirty.nr * sizeof(struct ssd_extent) +
+			    ssd->dirty.room * sizeof(*ssd->dirty.e);
+	out->log_bytes = ssd->log.bytes;
+	out->dirty_bytes = ssd->dirty.bytes;
 	pthread_mutex_unlock(&ssd->lock);
 }
 

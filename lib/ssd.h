@@ -19,11 +19,27 @@
  *	records		1088 bytes for each slot: chunk, valid bits, checksums, and
  *			a checksum over all that
  *	data.N		slots of 1 MiB, a million in each file
+ *	log.head, log.N	writes that the servers may not have for good: ssd-log.c
  *	lock		locked by the one process that uses the directory
  *
  * Order on the disk: data, fdatasync, records and slots, fdatasync.  A slot's
  * record is cleared and synced before other data is written to the slot.  What
  * was not on the disk when the power went is fetched again.
+ *
+ * Writes.  mmnf_ssd_write() puts them into the log, and reads see them from then
+ * on; in the background they go to the servers.  A server may acknowledge a write,
+ * die, and come back without it, and a flush then succeeds all the same.  So a
+ * write leaves the log only after a flush over the same connection that
+ * acknowledged it; else it is sent again:
+ *
+ *	write --> DIRTY --log synced, sent--> SENT --acked--> ACKED --flushed--> gone
+ *	            ^                           |               |
+ *	            '-------- failed -----------'--- another ---'
+ *	                                             epoch
+ *
+ * And a write whose connection was given up may reach the storage later than what
+ * was written next.  So newer bytes for its place are held back for a grace time.
+ * The same holds for what was in the log of a process that died.
  *
  * All functions are thread-safe.
  */
@@ -72,16 +88,42 @@ struct mmnf_ssd_disk {
 /* ---- ssd-disk.c: a directory; made if it is missing.  -errno with text. */
 int mmnf_ssd_disk_open(struct mmnf_ssd_disk **out, const char *path);
 
+enum mmnf_ssd_op { MMNF_SSD_READ, MMNF_SSD_WRITE, MMNF_SSD_FLUSH };
+
+/**
+ * struct mmnf_ssd_io - a request to the space
+ * @offset, @bytes, @data: of reads and writes; a write lies in one unit and is
+ *	aligned as the backing wants it
+ * @group: of a flush and of a write
+ * @done: to be called once it is over, in any thread, perhaps inside submit()
+ * @result: 0 or -errno
+ * @epoch: of writes and flushes: of the connection that it came over
+ * @is_late: of writes: an attempt was given up that may still reach the storage
+ * @text: of an error
+ */
+struct mmnf_ssd_io {
+	u8 op;
+	bool is_late;
+	u32 group;
+	int result;
+	u64 offset, bytes, epoch;
+	void *data;
+	void (*done)(struct mmnf_ssd_io *io);
+	char text[160];
+};
+
 /**
  * struct mmnf_ssd_opts - how the cache is kept
  * @bytes: most bytes of data and records; at least MMNF_SSD_CHUNKS_MIN chunks.  May
  *	differ from one open to the next
+ * @log_bytes: most bytes of the log; 0: an eighth of @bytes, 16 MiB to 1 GiB
  * @chunk_bytes: 32 KiB .. 1 MiB, a power of two; 0: 1 MiB
+ * @grace_ms: how long a write that was given up may still come; 0: 30 s
  * @no_threads: nothing runs in the background: mmnf_ssd_work() does it, for tests
  */
 struct mmnf_ssd_opts {
-	u64 bytes;
-	u32 chunk_bytes;
+	u64 bytes, log_bytes;
+	u32 chunk_bytes, grace_ms;
 	bool no_threads;
 };
 
@@ -89,11 +131,19 @@ struct mmnf_ssd_opts {
  * struct mmnf_ssd_backing - the space whose bytes are kept
  * @bytes: of the space
  * @identity: differs where the bytes behind may differ
+ * @nr_groups: of servers; a flush is of one
+ * @align: of writes, a power of two, at most MMNF_SSD_BLOCK
+ * @unit: the group of a byte, and how many bytes from there on are of its unit
+ * @submit: starts a request and does not wait.  NULL: the space is read-only; what
+ *	the log has is seen and stays
  */
 struct mmnf_ssd_backing {
 	void *arg;
 	u64 bytes;
 	u8 identity[32];
+	u32 nr_groups, align;
+	u64 (*unit)(void *arg, u64 offset, u32 *group);
+	void (*submit)(void *arg, struct mmnf_ssd_io *io);
 };
 
 /**
@@ -104,13 +154,17 @@ struct mmnf_ssd_backing {
  * is full or broken, is no error: all reads are misses, and mmnf_ssd_text() says
  * why.  What belongs to another space is dropped.
  *
- * Return: 0, -EINVAL, -ENOMEM; with text.
+ * Return: 0; -EINVAL, -ENOMEM; -EEXIST: the log has writes for another space;
+ * -EIO: the log has lost writes that had been synced.  With text.
  */
 int mmnf_ssd_open(struct mmnf_ssd **out, struct mmnf_ssd_disk *disk,
 		  const struct mmnf_ssd_opts *opts,
 		  const struct mmnf_ssd_backing *backing);
 
-/* NULL is fine.  Writes down what it knows; never fails. */
+/*
+ * NULL is fine.  Writes down what it knows, and tries to bring what was written to
+ * the servers; what they cannot take stays in the log for the next open.
+ */
 void mmnf_ssd_close(struct mmnf_ssd *ssd);
 
 /**
@@ -132,11 +186,31 @@ bool mmnf_ssd_read(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
  *
  * Copies what shall be kept and does not wait.
  *
- * Return: true; false if a write has overtaken the read: begin again with
- * mmnf_ssd_read().
+ * Return: 0; 1 if a write has overtaken the read: begin again with
+ * mmnf_ssd_read(); -EIO if a write that only the log has cannot be read.
  */
-bool mmnf_ssd_came(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
-		   const struct iovec *iov, u32 nr_iov, u64 ticket);
+int mmnf_ssd_came(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
+		  const struct iovec *iov, u32 nr_iov, u64 ticket);
+
+/**
+ * mmnf_ssd_write() - write
+ * @offset, @bytes: any, inside the space
+ *
+ * Waits while the log is full.  Where the log cannot take it, it goes to the
+ * servers and is flushed before this returns.  Writes that overlap, of several
+ * threads at once, end in some order.
+ *
+ * Return: 0: reads see it; -EINVAL, -EBADF (read-only), -EBUSY (another process
+ * has the directory), or what the servers said; with text.
+ */
+int mmnf_ssd_write(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
+		   const void *data);
+
+/**
+ * mmnf_ssd_sync() - wait until the servers have all that was written, for good
+ * Return: 0, or why not: it stays in the log, and is tried again.  With text.
+ */
+int mmnf_ssd_sync(struct mmnf_ssd *ssd);
 
 /*
  * Forgets what lies in these bytes; a block that comes later is kept again.
@@ -162,6 +236,9 @@ struct mmnf_ssd_stats {
 	u64 bad; /* found damaged on the disk: fetched again */
 	u64 size_bytes, used_bytes; /* of chunks */
 	u64 memory_bytes; /* of index, records and queue */
+	u64 written_bytes, log_bytes, dirty_bytes; /* log: in files now */
+	u64 resent; /* writes: sent again after an epoch had changed */
+	u64 held; /* writes: times that one was held back */
 };
 
 void mmnf_ssd_stats(struct mmnf_ssd *ssd, struct mmnf_ssd_stats *out);

@@ -79,8 +79,8 @@ static void come(struct mmnf_ssd *ssd, u64 block, u64 nr, u64 ticket)
 
 	for (i = 0; i < nr; i++)
 		content(block + i, memory + i * 512);
-	ASSERT_TRUE(
-		mmnf_ssd_came(ssd, block * 4096, nr * 4096, &iov, 1, ticket));
+	ASSERT_EQ(mmnf_ssd_came(ssd, block * 4096, nr * 4096, &iov, 1, ticket),
+		  0);
 }
 
 static void fetch(struct mmnf_ssd *ssd, u64 block, u64 nr)
@@ -512,8 +512,9 @@ static void *read_versions(void *arg)
 		sure = __atomic_load_n(&has_version[block], __ATOMIC_SEQ_CST);
 		for (i = 0; i < 512; i++)
 			data[i] = block << 32 | sure;
-		EXPECT_TRUE(mmnf_ssd_came(shared, block * 4096, 4096, &iov, 1,
-					  ticket));
+		EXPECT_EQ(mmnf_ssd_came(shared, block * 4096, 4096, &iov, 1,
+					ticket),
+			  0);
 	}
 	return NULL;
 }

@@ -15,7 +15,7 @@
 #include "field_util.h"
 #include "ssd.h"
 
-#define DISK_FILES 256
+#define DISK_FILES 4096
 #define SECTOR 512
 
 struct disk_change {

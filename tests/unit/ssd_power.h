@@ -83,8 +83,9 @@ static void come(struct mmnf_ssd *ssd, u32 w)
 {
 	struct iovec iov = { way[w].data, way[w].nr * 4096 };
 
-	EXPECT_TRUE(mmnf_ssd_came(ssd, way[w].block * 4096, iov.iov_len, &iov,
-				  1, way[w].ticket));
+	EXPECT_EQ(mmnf_ssd_came(ssd, way[w].block * 4096, iov.iov_len, &iov, 1,
+				way[w].ticket),
+		  0);
 	way[w].is_used = false;
 }
 
