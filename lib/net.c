@@ -215,7 +215,9 @@ void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,
 	net->activity++;
 	for (i = 0; i < nr; i++)
 		start(net, ios[i], now);
-	pump(net);
+	/* Nothing is sent any more by a process that is in exit(). */
+	if (!net->stop)
+		pump(net);
 	net_settle(net);
 	net_run_done(net);
 	if (net->keeper_sleeps)

@@ -381,6 +381,70 @@ TEST(forked_child_has_none)
 	mmnf_field_close(field);
 }
 
+/*
+ * exit() ends the threads of the net first, for libnbd does not live through it:
+ * neither a hang nor a crash.
+ */
+TEST(exit_while_reading)
+{
+	int status, n;
+	pid_t pid;
+
+	begin(2, SLOW);
+	fflush(stdout);
+	for (n = 0; n < 3; n++) {
+		pid = fork();
+		if (!pid) {
+			/* What is at exit is the parent's. */
+			servers[0].pid = servers[1].pid = 0;
+			scratch_path[0] = 0;
+			start_readers(open_remote(0, 1000));
+			sleep_ms(100 + (unsigned int)n * 50);
+			exit(0);
+		}
+		ASSERT_EQ(waitpid(pid, &status, 0), pid);
+		EXPECT_EQ(status, 0);
+		servers_mend();
+	}
+}
+
+/*
+ * A server that does one thing at a time has a long list of prefetch to do: what
+ * somebody waits for does not stand behind it.
+ */
+TEST(demand_goes_first)
+{
+	struct mmnf_box box = { { 0 }, { 4 << 20 }, { 1 } };
+	static const uint64_t elements[1] = { 1ULL << 44 };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	int64_t from, demand;
+	uint64_t got;
+
+	begin(1, "-t 1 --filter=delay " EXPORT " rdelay=20ms");
+	make_remote("f", MMNF_U64, 1, elements, 1, 0);
+	opts.net_connections = 1;
+	opts.net_depth = 4;
+	opts.l2_bytes = 256 << 20;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	from = now_ns();
+	EXPECT_GT(mmnf_prefetch(field, &box), 0);
+	while (server_stats(field, 0).queued < 30)
+		ASSERT_LT(now_ns() - from, 30 * 1000000000LL);
+	demand = now_ns();
+	EXPECT_EQ(read_one(field, 1ULL << 30, &got), 8);
+	demand = now_ns() - demand;
+	EXPECT_EQ(got, pattern(1ULL << 30, 1, 0));
+	/* The end of the box comes last. */
+	while (server_stats(field, 0).queued ||
+	       server_stats(field, 0).in_flight)
+		sleep_ms(5);
+	printf("# demand %lld ms, all %lld ms\n", (long long)demand / 1000000,
+	       (long long)(now_ns() - from) / 1000000);
+	EXPECT_LT(demand * 2, now_ns() - from);
+	mmnf_field_close(field);
+}
+
 /* Closing does not wait for a server that never answers. */
 TEST(closed_while_hung)
 {
