@@ -54,8 +54,8 @@ static int flush(struct mmnf_walker *walker)
 
 static int add(struct mmnf_walker *walker, u64 start, u64 end)
 {
-	struct mmnf_run *last = &walker->run[walker->nr - 1];
 	pgoff_t first, page_end;
+	struct mmnf_run *last;
 	int ret;
 
 	end = min(end, walker->size_bytes);
@@ -63,10 +63,13 @@ static int add(struct mmnf_walker *walker, u64 start, u64 end)
 		return 0;
 	first = start >> PAGE_SHIFT;
 	page_end = ((end - 1) >> PAGE_SHIFT) + 1;
-	if (walker->nr && first <= last->end && page_end >= last->first) {
-		last->first = min(last->first, first);
-		last->end = max(last->end, page_end);
-		return 0;
+	if (walker->nr) {
+		last = &walker->run[walker->nr - 1];
+		if (first <= last->end && page_end >= last->first) {
+			last->first = min(last->first, first);
+			last->end = max(last->end, page_end);
+			return 0;
+		}
 	}
 	if (walker->nr == MMNF_RUNS_AT_ONCE) {
 		ret = flush(walker);
