@@ -48,4 +48,7 @@ struct bench {
 int bench_plot(const struct options *o, const char *path,
 	       const struct bench *b);
 
+/* bench-table.c: measures in a folder and prints; an exit status. */
+int bench_table(const struct options *o, const char *folder);
+
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * mmnf bench: the results of `make bench` as a table or as pictures.
+ * mmnf bench: the results of `make bench` as a table or as pictures; --table is
+ * bench-table.c's.
  *
  * Reads lines of JSON, each {"bench", "case", "engine", "metric", "value", "unit",
  * ..}.  Two kinds of lines are of interest: metrics whose name begins with
@@ -159,9 +160,15 @@ static void free_names(struct names *names)
 int cmd_bench(const struct options *o)
 {
 	const char *path = o->nr_args ? o->args[0] : RESULTS;
-	struct bench *b = calloc(1, sizeof(*b));
+	struct bench *b;
 	int ret;
 
+	if (o->table && o->plot)
+		return usage_error(o,
+				   "--table measures, --plot draws what was");
+	if (o->table)
+		return bench_table(o, o->nr_args ? o->args[0] : ".");
+	b = calloc(1, sizeof(*b));
 	if (!b)
 		return failure(o, "%s", strerror(ENOMEM));
 	if (o->out && !o->plot)

@@ -52,13 +52,14 @@ const struct command commands[] = {
 	  "draw what is hot, warm and cold, as .png, .svg or here" },
 	{ "doctor", cmd_doctor, 0, 1, "[PATH] [--need NAME,...]",
 	  "what this machine has, what is missing, what mends it" },
-	{ "bench", cmd_bench, 0, 1, "[RESULTS.jsonl] [--plot [--out FILE]]",
-	  "show or draw what `make bench` measured" },
 	{ "nbd", cmd_nbd, 1, 32,
 	  "attach URI... /dev/nbdN|--auto [--write] [--connections N] [--timeout S]\n"
 	  "            [--dead-timeout S] [--read-ahead-kb N] [--daemon] [--force]\n"
 	  "            | list | detach /dev/nbdN [--force]",
 	  "network block devices that survive their servers" },
+	{ "bench", cmd_bench, 0, 1,
+	  "[RESULTS.jsonl] [--plot [--out FILE]] | [FOLDER] --table",
+	  "show or draw what `make bench` measured; measure tiers here" },
 	{ NULL, NULL, 0, 0, NULL, NULL },
 };
 
@@ -146,6 +147,7 @@ const struct option_place option_places[] = {
 	TEXT("segment-bytes", segment_bytes),
 	TEXT("shape", shape),
 	TEXT("stripe", stripe),
+	FLAG("table", table),
 	TEXT("tile", tile),
 	TEXT("timeline", timeline),
 	TEXT("timeout", timeout),

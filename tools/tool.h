@@ -44,10 +44,10 @@ struct options {
 	bool disk; /* info */
 	bool checksums; /* create, import */
 	bool repair; /* verify */
-	bool plot; /* bench */
 	const char *connections, *timeout, *dead_timeout,
 		*read_ahead_kb; /* nbd */
 	bool automatic, daemon, force, writable; /* nbd */
+	bool plot, table; /* bench */
 	int nr_args;
 	char **args;
 };

@@ -99,6 +99,31 @@ def timeline_is_drawn():
 
 
 @test
+def tiers_are_measured_here():
+    os.mkdir("here")
+    done = mmnf("here", "--table", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    by_engine = {}
+    for line in told["results"]:
+        assert line["bench"] == "table" and line["clock"] == "wall", line
+        assert line["value"] > 0 and line["unit"] == "ns", line
+        by_engine.setdefault(line["engine"], set()).add(line["case"])
+    assert by_engine["memcpy"] == {"single@hot", "batch-1000@hot", "scan@hot"}
+    every = {f"{what}@{state}" for what in ("single", "batch-1000", "scan")
+             for state in ("cold", "warm", "hot")}
+    for engine in ("mmap", "direct"):
+        # Where files cannot be evicted, that is said; what is hot always can be.
+        missing = every - by_engine[engine]
+        assert not missing or told["not_measured"][engine], (engine, missing)
+        assert "single@hot" in by_engine[engine], by_engine
+    assert ("device" in by_engine) != ("device" in told["not_measured"]), told
+    assert os.listdir("here") == [], os.listdir("here")
+    refused(1, "nowhere", "nowhere", "--table")
+    refused(2, "--table measures", "--table", "--plot")
+
+
+@test
 def bad_input_is_refused():
     refused(1, "absent.jsonl: No such file", "absent.jsonl")
     with open("bad.jsonl", "w", encoding="utf-8") as out:
