@@ -182,6 +182,7 @@ struct mmnf_field *mmnf_field_create(struct mmnf_ioc_attach *attach)
 		kobject_put(&field->kobj);
 		return ERR_PTR(ret);
 	}
+	mmnf_debugfs_add(field);
 	attach->out_id = field->id;
 	return field;
 
@@ -200,6 +201,7 @@ out_free:
 void mmnf_field_destroy(struct mmnf_field *field)
 {
 	cancel_work_sync(&field->work);
+	mmnf_debugfs_remove(field);
 	kobject_del(&field->kobj);
 	kobject_put(&field->kobj);
 }

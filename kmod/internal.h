@@ -96,6 +96,7 @@ struct mmnf_wait {
  * @geometry: as given to ATTACH
  * @size_bytes: of the file at ATTACH
  * @can_read_ahead: the filesystem has a page cache reader
+ * @debug: its directory in debugfs, or an error
  * @lock: everything below
  * @mode: enum mmnf_mode
  * @table: the predictor
@@ -115,6 +116,7 @@ struct mmnf_field {
 	struct mmnf_ioc_attach geometry;
 	u64 size_bytes;
 	bool can_read_ahead;
+	struct dentry *debug;
 
 	spinlock_t lock; /* of everything below */
 	u32 mode;
@@ -253,5 +255,11 @@ int mmnf_hint_residency(struct mmnf_field *field,
 void mmnf_sysfs_init(struct kobject *parent);
 void mmnf_sysfs_exit(void);
 int mmnf_sysfs_add(struct mmnf_field *field);
+
+/* debugfs.c: the streams of a field, for root */
+void mmnf_debugfs_init(void);
+void mmnf_debugfs_exit(void);
+void mmnf_debugfs_add(struct mmnf_field *field);
+void mmnf_debugfs_remove(struct mmnf_field *field);
 
 #endif

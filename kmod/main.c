@@ -11,6 +11,7 @@
  *	hint.c		what the program asks for: prefetch, evict, residency
  *	select.c	boxes and records become ranges of pages
  *	sysfs.c		what can be watched and set
+ *	debugfs.c	what root can see of the predictor
  *	../lib/core	the predictor and its accounts
  */
 #include <linux/module.h>
@@ -27,8 +28,10 @@ static int __init mmnf_init(void)
 	ret = mmnf_prefetch_init();
 	if (ret)
 		return ret;
+	mmnf_debugfs_init();
 	ret = misc_register(&mmnf_dev_misc);
 	if (ret) {
+		mmnf_debugfs_exit();
 		mmnf_prefetch_exit();
 		return ret;
 	}
@@ -40,6 +43,7 @@ static void __exit mmnf_exit(void)
 {
 	mmnf_sysfs_exit();
 	misc_deregister(&mmnf_dev_misc);
+	mmnf_debugfs_exit();
 	mmnf_prefetch_exit();
 }
 

@@ -21,7 +21,7 @@ static struct mmnf_field *field_of(struct kobject *kobj)
 }
 
 /* clang-format off */
-#define MMNF_GEOMETRY(_name, _fmt, _value)                                 \
+#define MMNF_VALUE(_name, _fmt, _value)                                    \
 	static ssize_t _name##_show(struct kobject *kobj,                  \
 				    struct kobj_attribute *attr, char *buf) \
 	{                                                                  \
@@ -32,12 +32,12 @@ static struct mmnf_field *field_of(struct kobject *kobj)
 	static struct kobj_attribute _name##_attr = __ATTR_RO(_name)
 /* clang-format on */
 
-MMNF_GEOMETRY(ndim, "%u", field->geometry.ndim);
-MMNF_GEOMETRY(element_bytes, "%u", field->geometry.element_bytes);
-MMNF_GEOMETRY(data_offset_bytes, "%llu", field->geometry.data_offset_bytes);
-MMNF_GEOMETRY(record_bytes, "%llu", field->geometry.record_bytes);
-MMNF_GEOMETRY(writable, "%d", !!(field->file->f_mode & FMODE_WRITE));
-MMNF_GEOMETRY(size_bytes, "%llu", field->size_bytes);
+MMNF_VALUE(ndim, "%u", field->geometry.ndim);
+MMNF_VALUE(element_bytes, "%u", field->geometry.element_bytes);
+MMNF_VALUE(data_offset_bytes, "%llu", field->geometry.data_offset_bytes);
+MMNF_VALUE(record_bytes, "%llu", field->geometry.record_bytes);
+MMNF_VALUE(writable, "%d", !!(field->file->f_mode & FMODE_WRITE));
+MMNF_VALUE(size_bytes, "%llu", field->size_bytes);
 
 static ssize_t shape_show(struct kobject *kobj, struct kobj_attribute *attr,
 			  char *buf)
@@ -180,6 +180,8 @@ MMNF_COUNTER(manual_pages);
 MMNF_COUNTER(evicted_pages);
 MMNF_COUNTER(mappings);
 
+MMNF_VALUE(latency_ns, "%llu", READ_ONCE(field->table.latency_ns));
+
 static struct attribute *mmnf_stats_attrs[] = {
 	&faults_attr.attr,
 	&hits_attr.attr,
@@ -194,6 +196,7 @@ static struct attribute *mmnf_stats_attrs[] = {
 	&manual_pages_attr.attr,
 	&evicted_pages_attr.attr,
 	&mappings_attr.attr,
+	&latency_ns_attr.attr,
 	NULL,
 };
 

@@ -354,6 +354,36 @@ static int look_at(const char *path, const struct stat *st, int type,
 	return 0;
 }
 
+/* A walk of every 17th page of a field without axes: debugfs has its stride. */
+TEST_F(sysfs, streams_are_for_root)
+{
+	struct mmnf_ioc_attach attach = vector_of(self->fd, BYTES);
+	int dev = open_device(_metadata);
+	const char *debug = "/sys/kernel/debug";
+	char dir[256], path[300], want[64];
+	struct stat st;
+	char *p;
+
+	ASSERT_EQ(0, ioctl(dev, MMNF_IOC_ATTACH, &attach));
+	mount("debugfs", debug, "debugfs", 0, NULL);
+	snprintf(dir, sizeof(dir), "%s/mmnf/%llu", debug, attach.out_id);
+	snprintf(path, sizeof(path), "%s/streams", dir);
+	if (access(debug, F_OK) || stat(path, &st))
+		SKIP(close(dev); return, "kernel: no debugfs");
+	EXPECT_EQ(0400, st.st_mode & 07777);
+	EXPECT_STREQ("", text_of(dir, "streams"));
+	drop_cache(_metadata, self->fd);
+	p = map_field(_metadata, dev, 0, BYTES, MAP_SHARED);
+	EXPECT_EQ(0, walk(p, 0, 17 * PAGE, 12, 0));
+	snprintf(want, sizeof(want), " %d:0", (int)(17 * PAGE));
+	EXPECT_EQ(getpid(), strtol(text_of(dir, "streams"), NULL, 10));
+	EXPECT_NE(NULL, strstr(text_of(dir, "streams"), want))
+	TH_LOG("%s", text_of(dir, "streams"));
+	munmap(p, BYTES);
+	close(dev);
+	EXPECT_TRUE(gone(dir));
+}
+
 TEST_F(sysfs, one_line_per_file_and_no_path)
 {
 	char *p = map_field(_metadata, self->dev, 0, BYTES, MAP_SHARED);
