@@ -397,12 +397,18 @@ run-quickstart: all
 # ---- install
 
 bindir := $(DESTDIR)$(PREFIX)/bin
-libdir := $(DESTDIR)$(PREFIX)/lib
+LIBDIR ?= $(PREFIX)/lib
+UDEVDIR ?= /etc/udev/rules.d
+libdir := $(DESTDIR)$(LIBDIR)
 incdir := $(DESTDIR)$(PREFIX)/include
 mandir := $(DESTDIR)$(PREFIX)/share/man
-udevdir := $(DESTDIR)/etc/udev/rules.d
 unitdir := $(DESTDIR)$(PREFIX)/lib/systemd/system
+udevdir := $(DESTDIR)$(UDEVDIR)
+usersdir := $(DESTDIR)$(PREFIX)/lib/sysusers.d
 man := $(wildcard kmod/*.[1-9] lib/*.[1-9] tools/*.[1-9])
+sharedir := $(DESTDIR)$(PREFIX)/share
+completions := bash-completion/completions/mmnf zsh/site-functions/_mmnf \
+	fish/vendor_completions.d/mmnf.fish
 mandest = $(mandir)/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
 # After a staged install the package's own scripts do this.
 ldconfig := $(if $(DESTDIR),,-ldconfig)
@@ -415,11 +421,16 @@ install: lib tools
 	install -m 644 include/mmnf.h $(incdir)
 	install -m 644 include/uapi/linux/mmnf.h $(incdir)/linux
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' \
+		-e 's|@LIBDIR@|$(LIBDIR)|g' \
 		lib/mmnf.pc.in > $(libdir)/pkgconfig/mmnf.pc
 	$(if $(tool),install -m 755 $(tool) $(bindir))
 	install -m 644 tools/99-mmnf.rules $(udevdir)
 	sed -e 's|@PREFIX@|$(PREFIX)|g' tools/mmnf-nbd@.service.in \
 		> $(unitdir)/mmnf-nbd@.service
+	install -D -m 644 tools/sysusers.conf $(usersdir)/mmnf.conf
+	$(foreach c,$(completions),install -d $(sharedir)/$(dir $(c)) && \
+		build/mmnf completion $(firstword $(subst -, ,$(subst /, ,$(c)))) \
+		>$(sharedir)/$(c) &&) :
 	$(foreach m,$(man),install -D -m 644 $(m) $(call mandest,$(m)) &&) :
 	$(ldconfig)
 
@@ -428,6 +439,8 @@ uninstall:
 		$(libdir)/libmmnf.so.$(SOVERSION) $(incdir)/linux/mmnf.h \
 		$(libdir)/pkgconfig/mmnf.pc $(udevdir)/99-mmnf.rules \
 		$(unitdir)/mmnf-nbd@.service \
+		$(usersdir)/mmnf.conf \
+		$(addprefix $(sharedir)/,$(completions)) \
 		$(foreach m,$(man),$(call mandest,$(m)))
 	$(ldconfig)
 

@@ -21,7 +21,7 @@ declare -A packages=(
 	[test]="g++ qemu-system-x86 linux-image-amd64 busybox-static kmod
 		xz-utils zstd python3 python3-venv e2fsprogs xfsprogs
 		gnuplot-nox dkms dmsetup linux-source-6.1
-		bpftrace linux-perf fonts-dejavu-core
+		bpftrace linux-perf fonts-dejavu-core zsh fish
 		nbdkit nbdkit-plugin-python gnutls-bin"
 	[lint]="clang-format cppcheck shellcheck sparse groff mandoc perl
 		clang libclang-rt-14-dev linux-source-6.1"

@@ -29,7 +29,7 @@ static const struct uring_feature wanted[] = {
 	{ IORING_OP_READ_FIXED, "read_fixed" },
 	{ IORING_OP_READV, "readv" },
 	{ IORING_OP_ASYNC_CANCEL, "async_cancel" },
-	{ 46, "uring_cmd" }, /* IORING_OP_URING_CMD of newer headers */
+	{ IORING_OP_URING_CMD, "uring_cmd" },
 };
 
 static void uring_refused(struct finding *f, int err)

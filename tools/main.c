@@ -60,6 +60,8 @@ const struct command commands[] = {
 	{ "bench", cmd_bench, 0, 1,
 	  "[RESULTS.jsonl] [--plot [--out FILE]] | [FOLDER] --table",
 	  "show or draw what `make bench` measured; measure tiers here" },
+	{ "completion", cmd_completion, 1, 1, "bash|zsh|fish",
+	  "what a shell needs to complete all this" },
 	{ NULL, NULL, 0, 0, NULL, NULL },
 };
 
@@ -69,7 +71,7 @@ static void print_usage(FILE *to)
 
 	fprintf(to, "usage: mmnf COMMAND [--json] ...\n\n");
 	for (c = commands; c->name; c++)
-		fprintf(to, "  %-9s %s\n            %s\n", c->name, c->args,
+		fprintf(to, "  %-10s %s\n             %s\n", c->name, c->args,
 			c->help);
 	fprintf(to,
 		"\nBOX is numpy's: 0:10,5,::2   T is i8..u64, f16, bf16, "
@@ -81,10 +83,35 @@ static void print_usage(FILE *to)
 		"`mmnf COMMAND --help` shows one; man mmnf says more.\n");
 }
 
+static bool is_in_args(const struct command *c, const char *option)
+{
+	size_t len = strlen(option);
+	const char *at = c->args;
+
+	while ((at = strstr(at, "--"))) {
+		at += 2;
+		if (!strncmp(at, option, len) && at[len] != '-' &&
+		    (at[len] < 'a' || at[len] > 'z'))
+			return true;
+	}
+	return false;
+}
+
 static void print_command(const struct command *c)
 {
-	printf("usage: mmnf %s %s%s[--json]\n\n  %s\n", c->name, c->args,
-	       *c->args ? " " : "", c->help);
+	const struct option_place *place;
+	const char *lead = "\n            for a field on NBD servers also";
+
+	printf("usage: mmnf %s %s%s[--json]", c->name, c->args,
+	       *c->args ? " " : "");
+	for (place = option_places; place->name; place++) {
+		if (!command_takes(c, place->name) ||
+		    is_in_args(c, place->name))
+			continue;
+		printf("%s --%s", lead, place->name);
+		lead = "";
+	}
+	printf("\n\n  %s\n", c->help);
 }
 
 /*
@@ -166,19 +193,9 @@ const struct option_place option_places[] = {
  */
 bool command_takes(const struct command *c, const char *option)
 {
-	size_t len = strlen(option);
-	const char *at = c->args;
-
 	if (!strncmp(option, "net-", 4) || !strncmp(option, "tls-", 4))
-		return strstr(at, "FIELD");
-
-	while ((at = strstr(at, "--"))) {
-		at += 2;
-		if (!strncmp(at, option, len) && at[len] != '-' &&
-		    (at[len] < 'a' || at[len] > 'z'))
-			return true;
-	}
-	return false;
+		return strstr(c->args, "FIELD");
+	return is_in_args(c, option);
 }
 
 static const struct option_place *option_named(const char *name)

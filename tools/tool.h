@@ -91,6 +91,7 @@ int cmd_record(const struct options *o);
 int cmd_top(const struct options *o);
 int cmd_map(const struct options *o);
 int cmd_doctor(const struct options *o);
+int cmd_completion(const struct options *o);
 int cmd_bench(const struct options *o);
 int cmd_nbd(const struct options *o);
 
