@@ -106,7 +106,7 @@ fuzz := $(if $(shell command -v $(FUZZ_CC)),\
 
 # Several of these are names of folders, too.
 .PHONY: all kmod kunit lib tools programs check check-vm check-gpu tsan-gpu \
-	plain-gpu fuzz bench bench-lib bench-net lint quickstart \
+	check-ceph plain-gpu fuzz bench bench-lib bench-net lint quickstart \
 	install uninstall dkms dkms-remove modules modules-clean clean deps \
 	run-tests run-bench run-fuzz run-quickstart
 .DELETE_ON_ERROR:
@@ -345,6 +345,12 @@ lint:
 check-gpu:
 	tests/deps.sh build test
 	$(MAKE) run-tests T="unit/gpu* integration/gpu*"
+
+# A cluster of Ceph on the loopback, as root; its packages stay installed.
+check-ceph:
+	tests/deps.sh build test ceph
+	$(MAKE) lib tools build/tests/unit/net_engine
+	build/venv/bin/python tests/ceph/check.py
 
 # F=npy ...: those targets for S seconds each; what is found stays in build/fuzz.
 # F=abi: N random uses of the device (a million, an hour in the debug kernel), from

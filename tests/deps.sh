@@ -9,6 +9,7 @@
 #	tests/deps.sh			all
 #	tests/deps.sh build test	some of: build test lint quickstart
 #	tests/deps.sh bench		what the library's benchmark compares with
+#	tests/deps.sh ceph		what make check-ceph brings up
 #	tests/deps.sh kselftest		only the kernel's test harness header
 #	tests/deps.sh kernel-6.12	a kernel of tests/vm/kernels.sh
 set -euo pipefail
@@ -27,6 +28,7 @@ declare -A packages=(
 		clang libclang-rt-14-dev linux-source-6.1"
 	[quickstart]="mricron-data"
 	[bench]="gcc"
+	[ceph]="ceph-mon ceph-osd ceph-common ceph-base qemu-utils qemu-block-extra"
 	[kselftest]="linux-source-6.1 xz-utils"
 	[kernel-6.12]="gcc-12 pahole"
 	[kernel-new]="mmdebstrap"
@@ -143,6 +145,27 @@ cuobjdump() {
 	echo "deps: installed nvidia-cuda-cuobjdump in build/cuda"
 }
 
+# The programs that set the kernel's NFS server up, for a guest: installed, they
+# would serve this machine.
+nfs_server() {
+	local folder=build/nfs.$$ package wanted=(nfs-kernel-server nfs-common
+		libtirpc-common libtirpc3 libwrap0)
+
+	[ -e build/nfs/etc/netconfig ] && return 0
+	mkdir -p "$folder"
+	(
+		cd "$folder"
+		quietly "${apt[@]}" -o APT::Sandbox::User=root download \
+			"${wanted[@]}"
+	)
+	for package in "$folder"/*.deb; do
+		dpkg-deb -x "$package" "$folder"
+	done
+	rm -rf "$folder"/*.deb build/nfs
+	mv -T "$folder" build/nfs
+	echo "deps: unpacked ${wanted[*]} in build/nfs"
+}
+
 # What only the library's benchmark compares with.
 peers() {
 	build/venv/bin/python -c 'import h5py' 2>/dev/null && return 0
@@ -171,6 +194,6 @@ for group; do
 	kernel-*) tests/vm/kernels.sh "${group#kernel-}" ;;
 	esac
 	case $group in
-	test) cuobjdump ;;
+	test) cuobjdump && nfs_server ;;
 	esac
 done
