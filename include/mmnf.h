@@ -546,38 +546,47 @@ MMNF_API int mmnf_field_stats(struct mmnf_field *field,
 
 /*
  * Pointer access.  The struct below is the read-only public head of every
- * field: it is here so that mmnf_activate() is arithmetic and one table look-up
- * where at most one axis is cut into segments:
+ * field: it is here so that mmnf_activate() is arithmetic and one load where the
+ * elements follow each other through all segments, these fit into memory's
+ * addresses, and the kernel predicts, or nobody:
  *
- *	segment = sum(coord[i] * segment_stride[i], i < split) + coord[split] / k
- *	offset  = data_offset + (coord[split] % k) * stride[split]
- *		  + sum(coord[i] * stride[i], i > split)
+ *	position = sum(coord[i] * stride[i])
+ *	address  = base[position / pitch] + position % pitch
  *
- * Fields in tiles, or cut along several axes, take mmnf_activate_tiled().
+ * Where that is not so, the library finds the address.
  */
-struct mmnf_window {
-	uint64_t tag; /* segment + 1; 0 while empty or changing */
-	const char *base; /* start of the segment's file in memory */
-	uint64_t bytes; /* length of the file there */
-	const char *index; /* table of its tiles; NULL: none */
-};
-
 struct mmnf_view {
-	uint32_t ndim, split, window_mask, observe;
-	uint32_t tiled, reserved;
-	uint64_t split_extent; /* k: elements of axis `split` per segment */
-	uint64_t data_offset; /* bytes */
+	uint32_t ndim;
+	uint32_t direct; /* ndim, where it is so; else 0 */
+	uint64_t pitch; /* positions of a segment; 0: there is one segment */
 	uint64_t row; /* see mmnf_row_elements() */
 	uint64_t extent[MMNF_NDIM_MAX];
-	uint64_t segment_stride[MMNF_NDIM_MAX]; /* segments, axes < split */
-	int64_t stride_bytes[MMNF_NDIM_MAX]; /* axes >= split */
-	struct mmnf_window *window;
+	int64_t stride[MMNF_NDIM_MAX]; /* bytes, through all segments */
+	const char **base; /* position 0 of each segment; NULL: not mapped yet */
 };
 
 MMNF_API const void *mmnf_activate_slow(struct mmnf_field *field,
 					uint64_t segment, uint64_t offset);
 MMNF_API const void *mmnf_activate_tiled(struct mmnf_field *field,
 					 const uint64_t *coord);
+MMNF_API const void *mmnf_activate_other(struct mmnf_field *field,
+					 uint32_t ndim, uint64_t c0,
+					 uint64_t c1, uint64_t c2);
+
+/* Of a position that is inside; NULL: its segment is not mapped yet. */
+static inline const void *mmnf_activate_position(const struct mmnf_view *v,
+						 uint64_t position)
+{
+	uint64_t segment = 0;
+	const char *base;
+
+	if (v->pitch) {
+		segment = position / v->pitch;
+		position %= v->pitch;
+	}
+	base = __atomic_load_n(&v->base[segment], __ATOMIC_RELAXED);
+	return base ? base + position : NULL;
+}
 
 /**
  * mmnf_activate() - pointer to an element
@@ -601,34 +610,58 @@ static inline const void *mmnf_activate(struct mmnf_field *field,
 					const uint64_t *coord)
 {
 	const struct mmnf_view *v = (const struct mmnf_view *)field;
-	uint64_t segment = 0, offset = 0, tag;
-	const struct mmnf_window *w;
-	const char *base;
+	uint64_t position = 0;
+	const void *p;
 	uint32_t i;
 
-	if (v->tiled)
-		return mmnf_activate_tiled(field, coord);
-	offset = v->data_offset;
-	for (i = 0; i < v->ndim; i++) {
+	for (i = 0; i < v->direct; i++) {
 		if (coord[i] >= v->extent[i])
-			return mmnf_activate_slow(field, UINT64_MAX, i);
-		if (i < v->split) {
-			segment += coord[i] * v->segment_stride[i];
-		} else if (i == v->split) {
-			segment += coord[i] / v->split_extent;
-			offset += coord[i] % v->split_extent *
-				  (uint64_t)v->stride_bytes[i];
-		} else {
-			offset += coord[i] * (uint64_t)v->stride_bytes[i];
-		}
+			return mmnf_activate_tiled(field, coord);
+		position += coord[i] * (uint64_t)v->stride[i];
 	}
-	w = &v->window[segment & v->window_mask];
-	tag = __atomic_load_n(&w->tag, __ATOMIC_ACQUIRE);
-	base = __atomic_load_n(&w->base, __ATOMIC_ACQUIRE);
-	if (v->observe || tag != segment + 1 ||
-	    __atomic_load_n(&w->tag, __ATOMIC_ACQUIRE) != tag)
-		return mmnf_activate_slow(field, segment, offset);
-	return base + offset;
+	p = i ? mmnf_activate_position(v, position) : NULL;
+	return p ? p : mmnf_activate_tiled(field, coord);
+}
+
+/**
+ * mmnf_activate_2d(), mmnf_activate_3d() - the same where the program knows ndim
+ *
+ * Hardly more instructions than the same arithmetic and checks by hand.
+ *
+ * Return: as mmnf_activate(); NULL, too, if the field has another ndim.
+ */
+static inline const void *mmnf_activate_2d(struct mmnf_field *field, uint64_t y,
+					   uint64_t x)
+{
+	const struct mmnf_view *v = (const struct mmnf_view *)field;
+	const void *p = NULL;
+
+	if (__builtin_expect(
+		    v->direct == 2 && y < v->extent[0] && x < v->extent[1], 1))
+		p = mmnf_activate_position(v,
+					   y * (uint64_t)v->stride[0] +
+						   x * (uint64_t)v->stride[1]);
+	if (__builtin_expect(!p, 0))
+		p = mmnf_activate_other(field, 2, y, x, 0);
+	return p;
+}
+
+static inline const void *mmnf_activate_3d(struct mmnf_field *field, uint64_t z,
+					   uint64_t y, uint64_t x)
+{
+	const struct mmnf_view *v = (const struct mmnf_view *)field;
+	const void *p = NULL;
+
+	if (__builtin_expect(v->direct == 3 && z < v->extent[0] &&
+				     y < v->extent[1] && x < v->extent[2],
+			     1))
+		p = mmnf_activate_position(v,
+					   z * (uint64_t)v->stride[0] +
+						   y * (uint64_t)v->stride[1] +
+						   x * (uint64_t)v->stride[2]);
+	if (__builtin_expect(!p, 0))
+		p = mmnf_activate_other(field, 3, z, y, x);
+	return p;
 }
 
 /**

@@ -101,26 +101,49 @@ MMNF_EXPORT int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
 	return mmnf_zarr_write(path, &g, o.checksums, NULL);
 }
 
+/*
+ * Strides through all segments, where the elements of one are in the order of
+ * the segments, too: a position divided by the pitch is then a segment.
+ */
+static bool set_strides(struct mmnf_view *v, const struct mmnf_geometry *g)
+{
+	u32 split = g->split, i;
+	u64 rest = g->element_bytes;
+
+	memcpy(v->stride, g->stride_bytes, sizeof(v->stride));
+	v->pitch = 0;
+	if (!g->flat || g->nr_segments == 1)
+		return g->flat;
+	for (i = split + 1; i < g->ndim; i++) {
+		if (g->stride_bytes[i] < 0)
+			return false;
+		rest += (g->chunk[i] - 1) * (u64)g->stride_bytes[i];
+	}
+	if (g->stride_bytes[split] < (s64)rest)
+		return false;
+	v->pitch = g->chunk[split] * (u64)g->stride_bytes[split];
+	for (i = 0; i < split; i++)
+		v->stride[i] = (s64)(g->segment_stride[i] * v->pitch);
+	return true;
+}
+
+/*
+ * In view.base there is room for as many segments as stay mapped: all, or
+ * those there were before the field has grown.
+ */
 static void fill_view(struct mmnf_field *field)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	struct mmnf_view *v = &field->view;
-	u32 i;
+	bool direct = set_strides(v, g) && !field->walk &&
+		      g->nr_segments <= field->windows.good;
 
 	v->ndim = g->ndim;
-	v->split = g->split;
-	v->tiled = !g->flat;
-	v->observe = field->walk != NULL;
-	v->data_offset = g->data_offset;
+	v->direct = direct ? g->ndim : 0;
 	v->row = g->stride_bytes[g->ndim - 1] == (s64)g->element_bytes ?
 			 g->tile[g->ndim - 1] :
 			 1;
-	v->split_extent = g->chunk[g->split];
-	for (i = 0; i < g->ndim; i++) {
-		v->extent[i] = g->shape[i];
-		v->segment_stride[i] = g->segment_stride[i];
-		v->stride_bytes[i] = g->stride_bytes[i];
-	}
+	memcpy(v->extent, g->shape, sizeof(v->extent));
 }
 
 static int open_checks(struct mmnf_field *field)

@@ -229,8 +229,17 @@ struct mmnf_mapping {
 	struct mmnf_mapping *next;
 };
 
+/* An entry of the table that is read without a lock; see window.c. */
+struct mmnf_window {
+	u64 tag; /* segment + 1; 0 while empty or changing */
+	const char *base; /* start of the segment's file in memory */
+	u64 bytes; /* length of the file there */
+	const char *index; /* table of its tiles; NULL: none */
+};
+
 struct mmnf_windows {
 	pthread_mutex_t lock;
+	struct mmnf_window *table; /* of nr_slots */
 	u32 nr_slots, good, nr_active, nr_mapped, nr_pinned;
 	bool wide; /* beyond the 47 bits that all processes have */
 	u64 generation;

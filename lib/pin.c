@@ -72,7 +72,7 @@ MMNF_EXPORT const void *mmnf_window_pin(struct mmnf_field *field,
 	mmnf_error_enter("mmnf_window_pin");
 	for (i = 0; i < g->ndim; i++)
 		if (coord[i] >= g->shape[i])
-			return mmnf_activate_slow(field, UINT64_MAX, i);
+			return mmnf_activate(field, coord); /* says so */
 	mmnf_geometry_locate(g, coord, &segment, &offset);
 	do {
 		m = can_map ? hold(field, segment) : NULL;

@@ -3,8 +3,11 @@
  * Windows: the segments that are in memory, so that a petabyte is pointed into
  * from 47 bits.
  *
- * view.window[] is a table for mmnf_activate() without a lock, one entry per
- * slot; the mappings themselves hang in chain[] of the same slot.  An entry may
+ * Where all segments fit, view.base[] has one address for each, which never
+ * changes once it is there: mmnf_activate() looks there.  Else table[] is read
+ * without a lock, one entry per slot.
+ *
+ * The mappings themselves hang in chain[] of the same slot.  An entry may
  * be overwritten by a neighbour of its slot at any time, a mapping not.
  *
  * A pointer stays good until `good` other segments have been activated.  Since
@@ -99,9 +102,9 @@ int mmnf_window_init(struct mmnf_field *field, u32 max_windows)
 	for (w->nr_slots = 1; w->nr_slots < 2 * w->good;)
 		w->nr_slots *= 2;
 	w->chain = calloc(w->nr_slots, sizeof(*w->chain));
-	field->view.window = calloc(w->nr_slots, sizeof(*field->view.window));
-	field->view.window_mask = w->nr_slots - 1;
-	return w->chain && field->view.window ? 0 : -ENOMEM;
+	w->table = calloc(w->nr_slots, sizeof(*w->table));
+	field->view.base = calloc(max_u64(w->good, 1), sizeof(char *));
+	return w->chain && w->table && field->view.base ? 0 : -ENOMEM;
 }
 
 /* Where the table of tiles is in memory; an absent segment has none. */
@@ -115,16 +118,25 @@ static const char *index_of(const struct mmnf_field *field,
 	return g->index_first ? m->base : m->base + m->bytes - g->index_bytes;
 }
 
+static struct mmnf_window *entry_of(const struct mmnf_windows *w, u64 segment)
+{
+	return &w->table[segment & (w->nr_slots - 1)];
+}
+
 static void publish(struct mmnf_field *field, const struct mmnf_mapping *m)
 {
-	struct mmnf_window *entry =
-		&field->view.window[m->segment & field->view.window_mask];
+	struct mmnf_window *entry = entry_of(&field->windows, m->segment);
 
 	__atomic_store_n(&entry->tag, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&entry->base, m->base, __ATOMIC_RELEASE);
 	__atomic_store_n(&entry->bytes, m->bytes, __ATOMIC_RELEASE);
 	__atomic_store_n(&entry->index, index_of(field, m), __ATOMIC_RELEASE);
 	__atomic_store_n(&entry->tag, m->segment + 1, __ATOMIC_RELEASE);
+	if (field->view.direct)
+		__atomic_store_n(
+			&field->view.base[m->segment],
+			m->base + mmnf_field_geometry(field)->data_offset,
+			__ATOMIC_RELEASE);
 }
 
 static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
@@ -148,8 +160,7 @@ static void end_generation(struct mmnf_field *field,
 	for (i = 0; i < w->nr_slots; i++) {
 		struct mmnf_mapping **at = &w->chain[i], *m;
 
-		__atomic_store_n(&field->view.window[i].tag, 0,
-				 __ATOMIC_RELEASE);
+		__atomic_store_n(&w->table[i].tag, 0, __ATOMIC_RELEASE);
 		while ((m = *at)) {
 			if (m->generation == w->generation || m == wanted ||
 			    m->pins) {
@@ -301,8 +312,7 @@ struct mmnf_mapping *mmnf_window_find(struct mmnf_field *field, u64 segment)
 /* The table must not lead there any more. */
 static void retire(struct mmnf_field *field, struct mmnf_mapping *m)
 {
-	struct mmnf_window *entry =
-		&field->view.window[m->segment & field->view.window_mask];
+	struct mmnf_window *entry = entry_of(&field->windows, m->segment);
 
 	m->retired = true;
 	__atomic_store_n(&entry->tag, 0, __ATOMIC_RELEASE);
@@ -366,22 +376,15 @@ static void observe(struct mmnf_field *field, u64 segment, u64 offset,
 	mmnf_walk_touch(field, segment, offset, ip, state & 1);
 }
 
-MMNF_EXPORT const void *mmnf_activate_slow(struct mmnf_field *field,
-					   uint64_t segment, uint64_t offset)
+/* With the lock; for whom, is told to the predictor. */
+static const void *slow(struct mmnf_field *field, u64 segment, u64 offset,
+			const void *ip)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	const void *ip = __builtin_return_address(0);
 	const char *base;
 	bool absent = false;
 
 	mmnf_error_enter("mmnf_activate");
-	if (segment == UINT64_MAX && offset < g->ndim) {
-		mmnf_error(ERANGE,
-			   "coordinate of axis %" PRIu64
-			   " is outside: expected 0..%" PRIu64,
-			   offset, g->shape[offset] - 1);
-		return NULL;
-	}
 	if (segment >= g->nr_segments || offset >= g->segment_bytes) {
 		mmnf_error(ERANGE, "segment %" PRIu64 " is outside", segment);
 		return NULL;
@@ -405,17 +408,22 @@ MMNF_EXPORT const void *mmnf_activate_slow(struct mmnf_field *field,
 	if (base)
 		absent = lookup(field, segment)->absent;
 	pthread_mutex_unlock(&field->windows.lock);
-	if (base && field->view.observe && !absent)
+	if (base && field->walk && !absent)
 		observe(field, segment, offset, base + offset, ip);
 	return base ? base + offset : NULL;
+}
+
+MMNF_EXPORT const void *mmnf_activate_slow(struct mmnf_field *field,
+					   uint64_t segment, uint64_t offset)
+{
+	return slow(field, segment, offset, __builtin_return_address(0));
 }
 
 /* A window entry as it was at one moment; false if it is another segment's. */
 static bool read_entry(const struct mmnf_field *field, u64 segment,
 		       struct mmnf_window *out)
 {
-	const struct mmnf_window *entry =
-		&field->view.window[segment & field->view.window_mask];
+	const struct mmnf_window *entry = entry_of(&field->windows, segment);
 
 	out->tag = __atomic_load_n(&entry->tag, __ATOMIC_ACQUIRE);
 	out->base = __atomic_load_n(&entry->base, __ATOMIC_ACQUIRE);
@@ -460,26 +468,32 @@ static const char *fill_tile(struct mmnf_field *field)
 	return base;
 }
 
-MMNF_EXPORT const void *mmnf_activate_tiled(struct mmnf_field *field,
-					    const uint64_t *coord)
+static const void *any(struct mmnf_field *field, const u64 *coord,
+		       const void *ip)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	const void *ip = __builtin_return_address(0);
 	u64 segment, nominal, place;
 	struct mmnf_window w;
 	const char *at;
 	bool known;
 	u32 i;
 
-	for (i = 0; i < g->ndim; i++)
-		if (coord[i] >= g->shape[i])
-			return mmnf_activate_slow(field, UINT64_MAX, i);
+	for (i = 0; i < g->ndim; i++) {
+		if (coord[i] < g->shape[i])
+			continue;
+		mmnf_error_enter("mmnf_activate");
+		mmnf_error(
+			ERANGE,
+			"coordinate of axis %u is outside: expected 0..%" PRIu64,
+			i, g->shape[i] - 1);
+		return NULL;
+	}
 	mmnf_geometry_locate(g, coord, &segment, &nominal);
 	known = read_entry(field, segment, &w);
-	if (!g->indexed && known && !field->view.observe)
+	if (!g->indexed && known && !field->walk)
 		return w.base + nominal;
 	if (!g->indexed || !field->windows.good)
-		return mmnf_activate_slow(field, segment, nominal);
+		return slow(field, segment, nominal, ip);
 	if (!known) {
 		mmnf_error_enter("mmnf_activate");
 		if (!load_entry(field, segment, &w))
@@ -499,9 +513,15 @@ MMNF_EXPORT const void *mmnf_activate_tiled(struct mmnf_field *field,
 		return NULL;
 	}
 	at = w.base + place;
-	if (field->view.observe)
+	if (field->walk)
 		observe(field, segment, nominal, at, ip);
 	return at;
+}
+
+MMNF_EXPORT const void *mmnf_activate_tiled(struct mmnf_field *field,
+					    const uint64_t *coord)
+{
+	return any(field, coord, __builtin_return_address(0));
 }
 
 void mmnf_window_guard(struct mmnf_field *field)
@@ -515,6 +535,20 @@ void mmnf_window_guard(struct mmnf_field *field)
 		for (m = w->chain[i]; m; m = m->next)
 			mmnf_guard_window(field, m);
 	pthread_mutex_unlock(&w->lock);
+}
+
+MMNF_EXPORT const void *mmnf_activate_other(struct mmnf_field *field,
+					    uint32_t ndim, uint64_t c0,
+					    uint64_t c1, uint64_t c2)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 coord[3] = { c0, c1, c2 };
+
+	if (ndim == g->ndim)
+		return any(field, coord, __builtin_return_address(0));
+	mmnf_error_enter("mmnf_activate");
+	mmnf_error(EINVAL, "the field has %u axes: expected %u", g->ndim, ndim);
+	return NULL;
 }
 
 void mmnf_window_exit(struct mmnf_field *field)
@@ -537,5 +571,6 @@ void mmnf_window_exit(struct mmnf_field *field)
 	if (w->pattern >= 0)
 		close(w->pattern);
 	free(w->chain);
-	free(field->view.window);
+	free(w->table);
+	free(field->view.base);
 }

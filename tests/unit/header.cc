@@ -9,7 +9,7 @@
 
 static_assert(offsetof(mmnf_box, count) == 64, "layout as in C");
 static_assert(offsetof(mmnf_box, step) == 128, "layout as in C");
-static_assert(sizeof(mmnf_view) == 48 + 3 * 64 + 8, "layout as in C");
+static_assert(sizeof(mmnf_view) == 24 + 2 * 64 + 8, "layout as in C");
 
 TEST(options)
 {
