@@ -305,8 +305,8 @@ MMNF_EXPORT void mmnf_batch_close(struct mmnf_batch *b)
 	if (!b)
 		return;
 	if (b->fetch) {
-		mmnf_fetch_cancel(b->fetch, 0, true);
 		while (!mmnf_fetch_idle(b->fetch)) {
+			mmnf_fetch_cancel(b->fetch, 0, true);
 			*b->done_end = mmnf_fetch_drive(b->fetch, -1);
 			while (*b->done_end)
 				b->done_end = &(*b->done_end)->next;

@@ -306,6 +306,15 @@ static u32 reap(struct mmnf_queue *head, struct mmnf_read **done, u32 max,
 	return take(q, done, max);
 }
 
+static void cancel(struct mmnf_queue *head)
+{
+	struct net_queue_head *q = (struct net_queue_head *)head;
+	u32 i;
+
+	for (i = 0; head->in_flight && i < head->depth; i++)
+		mmnf_net_cancel(head->field->remote->net, &q->reads[i].io);
+}
+
 static void wait_ready(struct mmnf_queue *head, s64 timeout_ns)
 {
 	struct net_queue_head *q = (struct net_queue_head *)head;
@@ -348,12 +357,9 @@ static int queue_open(struct mmnf_field *field, u32 depth, int eventfd,
 static void queue_close(struct mmnf_queue *head)
 {
 	struct net_queue_head *q = (struct net_queue_head *)head;
-	struct mmnf_net *net = head->field->remote->net;
 	struct mmnf_read *done[16];
-	u32 i;
 
-	for (i = 0; head->in_flight && i < head->depth; i++)
-		mmnf_net_cancel(net, &q->reads[i].io);
+	cancel(head);
 	while (head->in_flight)
 		reap(head, done, 16, -1);
 	pthread_mutex_destroy(&q->lock);
@@ -492,6 +498,7 @@ const struct mmnf_tier_ops mmnf_tier_net = {
 	.queue_close = queue_close,
 	.submit = submit,
 	.reap = reap,
+	.cancel = cancel,
 	.wait = wait_ready,
 	.wake = wake,
 	.explain = explain,

@@ -181,6 +181,8 @@ u32 mmnf_fetch_cancel(struct mmnf_fetch *f, u64 user_data, bool all)
 		stop(f, job, -ECANCELED);
 		n++;
 	}
+	if (all && f->queue->ops->cancel)
+		f->queue->ops->cancel(f->queue);
 	return n;
 }
 
@@ -266,8 +268,10 @@ void mmnf_fetch_close(struct mmnf_fetch *f)
 {
 	if (!f)
 		return;
-	while (f->queue && !mmnf_fetch_idle(f))
+	while (f->queue && !mmnf_fetch_idle(f)) {
+		mmnf_fetch_cancel(f, 0, true);
 		mmnf_fetch_drive(f, -1);
+	}
 	if (f->queue)
 		f->queue->ops->queue_close(f->queue);
 	if (f->scratch)

@@ -138,6 +138,10 @@ static void again(struct net_group *g, struct mmnf_net_part *part, s64 now)
 	s64 limit = g->net->opts.fail_timeout_ns;
 
 	part->due_ns = 0;
+	if (part->io->cancelled) {
+		net_part_done(g->net, part, -ECANCELED, "cancelled");
+		return;
+	}
 	if (g->net->shut) {
 		net_part_done(g->net, part, -ECANCELED, "closed");
 		return;

@@ -161,6 +161,7 @@ static void start(struct mmnf_net *net, struct mmnf_net_io *io, s64 now)
 
 	io->result = 0;
 	io->words = NULL;
+	io->cancelled = false;
 	io->late = MMNF_NET_LATE_NONE;
 	io->epoch = 0;
 	io->nr_parts = 0;
@@ -232,6 +233,7 @@ bool mmnf_net_cancel(struct mmnf_net *net, struct mmnf_net_io *io)
 	u32 i, n = 0;
 
 	pthread_mutex_lock(&net->lock);
+	io->cancelled = true;
 	for (i = 0; i < net->nr_groups && io->nr_parts; i++)
 		n += net_group_drop(&net->group[i], io, -ECANCELED,
 				    "cancelled");

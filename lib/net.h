@@ -90,6 +90,7 @@ struct mmnf_net_io {
 	const char *text;
 	/* the net's */
 	u32 nr_parts;
+	bool cancelled;
 	char *words;
 	struct mmnf_net_io *next;
 	struct mmnf_net_part first;
@@ -171,8 +172,8 @@ void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,
 
 /*
  * Parts of it that were not sent yet are given up: it is done with -ECANCELED,
- * maybe inside this call.  False: all of it is in flight or done, and takes its
- * course.
+ * maybe inside this call.  What is in flight takes its course, but is not sent
+ * again.  False: nothing was given up.
  */
 bool mmnf_net_cancel(struct mmnf_net *net, struct mmnf_net_io *io);
 

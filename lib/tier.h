@@ -152,6 +152,12 @@ struct mmnf_tier_ops {
 		    s64 timeout_ns);
 
 	/*
+	 * Nobody wants the reads in flight any more: those that can end do, with
+	 * -ECANCELED.  NULL: they end by themselves.
+	 */
+	void (*cancel)(struct mmnf_queue *q);
+
+	/*
 	 * Of queues without an eventfd: waits in any thread until reap() may
 	 * have something, or wake() is called.  Both NULL: such waiting is for
 	 * the user of the queue alone, in reap().

@@ -242,6 +242,7 @@ static bool comes_back(struct mmnf_field *field, uint64_t index)
 	while (read_one(field, index, &got) != 8) {
 		if (now_ns() > end)
 			return false;
+		servers_mend();
 		sleep_ms(20);
 	}
 	return got == pattern(index, nr_servers, STRIPE);
@@ -462,6 +463,36 @@ TEST(closed_while_hung)
 	mmnf_field_close(field);
 	EXPECT_LT(now_ns() - from, 20 * 1000000000LL);
 	kill(servers[0].pid, SIGCONT);
+}
+
+/* Nor does a batch, longer than it takes to give a request up. */
+TEST(batch_closed_while_hung)
+{
+	static uint64_t index[200], got[200];
+	struct mmnf_request r = {
+		.index = index, .nr = 200, .dst = got, .dst_bytes = sizeof(got)
+	};
+	MMNF_OPTS(mmnf_batch_opts, opts);
+	struct mmnf_batch *batch;
+	struct mmnf_field *field;
+	unsigned int i;
+	int64_t from;
+
+	begin(1, EXPORT);
+	field = open_remote(MMNF_NET_FOREVER, 500);
+	for (i = 0; i < 200; i++)
+		index[i] = index_on(0, i * 7919);
+	opts.depth = 32;
+	ASSERT_EQ(mmnf_batch_open(&batch, field, &opts), 0);
+	kill(servers[0].pid, SIGSTOP);
+	ASSERT_EQ(mmnf_batch_submit(batch, &r, 1), 1);
+	from = now_ns();
+	mmnf_batch_close(batch);
+	EXPECT_LT(now_ns() - from, 20 * 1000000000LL);
+	kill(servers[0].pid, SIGCONT);
+	servers_mend();
+	EXPECT_TRUE(comes_back(field, index[5]));
+	mmnf_field_close(field);
 }
 
 /* A write is durable after sync alone, and sync says if it may not be. */
