@@ -55,6 +55,18 @@ def modules_folder(kver):
     return os.path.join(root_of(kver), "lib/modules", kver)
 
 
+def has_module(kver, name):
+    """Loadable or built in."""
+    for listed in ("modules.dep", "modules.builtin"):
+        try:
+            with open(os.path.join(modules_folder(kver), listed), encoding="utf-8") as file:
+                if any(f"/{name}.ko" in line.split(":")[0] for line in file):
+                    return True
+        except OSError:
+            pass
+    return False
+
+
 def default_kver(name=""):
     """What K=name chooses: a kernel of kernels.sh by its name, else an installed
     one whose version starts so.  The running kernel if it can be built for, else
