@@ -178,6 +178,14 @@ struct mmnf_open_opts {
 				  * client-key.pem; NULL: the system's CAs */
 	const char *net_tls_psk_file; /* "USER:HEXKEY" lines */
 	const char *net_tls_username; /* of those; NULL: the login name */
+	const char *net_cache_dir; /* a directory on a local disk: what was
+				    * read is kept there from one open to the
+				    * next, and what is written survives a
+				    * server that crashes.  NULL: none */
+	uint64_t net_cache_bytes; /* most of it; 0: 16 GiB */
+	uint32_t net_cache_grace_ms; /* how long a write whose connection was
+				      * given up may still come; 0: 30 s */
+	uint32_t net_reserved; /* 0 */
 };
 
 /**

@@ -9,6 +9,10 @@
  * Whoever waits for one drives the net; with an eventfd the net's thread does.
  *
  * queue.lock guards the list of what is done, and is outside of the net's.
+ * With a persistent cache (ssd.h) reads look there first, and writes go through its
+ * log.  It knows blocks of 4096 bytes of the space: a read that does not begin or
+ * end with one goes by way of memory of its own.
+ *
  * remote.lock guards what was
  * written since the last sync, and one write at a time that has to read before,
  * because servers take whole blocks alone.
@@ -20,6 +24,7 @@
 #include <unistd.h>
 
 #include "net.h"
+#include "ssd.h"
 #include "tier.h"
 
 #define CONNECTIONS 4
@@ -35,12 +40,18 @@ struct unsynced {
 
 struct mmnf_remote {
 	struct mmnf_net *net;
+	struct mmnf_ssd *ssd; /* NULL: none was asked for; see ssd_of() */
+	pid_t pid;
 	pthread_mutex_t lock;
 	struct unsynced *unsynced;
 };
 
+/* bounce: of io.bytes, around what is wanted; ticket: of mmnf_ssd_read() */
 struct net_read {
 	struct mmnf_net_io io;
+	char *bounce;
+	struct iovec whole;
+	u64 ticket;
 	struct mmnf_read *read;
 	struct net_queue_head *queue;
 	struct net_read *next;
@@ -54,6 +65,12 @@ struct net_queue_head {
 	struct mmnf_read *done, **done_end;
 	struct net_read *reads, *spare;
 };
+
+/* The cache; a child after fork() has none. */
+static struct mmnf_ssd *ssd_of(const struct mmnf_remote *r)
+{
+	return r->ssd && r->pid == getpid() ? r->ssd : NULL;
+}
 
 static u64 position(const struct mmnf_field *field, u64 segment, u64 offset)
 {
@@ -115,6 +132,7 @@ int mmnf_engine_net_open(struct mmnf_field *field,
 	if (!r)
 		return mmnf_error(ENOMEM, "no memory");
 	pthread_mutex_init(&r->lock, NULL);
+	r->pid = getpid();
 	field->remote = r;
 	err = check_opts(opts, &net_opts);
 	if (!err)
@@ -123,13 +141,22 @@ int mmnf_engine_net_open(struct mmnf_field *field,
 	if (err)
 		return err;
 	r->unsynced = calloc(mmnf_net_nr_groups(r->net), sizeof(*r->unsynced));
-	return r->unsynced ? 0 : mmnf_error(ENOMEM, "no memory");
+	if (!r->unsynced)
+		return mmnf_error(ENOMEM, "no memory");
+	return opts->net_cache_dir ? mmnf_ssd_net_open(&r->ssd, r->net, opts) :
+				     0;
 }
 
 void mmnf_engine_net_shut(struct mmnf_field *field)
 {
-	if (field->remote)
-		mmnf_net_shut(field->remote->net);
+	struct mmnf_remote *r = field->remote;
+
+	if (!r)
+		return;
+	/* What cannot be brought to the servers now stays in the log. */
+	if (ssd_of(r))
+		mmnf_ssd_sync(r->ssd);
+	mmnf_net_shut(r->net);
 }
 
 void mmnf_engine_net_close(struct mmnf_field *field)
@@ -138,6 +165,7 @@ void mmnf_engine_net_close(struct mmnf_field *field)
 
 	if (!r)
 		return;
+	mmnf_ssd_close(ssd_of(r));
 	mmnf_net_close(r->net);
 	pthread_mutex_destroy(&r->lock);
 	free(r->unsynced);
@@ -164,6 +192,12 @@ void mmnf_engine_net_describe(struct mmnf_field *field, struct mmnf_tier *tier)
 	tier->is_on = 1;
 	tier->size_bytes = mmnf_net_bytes(field->remote->net);
 	mmnf_net_describe(field->remote->net, tier->text, sizeof(tier->text));
+}
+
+void mmnf_engine_net_describe_ssd(struct mmnf_field *field,
+				  struct mmnf_tier *tier)
+{
+	mmnf_ssd_describe(ssd_of(field->remote), tier);
 }
 
 MMNF_EXPORT int mmnf_net_stats(struct mmnf_field *field, uint32_t server,
@@ -203,13 +237,15 @@ static void tell(const struct net_queue_head *q)
 		return; /* full: readable as it is */
 }
 
-static void came(struct mmnf_net_io *io)
+/* Over: its memory is as wanted. */
+static void give_back(struct net_read *r, s64 result)
 {
-	struct net_read *r = io->owner;
 	struct net_queue_head *q = r->queue;
 	struct mmnf_read *read = r->read;
 
-	read->result = io->result ? io->result : (s64)read->expected;
+	free(r->bounce);
+	r->bounce = NULL;
+	read->result = result;
 	read->next = NULL;
 	pthread_mutex_lock(&q->lock);
 	r->next = q->spare;
@@ -221,6 +257,52 @@ static void came(struct mmnf_net_io *io)
 	if (!__atomic_load_n(&q->ready, __ATOMIC_RELAXED))
 		mmnf_net_wake(q->head.field->remote->net, &q->ready);
 	pthread_mutex_unlock(&q->lock);
+}
+
+/* All bytes of the request are there. */
+static void arrived(struct net_read *r)
+{
+	const struct mmnf_read *read = r->read;
+	u64 left = read->expected, n;
+	const char *from;
+	u32 i;
+
+	if (r->bounce) {
+		from = r->bounce +
+		       position(r->queue->head.field, read->segment,
+				read->offset) -
+		       r->io.offset;
+		for (i = 0; left; i++, left -= n, from += n) {
+			n = min_u64(left, read->iov[i].iov_len);
+			memcpy(read->iov[i].iov_base, from, n);
+		}
+	}
+	give_back(r, (s64)read->expected);
+}
+
+static bool read_ssd(struct mmnf_ssd *ssd, struct net_read *r)
+{
+	return mmnf_ssd_read(ssd, r->io.offset, r->io.bytes, r->io.iov,
+			     r->io.nr_iov, &r->ticket);
+}
+
+static void came(struct mmnf_net_io *io)
+{
+	struct net_read *r = io->owner;
+	struct mmnf_remote *remote = r->queue->head.field->remote;
+	int err = io->result;
+
+	if (!err && ssd_of(remote))
+		err = mmnf_ssd_came(remote->ssd, io->offset, io->bytes, io->iov,
+				    io->nr_iov, r->ticket);
+	if (err < 0) {
+		give_back(r, err);
+	} else if (err && !read_ssd(remote->ssd, r)) {
+		/* A write overtook it. */
+		mmnf_net_submit(remote->net, &io, 1);
+	} else {
+		arrived(r);
+	}
 }
 
 static void prepare(struct net_queue_head *q, struct net_read *r,
@@ -246,12 +328,16 @@ static void prepare(struct net_queue_head *q, struct net_read *r,
 		.done = came,
 		.owner = r,
 	};
+	if (ssd_of(field->remote))
+		r->bounce = mmnf_ssd_widen(&r->io, &r->whole,
+					   mmnf_net_bytes(field->remote->net));
 }
 
 static u32 submit(struct mmnf_queue *head, struct mmnf_read *const *reads,
 		  u32 nr)
 {
 	struct net_queue_head *q = (struct net_queue_head *)head;
+	struct mmnf_remote *remote = head->field->remote;
 	struct mmnf_net_io *ios[64];
 	struct net_read *r;
 	u32 i, n = 0;
@@ -263,14 +349,18 @@ static u32 submit(struct mmnf_queue *head, struct mmnf_read *const *reads,
 		pthread_mutex_unlock(&q->lock);
 		prepare(q, r, reads[i]);
 		head->in_flight++;
+		if (ssd_of(remote) && read_ssd(remote->ssd, r)) {
+			arrived(r);
+			continue;
+		}
 		ios[n++] = &r->io;
 		if (n < 64)
 			continue;
-		mmnf_net_submit(head->field->remote->net, ios, n);
+		mmnf_net_submit(remote->net, ios, n);
 		n = 0;
 	}
 	if (n)
-		mmnf_net_submit(head->field->remote->net, ios, n);
+		mmnf_net_submit(remote->net, ios, n);
 	return i;
 }
 
@@ -434,6 +524,8 @@ int mmnf_engine_net_write(struct mmnf_field *field, u64 segment, u64 offset,
 	u64 at = position(field, segment, offset), done, n;
 	int err = 0;
 
+	if (ssd_of(r))
+		return mmnf_ssd_write(r->ssd, at, bytes, from);
 	for (done = 0; done < bytes && !err; done += n) {
 		const char *p = (const char *)from + done;
 		u64 in_block = (at + done) % block;
@@ -481,6 +573,8 @@ int mmnf_engine_net_sync(struct mmnf_field *field)
 	int err = 0, e;
 	u32 i;
 
+	if (ssd_of(r))
+		return mmnf_ssd_sync(r->ssd);
 	for (i = 0; i < mmnf_net_nr_groups(r->net); i++) {
 		e = sync_group(r, i);
 		err = err ? err : e;

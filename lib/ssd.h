@@ -246,4 +246,23 @@ void mmnf_ssd_stats(struct mmnf_ssd *ssd, struct mmnf_ssd_stats *out);
 /* What it is, or why it is off; false: it is off. */
 bool mmnf_ssd_text(struct mmnf_ssd *ssd, char *text, size_t len);
 
+/* ---- ssd-net.c */
+
+struct mmnf_net;
+struct mmnf_net_io;
+
+/* By net_cache_dir and so on; with text. */
+int mmnf_ssd_net_open(struct mmnf_ssd **out, struct mmnf_net *net,
+		      const struct mmnf_open_opts *opts);
+
+/*
+ * Makes a read one of whole blocks, into memory that is returned, for free(); NULL:
+ * it is as it was.
+ */
+char *mmnf_ssd_widen(struct mmnf_net_io *io, struct iovec *whole,
+		     u64 space_bytes);
+
+/* NULL is fine. */
+void mmnf_ssd_describe(struct mmnf_ssd *ssd, struct mmnf_tier *tier);
+
 #endif

@@ -202,6 +202,8 @@ int mmnf_engine_net_sync(struct mmnf_field *field);
 
 /* A line of mmnf_tiers_info(). */
 void mmnf_engine_net_describe(struct mmnf_field *field, struct mmnf_tier *tier);
+void mmnf_engine_net_describe_ssd(struct mmnf_field *field,
+				  struct mmnf_tier *tier);
 
 /* ---- ahead.c: prefetch of engines with L2 */
 

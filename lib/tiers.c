@@ -67,8 +67,7 @@ MMNF_EXPORT int mmnf_tiers_info(struct mmnf_field *field,
 		 field->engine_reason);
 	t = add(out, 3, "ssd");
 	if (field->remote) {
-		snprintf(t->text, sizeof(t->text),
-			 "the field is on the network");
+		mmnf_engine_net_describe_ssd(field, t);
 		mmnf_engine_net_describe(field, add(out, 4, "net"));
 		return 0;
 	}

@@ -98,6 +98,11 @@ int open_field(const struct options *o, bool writable,
 	opts.net_tls_dir = o->tls_dir;
 	opts.net_tls_psk_file = o->tls_psk_file;
 	opts.net_tls_username = o->tls_username;
+	opts.net_cache_dir = o->net_cache;
+	if (o->net_cache_bytes &&
+	    !parse_u64(o->net_cache_bytes, &opts.net_cache_bytes))
+		return usage_error(o, "--net-cache-bytes %s: expected a number",
+				   o->net_cache_bytes);
 	if (o->net_timeout && !parse_timeout(o->net_timeout, &opts))
 		return usage_error(
 			o, "--net-timeout %s: expected seconds or 'forever'",

@@ -78,7 +78,8 @@ static void print_usage(FILE *to)
 		"f32, f64\n"
 		"E is auto, device, mmap, direct, net\n"
 		"FIELD may be on NBD servers: --net-timeout SECONDS|forever, --tls-dir DIR,\n"
-		"  --tls-psk-file FILE, --tls-username NAME\n"
+		"  --tls-psk-file FILE, --tls-username NAME; --net-cache DIR keeps what was\n"
+		"  read on a local SSD, at most --net-cache-bytes N of it\n"
 		"Exit status: 0 done, 1 failed, 2 asked wrongly.\n"
 		"`mmnf COMMAND --help` shows one; man mmnf says more.\n");
 }
@@ -160,6 +161,8 @@ const struct option_place option_places[] = {
 	TEXT("model", model),
 	TEXT("need", need),
 	TEXT("net", net),
+	TEXT("net-cache", net_cache),
+	TEXT("net-cache-bytes", net_cache_bytes),
 	TEXT("net-timeout", net_timeout),
 	FLAG("once", once),
 	TEXT("order", order),

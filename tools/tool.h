@@ -34,6 +34,7 @@ struct options {
 	const char *seconds; /* record, map, top */
 	const char *engine, *prefetch; /* where a field is opened */
 	const char *net_timeout, *tls_dir, *tls_psk_file, *tls_username;
+	const char *net_cache, *net_cache_bytes;
 	const char *net[256], *stripe; /* create */
 	unsigned int nr_net;
 	const char *generate, *model, *predictors, *timeline; /* predict */

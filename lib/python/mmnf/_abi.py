@@ -41,7 +41,9 @@ class OpenOpts(c.Structure):
                 ("net_connections", c.c_uint32), ("net_depth", c.c_uint32),
                 ("net_fail_timeout_ms", c.c_uint32), ("net_request_timeout_ms", c.c_uint32),
                 ("net_tls_dir", c.c_char_p), ("net_tls_psk_file", c.c_char_p),
-                ("net_tls_username", c.c_char_p)]
+                ("net_tls_username", c.c_char_p),
+                ("net_cache_dir", c.c_char_p), ("net_cache_bytes", c.c_uint64),
+                ("net_cache_grace_ms", c.c_uint32), ("net_reserved", c.c_uint32)]
 
 
 class FieldInfo(c.Structure):

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The persistent cache in front of real servers: what was read is there without
+ * them, and both ways to lose a write that was acknowledged.
+ */
+#define KTAP_TIMEOUT 120
+#include "net_util.h"
+
+#include <sys/mman.h>
+
+#define NR 65536ULL /* u64: 512 KiB */
+
+static uint64_t got[NR], want[NR];
+static uint32_t grace_ms = 4000;
+
+static struct mmnf_field *open_cached(bool writable)
+{
+	static const uint64_t shape[1] = { NR };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+
+	if (access("f", F_OK))
+		make_remote("f", MMNF_U64, 1, shape, 1, 0);
+	opts.writable = writable;
+	opts.net_cache_dir = "cache";
+	opts.net_cache_bytes = 64 << 20;
+	opts.net_cache_grace_ms = grace_ms;
+	opts.net_fail_timeout_ms = 2000;
+	opts.net_request_timeout_ms = 500;
+	if (mmnf_field_open(&field, "f", &opts))
+		ktap_failed("# %s\n", mmnf_last_error());
+	ASSERT_EQ(ktap_shared->failures, 0);
+	return field;
+}
+
+static ssize_t get(struct mmnf_field *field, uint64_t start, uint64_t nr)
+{
+	struct mmnf_box box = { { start }, { nr }, { 1 } };
+
+	return mmnf_get(field, &box, got, nr * 8);
+}
+
+static void put(struct mmnf_field *field, uint64_t start, uint64_t nr,
+		uint64_t value)
+{
+	struct mmnf_box box = { { start }, { nr }, { 1 } };
+	uint64_t i;
+
+	for (i = 0; i < nr; i++)
+		want[i] = value;
+	ASSERT_EQ(mmnf_write(field, &box, want, nr * 8), (ssize_t)(nr * 8));
+}
+
+static struct mmnf_tier ssd_tier(struct mmnf_field *field)
+{
+	MMNF_OPTS(mmnf_tiers, tiers);
+	uint32_t i;
+
+	ASSERT_EQ(mmnf_tiers_info(field, &tiers), 0);
+	for (i = 0; i < tiers.nr_tiers; i++)
+		if (tiers.tier[i].level == 3)
+			return tiers.tier[i];
+	ASSERT_TRUE(false);
+	return tiers.tier[0];
+}
+
+/* What the server's file has, asked past the library. */
+static uint64_t in_file(const char *path, uint64_t index)
+{
+	uint64_t value = 0;
+	int fd = open(path, O_RDONLY);
+
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(pread(fd, &value, 8, (off_t)(index * 8)), 8);
+	close(fd);
+	return value;
+}
+
+TEST(reads_without_the_server)
+{
+	struct mmnf_field *field;
+	uint64_t i;
+
+	need_servers();
+	scratch();
+	server_start(0, "pattern 512K");
+	field = open_cached(false);
+	ASSERT_EQ(get(field, 0, NR), (ssize_t)(NR * 8));
+	mmnf_field_close(field);
+
+	field = open_cached(false);
+	EXPECT_TRUE(ssd_tier(field).is_on);
+	EXPECT_EQ(ssd_tier(field).used_bytes, 1 << 20);
+	server_kill(0);
+	memset(got, 0, sizeof(got));
+	ASSERT_EQ(get(field, 0, NR), (ssize_t)(NR * 8));
+	for (i = 0; i < NR; i++)
+		ASSERT_EQ(got[i], pattern(i, 1, 0));
+	EXPECT_TRUE(strstr(ssd_tier(field).text, " 0 misses"));
+	mmnf_field_close(field);
+}
+
+TEST(one_process_has_the_directory)
+{
+	struct mmnf_field *a, *b;
+
+	need_servers();
+	scratch();
+	server_start(0, "memory 512K");
+	a = open_cached(true);
+	b = open_cached(true);
+	EXPECT_TRUE(ssd_tier(a).is_on && !ssd_tier(b).is_on);
+	EXPECT_TRUE(strstr(ssd_tier(b).text, "another process"));
+	put(a, 5, 3, 9);
+	EXPECT_EQ(mmnf_field_sync(a), 0);
+	EXPECT_EQ(get(b, 5, 3), 24);
+	EXPECT_EQ(got[0], 9);
+	EXPECT_FAILS(mmnf_write(b, &(struct mmnf_box) { { 0 }, { 1 }, { 1 } },
+				want, 8),
+		     EBUSY, "mmnf_write", "one writer");
+	mmnf_field_close(b);
+	mmnf_field_close(a);
+}
+
+/*
+ * nbdkit keeps writes in a cache of its own and loses them when it is killed; a
+ * flush over the next connection succeeds and says nothing.
+ */
+TEST(flush_after_a_crash)
+{
+	static const char args[] =
+		"--filter=cache file server.img cache=writeback";
+	struct mmnf_field *field;
+	unsigned int round;
+
+	need_servers();
+	scratch();
+	put_file("server.img", got, sizeof(got));
+	server_start(0, args);
+	field = open_cached(true);
+	for (round = 1; round <= 3; round++) {
+		put(field, 100, 1000, round);
+		/* Acknowledged, perhaps; flushed, perhaps. */
+		sleep_ms(250 * round);
+		server_kill(0);
+		server_start(0, args);
+		EXPECT_EQ(get(field, 100, 1000), 8000);
+		EXPECT_EQ(got[0], round);
+		EXPECT_EQ(mmnf_field_sync(field), 0);
+		server_kill(0);
+		EXPECT_EQ(in_file("server.img", 100), round);
+		EXPECT_EQ(in_file("server.img", 1099), round);
+		server_start(0, args);
+	}
+	mmnf_field_close(field);
+}
+
+/*
+ * The server is slow with one write; its connection is given up; a newer write
+ * must not be overtaken by it.
+ */
+static const char slow_server[] =
+	"#!/bin/sh\n"
+	"cd %s\n"
+	"case $1 in\n"
+	"get_size) stat -c %%s server.img ;;\n"
+	"thread_model) echo parallel ;;\n"
+	"can_write|can_flush) exit 0 ;;\n"
+	"can_trim|can_zero) exit 3 ;;\n"
+	"flush) sync server.img ;;\n"
+	"pread) dd if=server.img skip=$4 count=$3 iflag=skip_bytes,count_bytes status=none ;;\n"
+	"pwrite) t=$(mktemp ./w.XXXXXX); cat >$t; late=\n"
+	"	if [ \"$(head -c1 $t)\" = A ] && mkdir once 2>/dev/null; then\n"
+	"		touch asleep; sleep 4; late=landed\n"
+	"	fi\n"
+	"	dd if=$t of=server.img seek=$4 conv=notrunc oflag=seek_bytes status=none\n"
+	"	rm $t; [ -z \"$late\" ] || touch $late ;;\n"
+	"*) exit 2 ;;\n"
+	"esac\n";
+
+static void wait_for_file(const char *path)
+{
+	unsigned int i;
+
+	for (i = 0; access(path, F_OK); i++) {
+		ASSERT_LT(i, 4000);
+		sleep_ms(10);
+	}
+}
+
+TEST(write_that_comes_late)
+{
+	struct mmnf_field *field;
+	char script[2048];
+
+	need_servers();
+	scratch();
+	put_file("server.img", got, sizeof(got));
+	snprintf(script, sizeof(script), slow_server, scratch_path);
+	put_file("server.sh", script, strlen(script));
+	ASSERT_EQ(chmod("server.sh", 0700), 0);
+	server_start(0, "sh ./server.sh");
+	field = open_cached(true);
+	put(field, 512, 8, 'A');
+	wait_for_file("asleep");
+	put(field, 512, 8, 'B');
+	EXPECT_EQ(get(field, 512, 8), 64);
+	EXPECT_EQ(got[0], 'B');
+	/* The first write fails in the end, or is sent again: no matter. */
+	while (mmnf_field_sync(field))
+		EXPECT_TRUE(strstr(mmnf_last_error(), "not on the servers"));
+	wait_for_file("landed");
+	EXPECT_EQ(in_file("server.img", 512), 'B');
+	EXPECT_EQ(in_file("server.img", 519), 'B');
+	mmnf_field_close(field);
+}
+
+/* Killed while it writes, again and again: what was synced is there. */
+struct progress {
+	uint64_t begun, synced;
+};
+
+static void write_for_ever(struct progress *p)
+{
+	struct mmnf_field *field = open_cached(true);
+	uint64_t n;
+
+	for (n = p->begun + 1;; n++) {
+		p->begun = n;
+		put(field, n * 37 % 60000, 1 + n % 700, n);
+		put(field, 65000, 8, n);
+		if (n % 5 == 0 && !mmnf_field_sync(field))
+			p->synced = n;
+	}
+}
+
+TEST(client_that_is_killed)
+{
+	struct progress *p = mmap(NULL, sizeof(*p), PROT_READ | PROT_WRITE,
+				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct mmnf_field *field;
+	uint64_t last = 0;
+	unsigned int round;
+
+	need_servers();
+	scratch();
+	ASSERT_TRUE(p != MAP_FAILED);
+	server_start(0, "memory 512K");
+	mmnf_field_close(open_cached(false));
+	/* So that a process lives to see the end of what it found. */
+	grace_ms = 200;
+	for (round = 0; round < 12; round++) {
+		uint64_t before = p->begun, i;
+		pid_t pid = fork();
+
+		ASSERT_GE(pid, 0);
+		if (!pid)
+			write_for_ever(p);
+		for (i = 0; p->begun == before && i < 3000; i++)
+			sleep_ms(10);
+		sleep_ms((unsigned int)(rnd() % 600));
+		kill(pid, SIGKILL);
+		ASSERT_EQ(waitpid(pid, NULL, 0), pid);
+		/* Read-only: what the log has is seen. */
+		field = open_cached(false);
+		ASSERT_EQ(get(field, 65000, 8), 64);
+		EXPECT_GE(got[0], p->synced);
+		EXPECT_GE(got[0], last);
+		EXPECT_LE(got[0], p->begun);
+		EXPECT_EQ(got[7], got[0]);
+		last = got[0];
+		mmnf_field_close(field);
+	}
+	printf("# %llu writes, %llu synced\n", (unsigned long long)p->begun,
+	       (unsigned long long)p->synced);
+	EXPECT_GE(last, 1);
+}
+
+TEST_MAIN
