@@ -85,19 +85,19 @@ static void note_idle(struct mmnf_field *field, bool idle)
 /*
  * Is this fault one that has been counted?  The kernel runs a fault again after
  * waiting, and says so by FAULT_FLAG_TRIED.  Not always: under the lock of an area
- * alone, one that found its page locked comes again without the flag; and where a
- * signal came meanwhile, or another's call upon the thread that is delivered like
- * one (io_uring's), the instruction itself is run again.
+ * alone, one that found its page locked, be it read already or not, comes again
+ * without the flag; and where a signal came meanwhile, or another's call upon the
+ * thread that is delivered like one (io_uring's), the instruction itself is run again.
  */
 static bool mmnf_vm_counted(struct mmnf_field *field,
 			    const struct vm_fault *vmf,
-			    const struct mmnf_access *access)
+			    const struct mmnf_access *access, bool may_wait)
 {
 	u32 thread = access->thread;
 	struct mmnf_wait *wait = &field->wait[thread % MMNF_NR_WAITS];
 	bool again = wait->thread == thread && wait->pgoff == vmf->pgoff;
 
-	if (access->outcome != MMNF_HIT) {
+	if (may_wait) {
 		wait->thread = thread;
 		wait->pgoff = vmf->pgoff;
 	} else if (again) {
@@ -124,11 +124,11 @@ static void mmnf_vm_waited(struct mmnf_field *field, const struct vm_fault *vmf)
  * with it, because no other fault will tell.
  *
  * A fault that the kernel runs a second time after waiting is the same access:
- * only the pages around it are news.
+ * only the pages around it are news.  @may_wait: the host has yet to be asked.
  */
 static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 			    enum mmnf_outcome outcome, pgoff_t first,
-			    unsigned long nr)
+			    unsigned long nr, bool may_wait)
 {
 	struct mmnf_field *field = mapping->field;
 	struct mmnf_access access = {
@@ -154,7 +154,7 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		field->stats.out_wasted_pages += taken;
 	else
 		field->stats.out_used_pages += taken;
-	counted = mmnf_vm_counted(field, vmf, &access);
+	counted = mmnf_vm_counted(field, vmf, &access, may_wait);
 	if (counted) {
 		mmnf_resume(&field->table, access.thread, access.now_ns,
 			    access.before, access.after);
@@ -220,7 +220,7 @@ static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
 		atomic64_inc(&mapping->field->nr_quiet_hits);
 	else
 		mmnf_vm_observe(mapping, vmf, MMNF_HIT, start_pgoff,
-				end_pgoff - start_pgoff + 1);
+				end_pgoff - start_pgoff + 1, false);
 	return ret;
 }
 
@@ -236,10 +236,10 @@ static vm_fault_t mmnf_vm_fault(struct vm_fault *vmf)
 		outcome = folio_test_uptodate(folio) ? MMNF_HIT : MMNF_LATE;
 		folio_put(folio);
 	}
-	mmnf_vm_observe(mapping, vmf, outcome, vmf->pgoff, 1);
+	mmnf_vm_observe(mapping, vmf, outcome, vmf->pgoff, 1, true);
 	ret = mapping->host->fault(vmf);
 	/* Else the area's lock is dropped, and the mapping may be gone. */
-	if (!(ret & VM_FAULT_RETRY) && outcome != MMNF_HIT)
+	if (!(ret & VM_FAULT_RETRY))
 		mmnf_vm_waited(mapping->field, vmf);
 	return ret;
 }

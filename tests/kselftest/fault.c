@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <sys/time.h>
+#include <sys/utsname.h>
 
 #define BYTES (16 * MIB)
 #define PAGES (BYTES / PAGE)
@@ -115,6 +116,18 @@ TEST_F(walk, every_touch_is_one_fault_in_random_order)
 	EXPECT_EQ(PAGES / 16, s.out_faults);
 }
 
+/*
+ * Over a resident file, of which 16 pages around a touch are mapped with it.  By
+ * Linux 7 a fault may map a folio of the file system's whole, of 2 MiB at most.
+ */
+static u64 fewest_faults(u64 nr)
+{
+	struct utsname name;
+
+	return !uname(&name) && atoi(name.release) >= 7 ? BYTES / (2 * MIB) :
+							  nr;
+}
+
 TEST_F(walk, resident_file_hits_only)
 {
 	struct mmnf_ioc_stats s;
@@ -127,10 +140,9 @@ TEST_F(walk, resident_file_hits_only)
 	ASSERT_EQ(PAGES, resident_pages(_metadata, self->fd, 0, BYTES));
 	EXPECT_EQ(0, walk(self->p, 0, STRIDE, TOUCHES, 0));
 	s = get_stats(_metadata, self->dev);
-	EXPECT_EQ(TOUCHES, s.out_faults);
-	EXPECT_EQ(TOUCHES, s.out_hits);
-	EXPECT_EQ(0, s.out_late);
-	EXPECT_EQ(0, s.out_misses);
+	EXPECT_EQ(s.out_faults, s.out_hits);
+	EXPECT_LE(fewest_faults(TOUCHES), s.out_faults);
+	EXPECT_GE(TOUCHES, s.out_faults);
 	EXPECT_EQ(0, s.out_prefetched_pages);
 }
 
@@ -146,7 +158,7 @@ TEST_F(walk, sequential_resident_maps_around)
 	s = get_stats(_metadata, self->dev);
 	EXPECT_EQ(s.out_faults, s.out_hits);
 	/* 16 pages a fault, but for the pages with a marker. */
-	EXPECT_LE(PAGES / 16, s.out_faults);
+	EXPECT_LE(fewest_faults(PAGES / 16), s.out_faults);
 	EXPECT_LE(s.out_faults, PAGES / 4);
 }
 
