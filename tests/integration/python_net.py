@@ -100,6 +100,22 @@ def like_numpy(folder):
             assert sums == [float(array[row].sum()) for row in range(20)]
 
 
+def a_cache_on_disk(folder):
+    """What one process has read the next need not ask for."""
+    array, path = elements("f4", SHAPE), os.path.join(folder, "f")
+    cache = mmnf.Net(cache_dir=os.path.join(folder, "cache"), cache_bytes=64 << 20)
+    os.mkdir(cache.cache_dir)
+    with nbdkits(1) as (uris, _):
+        with mmnf.create(path, SHAPE, "f4", servers=uris[0]) as field:
+            field[...] = array
+        for number in range(2):
+            with mmnf.open(path, net=cache) as field:
+                assert same(field[...], array)
+                # But for what names the data, all of it came from the disk.
+                read = field.net_stats()[0]["read_bytes"]
+                assert number == 0 or read < array.nbytes // 10, read
+
+
 def a_server_that_is_gone(folder):
     path = os.path.join(folder, "f")
     with nbdkits(2) as (uris, processes):
@@ -121,6 +137,7 @@ def refusals(folder):
     for options, text in (({"fail_timeout": -1}, "fail_timeout is -1"),
                           ({"fail_timeout": math.nan}, "fail_timeout is nan"),
                           ({"request_timeout": math.inf}, "request_timeout is inf"),
+                          ({"cache_grace": 0}, "cache_grace is 0"),
                           ({"depth": -1}, "depth is -1"), ({"connections": 17}, "16")):
         raises(ValueError, mmnf.open, "nbd://localhost:1/#raw,dtype=f32,shape=4",
                net=mmnf.Net(**options), text=text)
@@ -134,7 +151,7 @@ def main():
         print("no nbdkit: tests/deps.sh test")
         return 4
     return fieldlib.main([(test.__name__, test, ()) for test in (
-        like_numpy, a_server_that_is_gone, refusals)])
+        like_numpy, a_cache_on_disk, a_server_that_is_gone, refusals)])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ class Net:
     request_timeout: seconds that a server may be silent before it is asked anew; None: 5
     tls_dir: of ca-cert.pem, client-cert.pem and client-key.pem; None: the system's
     tls_psk_file, tls_username: "USER:HEXKEY" lines, and which; None: the login name
+    cache_dir: a folder on a local disk: what was read is kept there from one open to the
+        next, and what is written survives a server that crashes; None: none
+    cache_bytes: most of it; 0: 16 GiB
+    cache_grace: seconds that a write whose connection was given up may still come; None: 30
     """
     connections: int = 0
     depth: int = 0
@@ -33,6 +37,9 @@ class Net:
     tls_dir: Path | None = None
     tls_psk_file: Path | None = None
     tls_username: str | None = None
+    cache_dir: Path | None = None
+    cache_bytes: int = 0
+    cache_grace: float | None = None
 
     def fill(self, opts: _abi.OpenOpts) -> None:
         """Into what mmnf_field_open() takes."""
@@ -46,6 +53,9 @@ class Net:
         opts.net_tls_psk_file = _path(self.tls_psk_file)
         opts.net_tls_username = (None if self.tls_username is None else
                                  os.fsencode(self.tls_username))
+        opts.net_cache_dir = _path(self.cache_dir)
+        opts.net_cache_bytes = unsigned("cache_bytes", self.cache_bytes)
+        opts.net_cache_grace_ms = _ms("cache_grace", self.cache_grace)
 
 
 def _path(path: Path | None) -> bytes | None:
