@@ -316,7 +316,8 @@ build/tests/bench/net: tests/bench/net.c $(lib) Makefile
 		-Wl,-rpath,'$$ORIGIN/../..' -Lbuild -lmmnf -lnbd -lpthread
 
 # Sees inside the library: what is measured has no public name.
-build/tests/bench/gpu: tests/bench/gpu.c $(lib_obj) Makefile
+build/tests/bench/gpu build/tests/bench/ssd: build/tests/bench/%: \
+		tests/bench/%.c $(lib_obj) Makefile
 	@mkdir -p $(@D)
 	$(CC) $(C11) $(CFLAGS) $(CPPFLAGS) -MT $@ -MF $@.d -o $@ $< $(lib_obj) \
 		$(LIBS)

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The persistent cache, warm, beside a plain file of the same bytes on the same
+ * disk: the same reads of both, in turns, in one run; both O_DIRECT where the
+ * filesystem can.
+ *
+ *	ssd DIR [MIB [ROUNDS]]
+ *
+ * One JSON object a line: microseconds a read, median of the rounds, and the
+ * plain file's time over the cache's (1: as fast).
+ */
+#include <err.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ssd.h"
+
+#define ROUNDS_MAX 99
+#define FILL_BYTES (128ULL << 10)
+#define THREADS_MAX 8
+
+static u64 space_bytes;
+static struct mmnf_ssd *ssd;
+static int plain;
+
+static double now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
+
+/* Each word is its own place. */
+static void content(u64 offset, u64 *to, u64 bytes)
+{
+	u64 i;
+
+	for (i = 0; i < bytes / 8; i++)
+		to[i] = offset + 8 * i;
+}
+
+static void *memory(u64 bytes)
+{
+	void *p;
+
+	if (posix_memalign(&p, 4096, bytes))
+		errx(1, "no memory");
+	return p;
+}
+
+static void fill(const char *dir)
+{
+	struct mmnf_ssd_backing backing = { .bytes = space_bytes };
+	struct mmnf_ssd_opts opts = { .bytes = 2 * space_bytes + (64 << 20),
+				      .no_threads = true };
+	struct mmnf_ssd_disk *disk;
+	u64 *data = memory(FILL_BYTES), at, ticket;
+	struct iovec iov = { data, FILL_BYTES };
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/cache", dir);
+	if (mmnf_ssd_disk_open(&disk, path) ||
+	    mmnf_ssd_open(&ssd, disk, &opts, &backing))
+		errx(1, "%s", mmnf_last_error());
+	snprintf(path, sizeof(path), "%s/plain", dir);
+	plain = open(path, O_RDWR | O_CREAT | O_DIRECT, 0600);
+	if (plain < 0)
+		plain = open(path, O_RDWR | O_CREAT, 0600);
+	if (plain < 0)
+		err(1, "%s", path);
+	for (at = 0; at < space_bytes; at += FILL_BYTES) {
+		content(at, data, FILL_BYTES);
+		if (pwrite(plain, data, FILL_BYTES, (off_t)at) !=
+		    (ssize_t)FILL_BYTES)
+			err(1, "%s", path);
+		if (mmnf_ssd_read(ssd, at, FILL_BYTES, &iov, 1, &ticket))
+			continue;
+		content(at, data, FILL_BYTES);
+		mmnf_ssd_came(ssd, at, FILL_BYTES, &iov, 1, ticket);
+		if (!mmnf_ssd_work(ssd))
+			errx(1, "the cache is off");
+	}
+	if (fsync(plain))
+		err(1, "%s", path);
+	free(data);
+}
+
+struct job {
+	pthread_t thread;
+	bool is_plain;
+	u64 seed, bytes, nr;
+};
+
+static void *read_some(void *arg)
+{
+	struct job *job = arg;
+	u64 state = job->seed, *data = memory(job->bytes), i, ticket;
+	struct iovec iov = { data, job->bytes };
+
+	for (i = 0; i < job->nr; i++) {
+		u64 at;
+
+		state = state * 6364136223846793005 + 1442695040888963407;
+		at = (state >> 20) % (space_bytes / job->bytes) * job->bytes;
+		if (job->is_plain) {
+			if (pread(plain, data, job->bytes, (off_t)at) !=
+			    (ssize_t)job->bytes)
+				err(1, "plain file");
+		} else if (!mmnf_ssd_read(ssd, at, job->bytes, &iov, 1,
+					  &ticket)) {
+			errx(1, "a miss at byte %llu", (unsigned long long)at);
+		}
+		if (data[0] != at ||
+		    data[job->bytes / 8 - 1] != at + job->bytes - 8)
+			errx(1, "wrong bytes at %llu", (unsigned long long)at);
+	}
+	free(data);
+	return NULL;
+}
+
+/* Microseconds a read. */
+static double run(bool is_plain, u64 bytes, u64 nr, u32 threads, u64 seed)
+{
+	struct job job[THREADS_MAX];
+	double from = now_us();
+	u32 i;
+
+	for (i = 0; i < threads; i++) {
+		job[i] = (struct job) { .is_plain = is_plain,
+					.seed = seed * 64 + i,
+					.bytes = bytes,
+					.nr = nr / threads };
+		if (pthread_create(&job[i].thread, NULL, read_some, &job[i]))
+			errx(1, "no thread");
+	}
+	for (i = 0; i < threads; i++)
+		pthread_join(job[i].thread, NULL);
+	return (now_us() - from) / (double)(nr / threads * threads);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void say(const char *engine, u64 bytes, u32 threads, const char *metric,
+		double value, const char *unit)
+{
+	printf("{\"bench\":\"ssd\",\"case\":\"random %llu KiB, %u threads\",\"engine\":\"%s\",\"metric\":\"%s\",\"value\":%.3f,\"unit\":\"%s\",\"clock\":\"wall\"}\n",
+	       (unsigned long long)bytes >> 10, threads, engine, metric, value,
+	       unit);
+}
+
+static void compare(u64 bytes, u32 threads, u32 rounds)
+{
+	double cache[ROUNDS_MAX] = { 0 }, file[ROUNDS_MAX] = { 0 };
+	double ratio[ROUNDS_MAX] = { 0 };
+	u64 nr = bytes > 65536 ? 100 : 400;
+	u32 i;
+
+	for (i = 0; i < rounds; i++) {
+		/* Each is first in turn. */
+		if (i % 2)
+			cache[i] = run(false, bytes, nr, threads, i);
+		file[i] = run(true, bytes, nr, threads, i);
+		if (i % 2 == 0)
+			cache[i] = run(false, bytes, nr, threads, i);
+		ratio[i] = file[i] / cache[i];
+	}
+	qsort(cache, rounds, sizeof(*cache), by_value);
+	qsort(file, rounds, sizeof(*file), by_value);
+	qsort(ratio, rounds, sizeof(*ratio), by_value);
+	say("plain file", bytes, threads, "time", file[rounds / 2], "us/read");
+	say("cache", bytes, threads, "time", cache[rounds / 2], "us/read");
+	say("cache", bytes, threads, "speed", ratio[rounds / 2],
+	    "of plain file");
+}
+
+int main(int argc, char **argv)
+{
+	u64 mib = argc > 2 ? strtoull(argv[2], NULL, 0) : 256;
+	u32 rounds = argc > 3 ? (u32)strtoul(argv[3], NULL, 0) : 9, t;
+	u64 bytes;
+
+	if (argc < 2 || mib < 16 || mib > 1 << 20 || !rounds ||
+	    rounds > ROUNDS_MAX)
+		errx(2,
+		     "usage: ssd DIR [MIB [ROUNDS]]: expected 16 to 2^20 MiB, 1 to %d rounds",
+		     ROUNDS_MAX);
+	space_bytes = mib << 20;
+	fill(argv[1]);
+	for (bytes = 4096; bytes <= 128 << 10; bytes *= 32)
+		for (t = 1; t <= 4; t *= 4)
+			compare(bytes, t, rounds);
+	mmnf_ssd_close(ssd);
+	close(plain);
+	return 0;
+}
