@@ -25,7 +25,7 @@ SRC = os.environ["MMNF_SRC"]
 MMNF = os.environ["MMNF"]
 PETABYTE = 1 << 50
 ATTACH = 0xBD81
-PATIENCE_S = 60
+PATIENCE_S = 180      # of a loaded machine
 # What was under way on a dead link is sent again after so long.
 SHORT = ("--timeout", "1")
 tests = []
