@@ -105,7 +105,7 @@ fuzz := $(if $(shell command -v $(FUZZ_CC)),\
 	$(patsubst %.c,build/%,$(filter-out %/abi.c,$(wildcard tests/fuzz/*.c))))
 
 # Several of these are names of folders, too.
-.PHONY: all kmod kunit lib tools programs check check-vm check-gpu tsan-gpu \
+.PHONY: deb all kmod kunit lib tools programs check check-vm check-gpu tsan-gpu \
 	check-ceph plain-gpu fuzz bench bench-lib bench-net lint quickstart \
 	install uninstall dkms dkms-remove modules modules-clean clean deps \
 	run-tests run-bench run-fuzz run-quickstart
@@ -451,6 +451,22 @@ uninstall:
 		$(foreach m,$(man),$(call mandest,$(m)))
 	$(ldconfig)
 
+# Debian packages in build/deb: a copy of the sources whose debian/ is tools/debian.
+deb_src = build/deb/mmnf-$(VERSION)
+deb:
+	tests/deps.sh build deb
+	rm -rf build/deb
+	mkdir -p $(deb_src)
+	cp -r --parents Makefile Kbuild dkms.conf README.md LICENSES include \
+		kmod lib tools $(deb_src)
+	find $(deb_src) -name __pycache__ -prune -exec rm -rf {} +
+	cp -r tools/debian $(deb_src)
+	printf 'mmnf (%s) unstable; urgency=medium\n\n  * Built from source.\n\n -- %s  %s\n' \
+		'$(VERSION)' "$$(sed -n 's/^Maintainer: //p' tools/debian/control)" \
+		"$$(date -R)" >$(deb_src)/debian/changelog
+	cd $(deb_src) && dpkg-buildpackage -us -uc -b
+	ls build/deb/*.deb
+
 # DKMS gets what the module needs and no more: `dkms add .` would copy build/.
 DKMS ?= dkms
 DKMS_SOURCES ?= /usr/src
@@ -483,7 +499,7 @@ define dkms_remove_all
 endef
 
 clean:
-	rm -rf build/lib build/tools build/asan build/tsan build/tests \
+	rm -rf build/deb build/lib build/tools build/asan build/tsan build/tests \
 		build/kmod build/kunit \
 		build/lint build/mmnf build/libmmnf.*
 

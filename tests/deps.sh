@@ -23,12 +23,14 @@ declare -A packages=(
 		xz-utils zstd python3 python3-venv e2fsprogs xfsprogs
 		gnuplot-nox dkms dmsetup linux-source-6.1
 		bpftrace linux-perf fonts-dejavu-core zsh fish
+		debhelper dh-dkms dpkg-dev
 		nbdkit nbdkit-plugin-python gnutls-bin"
 	[lint]="clang-format cppcheck shellcheck sparse groff mandoc perl
 		clang libclang-rt-14-dev linux-source-6.1"
 	[quickstart]="mricron-data"
 	[bench]="gcc"
 	[ceph]="ceph-mon ceph-osd ceph-common ceph-base qemu-utils qemu-block-extra"
+	[deb]="debhelper dh-dkms dpkg-dev"
 	[kselftest]="linux-source-6.1 xz-utils"
 	[kernel-6.12]="gcc-12 pahole"
 	[kernel-new]="mmdebstrap"
