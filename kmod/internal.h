@@ -72,9 +72,13 @@ struct mmnf_mapping {
 	struct cgroup_subsys_state *blkcg;
 };
 
+#define MMNF_NO_DEMAND ULONG_MAX
+
+/* A plan, and the absent page that its fault waits for: that comes first. */
 struct mmnf_queued_plan {
 	struct mmnf_mapping *mapping;
 	struct mmnf_plan plan;
+	pgoff_t demand;
 };
 
 /* Bytes of a file, half-open. */
@@ -233,7 +237,7 @@ int mmnf_prefetch_init(void);
 void mmnf_prefetch_exit(void);
 void mmnf_prefetch_work(struct work_struct *work);
 bool mmnf_prefetch_queue(struct mmnf_mapping *mapping,
-			 const struct mmnf_plan *plan);
+			 const struct mmnf_plan *plan, pgoff_t demand);
 void mmnf_prefetch_kick(struct mmnf_field *field);
 void mmnf_prefetch_find_data(struct file *file, struct mmnf_extent *known,
 			     loff_t pos, loff_t size, loff_t *start,

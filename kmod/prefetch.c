@@ -258,6 +258,20 @@ static void read_position(struct mmnf_reader *reader, u64 pos, u64 span)
 	reader->end = to;
 }
 
+/*
+ * The page that a fault waits for, on its own and before all that the plan names: a
+ * thread that shares its CPU with the worker has not come to its read yet.  It is
+ * no read ahead.
+ */
+static void read_demand(struct mmnf_reader *reader, pgoff_t pgoff)
+{
+	u64 start = (u64)pgoff << PAGE_SHIFT;
+
+	reader->predicted = false;
+	mmnf_prefetch_bytes(reader, start, start + PAGE_SIZE);
+	reader->predicted = true;
+}
+
 /* A walk backwards is read forwards where its positions are neighbours. */
 static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
 {
@@ -338,6 +352,8 @@ void mmnf_prefetch_work(struct work_struct *work)
 		WRITE_ONCE(field->table.room, room_for(queued.mapping->memcg));
 		associate_blkcg(queued.mapping->blkcg);
 		memcg = set_active_memcg(queued.mapping->memcg);
+		if (queued.demand != MMNF_NO_DEMAND)
+			read_demand(&reader, queued.demand);
 		read_plan(&reader, &queued.plan);
 		set_active_memcg(memcg);
 		associate_blkcg(NULL);
@@ -350,12 +366,13 @@ void mmnf_prefetch_work(struct work_struct *work)
 }
 
 /*
- * Under field->lock, in a fault.  Return: true if the worker has to be kicked.
+ * Under field->lock, in a fault; @demand is the page that it is going to wait for,
+ * or MMNF_NO_DEMAND.  Return: true if the worker has to be kicked.
  * A full queue drops the plan: the worker is behind, and a late plan is worth
  * less than a new one.
  */
 bool mmnf_prefetch_queue(struct mmnf_mapping *mapping,
-			 const struct mmnf_plan *plan)
+			 const struct mmnf_plan *plan, pgoff_t demand)
 {
 	struct mmnf_field *field = mapping->field;
 	u32 tail;
@@ -369,6 +386,7 @@ bool mmnf_prefetch_queue(struct mmnf_mapping *mapping,
 	tail = (field->queue_head + field->nr_queued) % MMNF_QUEUE_PLANS;
 	field->queue[tail].mapping = mapping;
 	field->queue[tail].plan = *plan;
+	field->queue[tail].demand = demand;
 	field->nr_queued++;
 	refcount_inc(&mapping->ref);
 	return true;

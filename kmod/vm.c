@@ -176,7 +176,10 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 			planned = mmnf_record_plan(&field->table, access.pos,
 						   &plan);
 		if (planned)
-			kick = mmnf_prefetch_queue(mapping, &plan);
+			kick = mmnf_prefetch_queue(mapping, &plan,
+						   outcome == MMNF_MISS ?
+							   vmf->pgoff :
+							   MMNF_NO_DEMAND);
 		note_idle(field, outcome == MMNF_HIT && !taken && !planned);
 	}
 	spin_unlock(&field->lock);
