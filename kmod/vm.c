@@ -154,6 +154,7 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		field->stats.out_wasted_pages += taken;
 	else
 		field->stats.out_used_pages += taken;
+	access.fresh = taken && outcome == MMNF_HIT;
 	counted = mmnf_vm_counted(field, vmf, &access, may_wait);
 	if (counted) {
 		mmnf_resume(&field->table, access.thread, access.now_ns,

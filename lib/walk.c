@@ -145,6 +145,7 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
 	expected = mmnf_pending_take(&w->pending, page, 1);
 	mmnf_count(&stats->used_pages, expected);
 	access.outcome = resident ? MMNF_HIT : expected ? MMNF_LATE : MMNF_MISS;
+	access.fresh = resident && expected;
 	mmnf_count(access.outcome == MMNF_HIT  ? &stats->hits :
 		   access.outcome == MMNF_LATE ? &stats->late :
 						 &stats->misses,

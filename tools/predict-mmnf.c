@@ -127,6 +127,7 @@ static void mmnf_fault(void *state, struct replay *r, const struct touch *t)
 	}
 	taken = mmnf_pending_take(&m->pending, t->around ? t->first : t->page,
 				  t->around ? t->nr : 1);
+	access.fresh = taken && t->outcome == MMNF_HIT;
 	planned = mmnf_observe(&m->table, &access, &plan);
 	m->alone = mmnf_table_alone(&m->table, AROUND_PAGES);
 	note_idle(m, t->outcome == MMNF_HIT && !taken && !planned);

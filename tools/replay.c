@@ -310,6 +310,26 @@ static bool is_mapped(const struct page *p, uint64_t now_ns)
 	return p->mapped && p->ready_ns <= now_ns;
 }
 
+/* As the module's clip_to_record(): of the pages around those of the record. */
+static void record_of(const struct replay *r, struct touch *t)
+{
+	const struct trace_geometry *g = &r->trace->geometry;
+	uint64_t pos = t->page * PAGE_BYTES, around = r->model->around_pages;
+	uint64_t first = t->page, last = first;
+
+	if (g->record_bytes > 1 && pos >= g->start) {
+		pos -= (pos - g->start) % g->record_bytes;
+		first = pos / PAGE_BYTES;
+		last = (pos + g->record_bytes - 1) / PAGE_BYTES;
+	}
+	if (first < (t->page & ~(around - 1)))
+		first = t->page & ~(around - 1);
+	if (last > (t->page | (around - 1)))
+		last = t->page | (around - 1);
+	t->first = first;
+	t->nr = (last < r->file_pages ? last + 1 : r->file_pages) - first;
+}
+
 /* The kernel's map_pages: maps what is there around a page. */
 static void map_around(struct replay *r, struct touch *t, uint64_t now_ns)
 {
@@ -318,8 +338,7 @@ static void map_around(struct replay *r, struct touch *t, uint64_t now_ns)
 	if (around == 1)
 		return;
 	if (r->ops->alone && r->ops->alone(r->state)) {
-		t->first = t->page;
-		t->nr = 1;
+		record_of(r, t);
 	} else {
 		t->first = t->page & ~(around - 1);
 		t->nr = around < r->file_pages - t->first ?

@@ -105,7 +105,8 @@ static u64 run_bytes(const struct mmnf_table *table,
 
 /*
  * A run has ended: it was as long as what was touched, at least, and as what was
- * passed unobserved, @last, at most.
+ * passed unobserved, @last, at most.  Runs that begin elsewhere in a grain narrow
+ * it down.
  */
 static void stream_learn_run(struct mmnf_table *table, struct mmnf_stream *s,
 			     const struct mmnf_place *seen, u64 last)
@@ -115,14 +116,18 @@ static void stream_learn_run(struct mmnf_table *table, struct mmnf_stream *s,
 	if (!s->dense)
 		return;
 	touched = run_bytes(table, s, seen->last);
-	low = touched > table->grain ? touched - table->grain + 1 : 1;
+	low = magnitude((s64)(seen->last - seen->run)) + 1;
 	high = run_bytes(table, s, last) +
-	       (u64)(s->dense > 0 ? s->after : s->before) * table->grain;
-	if (s->len >= low && s->len <= high) {
+	       (u64)(s->dense > 0 ? s->at.after : s->at.before) * table->grain;
+	if (s->len >= low && s->len_low <= high) {
 		s->alike += s->alike < U32_MAX;
+		s->len_low = max_of(s->len_low, low);
+		if (s->len > high)
+			stream_set_len(table, s, high);
 		return;
 	}
 	s->alike = 0;
+	s->len_low = low;
 	if (high > table->grain) {
 		stream_set_len(table, s, s->len > high ? high : touched);
 		return;
@@ -130,6 +135,18 @@ static void stream_learn_run(struct mmnf_table *table, struct mmnf_stream *s,
 	mmnf_stream_give_up(table, s);
 	s->dense = 0;
 	s->len = 0;
+}
+
+/* What of [start, end) lies around a place. */
+static void place_around(const struct mmnf_table *table,
+			 struct mmnf_place *place, u64 start, u64 end)
+{
+	place->after = 0;
+	if (place->last < end)
+		place->after = (u32)grains_between(table, place->last, end - 1);
+	place->before = 0;
+	if (place->last >= start)
+		place->before = (u32)grains_between(table, start, place->last);
 }
 
 /*
@@ -143,6 +160,7 @@ static void pass_range(struct mmnf_table *table, struct mmnf_stream *s,
 	u64 room, run, edge;
 	struct mmnf_nest nest;
 
+	place_around(table, &s->at, start, end);
 	s->touched = s->at;
 	s->passed = false;
 	s->passed_runs = 0;
@@ -190,12 +208,7 @@ static void pass_range(struct mmnf_table *table, struct mmnf_stream *s,
 		table->nr_used += steps;
 		s->passed = true;
 	}
-	s->after = 0;
-	if (s->at.last < end)
-		s->after = (u32)grains_between(table, s->at.last, end - 1);
-	s->before = 0;
-	if (s->at.last >= start)
-		s->before = (u32)grains_between(table, start, s->at.last);
+	place_around(table, &s->at, start, end);
 }
 
 void mmnf_stream_pass(struct mmnf_table *table, struct mmnf_stream *s,
@@ -203,8 +216,8 @@ void mmnf_stream_pass(struct mmnf_table *table, struct mmnf_stream *s,
 {
 	u64 first = grain_of(table, s->at.last), reach = before * table->grain;
 
-	s->before = 0;
-	s->after = 0;
+	s->at.before = 0;
+	s->at.after = 0;
 	if (before || after)
 		pass_range(table, s, first > reach ? first - reach : 0,
 			   first + (after + 1ULL) * table->grain);
@@ -267,6 +280,7 @@ static void stream_lengthen(struct mmnf_table *table, struct mmnf_stream *s,
 
 	mmnf_stream_give_up(table, s);
 	s->len = again ? 0 : (step->in + 1) * table->grain;
+	s->len_low = 0;
 	s->alike = 0;
 }
 

@@ -83,6 +83,16 @@ struct mmnf_level {
 	u64 at;
 };
 
+/* Steps from the n-th position on to the end of its innermost row, itself included. */
+static inline u64 mmnf_level_row(const struct mmnf_level *level, u64 n)
+{
+	u64 at = level->at + n;
+
+	if (level->nr == U64_MAX)
+		return U64_MAX - n;
+	return level->nr - (at - div64_u64(at, level->nr) * level->nr);
+}
+
 /* From the position that @level describes to the one @steps further. */
 static inline u64 mmnf_level_offset(const struct mmnf_level *level, u32 nr,
 				    u64 steps)

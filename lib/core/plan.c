@@ -217,7 +217,7 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 	/* A consumer that waits already does not wait for half to be left. */
 	if (s->at.ahead > s->depth / 2 && !(deepens && s->late))
 		return false;
-	if (!s->planned && !s->dense)
+	if (!s->planned && !stream_sequential(s))
 		s->depth = (u32)max_of(s->depth,
 				       wanted_depth(table, s, FIRST_DEPTH));
 	if (deepens && stream_sequential(s))

@@ -16,10 +16,10 @@ const struct mmnf_limits mmnf_limits_default = {
 	.max_inflight_bytes = 64 << 20,
 };
 
-/* Runs of one length make the next one likely. */
-#define MIN_ALIKE 2
 /* As far apart, two positions are not mapped by one fault. */
 #define MAX_AROUND_GRAINS 16
+/* Rows that may go by unobserved at once; bounds the work of a touch. */
+#define MAX_LOST_ROWS 32
 /* So many touches ago is still the same loop. */
 #define NEAR_TOUCHES 16
 /* A row that goes on for longer may be measured less exactly. */
@@ -62,10 +62,11 @@ static bool step_in_run(const struct mmnf_table *table,
 	if (s->dense && (grains < 0) != (s->dense < 0))
 		return false;
 	/* The first that was not mapped; one before it would have been absent. */
-	covered = grains == (s64)s->after + 1;
+	covered = grains == (s64)s->at.after + 1;
 	if (s->dense)
-		reach = max_of(max_of(s->at.ahead,
-				      s->dense > 0 ? s->after : s->before) +
+		reach = max_of(max_of(s->at.ahead, s->dense > 0 ?
+							   s->at.after :
+							   s->at.before) +
 				       1ULL,
 			       reach);
 	/* A stride of less than two grains skips one now and then. */
@@ -124,7 +125,8 @@ static bool step_to_run(const struct mmnf_table *table,
 	 */
 	jump = magnitude(nest->level[0].jump);
 	if (jump)
-		reach += div64_u64((back ? s->before : s->after) * table->grain,
+		reach += div64_u64((back ? s->at.before : s->at.after) *
+					   table->grain,
 				   jump);
 	if (jump < MAX_AROUND_GRAINS * table->grain)
 		reach = max_of(reach, s->at.ahead / run_steps(table, s) + 1);
@@ -142,6 +144,56 @@ static bool step_to_run(const struct mmnf_table *table,
 	       step_near(table, s, s->at.run + next, pos, step);
 }
 
+/*
+ * Anywhere in what is planned: rows, or parts of them, that another walk mapped
+ * before go unobserved, and so does a row's end where several are mapped at once.
+ */
+static bool step_to_planned(const struct mmnf_table *table,
+			    const struct mmnf_stream *s, u64 pos, u64 record,
+			    struct mmnf_step *step)
+{
+	u64 most = s->at.ahead / run_steps(table, s) + 1, n = 1, left, nr, run;
+	const struct mmnf_nest *nest = &s->at.nest;
+	struct mmnf_level level[MMNF_NR_LEVELS];
+	u32 levels, rows;
+	s64 off, in;
+
+	if (!nest->level[0].jump ||
+	    magnitude(nest->level[0].jump) >= MAX_AROUND_GRAINS * table->grain)
+		return false;
+	most = min_of(most, mmnf_nest_horizon(nest));
+	levels = mmnf_nest_levels(nest, level);
+	for (rows = 0; rows < MAX_LOST_ROWS && n <= most; rows++, n += nr) {
+		run = s->at.run + mmnf_level_offset(level, levels, n);
+		left = mmnf_level_row(level, n);
+		nr = min_of(left, most - n + 1);
+		off = (s64)((s->dense ? pos : record) - run);
+		if (off && (off < 0) == (level[0].stride < 0)) {
+			left = div64_u64(magnitude(off),
+					 magnitude(level[0].stride));
+			if (left >= nr)
+				continue;
+		} else {
+			left = 0;
+		}
+		run += left * (u64)level[0].stride;
+		if (run < table->start || run >= table->end)
+			continue;
+		in = grains_between(table, run, pos);
+		if (s->dense < 0)
+			in = -in;
+		if (s->dense ? in < 0 || in >= run_steps(table, s) :
+			       run != record)
+			continue;
+		step->runs = n + left;
+		step->run = run;
+		step->in = (u32)in;
+		step->on_walk = true;
+		return true;
+	}
+	return false;
+}
+
 static bool step_from_here(const struct mmnf_table *table,
 			   const struct mmnf_stream *s, u64 pos, u64 record,
 			   struct mmnf_step *step)
@@ -155,7 +207,8 @@ static bool step_from_here(const struct mmnf_table *table,
 	if (s->at.edge && stream_extend(table, s, &nest, &edge))
 		step->extended =
 			step_to_run(table, s, &nest, pos, record, step);
-	return step->on_walk;
+	return step->on_walk ||
+	       (s->at.ahead && step_to_planned(table, s, pos, record, step));
 }
 
 static struct mmnf_step stream_step(const struct mmnf_table *table,
@@ -189,59 +242,61 @@ static struct mmnf_stream *stream_new(struct mmnf_table *table)
 	return oldest;
 }
 
+/* The stream of the same instruction and thread, if there is one. */
+static struct mmnf_stream *stream_own(struct mmnf_table *table,
+				      const struct mmnf_access *access)
+{
+	struct mmnf_stream *s = &table->stream[table->recent];
+	u32 i;
+
+	if (s->thread == access->thread && s->ip == access->ip && s->seen)
+		return s;
+	for (i = 0; i < table->nr_streams; i++) {
+		s = &table->stream[i];
+		if (s->thread == access->thread && s->ip == access->ip &&
+		    s->seen)
+			return s;
+	}
+	return NULL;
+}
+
 /*
- * The stream an access belongs to: one whose walk it continues (the loop may be
- * unrolled, so the instruction need not be the same), else that of the same
- * instruction, else the one unused for longest, cleared.
+ * The stream an access belongs to: its own, if it continues that walk, else one
+ * whose walk it continues (the loop may be unrolled, so the instruction need not
+ * be the same), else its own, else the one unused for longest, cleared.
  */
 static struct mmnf_stream *stream_find(struct mmnf_table *table,
 				       const struct mmnf_access *access,
-				       u64 record, struct mmnf_step *step)
+				       u64 record, struct mmnf_stream *own,
+				       struct mmnf_step *step)
 {
-	struct mmnf_stream *same = NULL;
-	struct mmnf_stream *follows = NULL, *recent, *s;
-	struct mmnf_step other;
+	struct mmnf_stream *s;
 	u32 i;
 
-	recent = &table->stream[table->recent];
-	if (recent->thread != access->thread || recent->ip != access->ip ||
-	    !recent->seen)
-		recent = NULL;
-	if (recent) {
-		*step = stream_step(table, recent, access->pos, record);
-		if (step->on_walk)
-			return recent;
-		same = recent;
-	}
 	table->shared = false;
+	if (own) {
+		*step = stream_step(table, own, access->pos, record);
+		if (step->on_walk)
+			return own;
+	}
 	for (i = 0; i < table->nr_streams; i++) {
 		s = &table->stream[i];
-		if (s->thread != access->thread || !s->seen || s == recent)
+		if (s->thread != access->thread || !s->seen || s == own)
 			continue;
-		if (s->ip == access->ip) {
-			same = s;
-			*step = stream_step(table, s, access->pos, record);
-			if (step->on_walk)
-				return s;
-			continue;
-		}
 		table->shared |= !s->ip ||
 				 s->seen + NEAR_TOUCHES >= table->clock;
-		if (s->at.ahead && !follows) {
-			other = stream_step(table, s, access->pos, record);
-			if (other.on_walk)
-				follows = s;
-		}
-	}
-	if (follows) {
-		*step = stream_step(table, follows, access->pos, record);
+		if (!s->at.ahead)
+			continue;
+		*step = stream_step(table, s, access->pos, record);
+		if (!step->on_walk)
+			continue;
 		/* Two that turn out to be one walk. */
-		if (same && same->at.ahead == 0)
-			memset(same, 0, sizeof(*same));
-		return follows;
+		if (own && !own->at.ahead)
+			memset(own, 0, sizeof(*own));
+		return s;
 	}
 	memset(step, 0, sizeof(*step));
-	return same ? same : stream_new(table);
+	return own ? own : stream_new(table);
 }
 
 bool mmnf_table_alone(const struct mmnf_table *table, u64 grains)
@@ -252,12 +307,17 @@ bool mmnf_table_alone(const struct mmnf_table *table, u64 grains)
 
 	if (!(nest->sure & 1))
 		return false;
-	if (s->dense)
-		return !s->len || (s->alike < MIN_ALIKE &&
-				   s->at.in + grains >= run_steps(table, s));
+	if (s->dense && !s->len)
+		return true;
+	/* Within a run, its end alone is worth measuring. */
+	if (s->dense && !run_is_measured(table, s, s->at.run))
+		return s->at.in + grains >= run_steps(table, s);
+	if (s->dense && jump >= grains * table->grain)
+		return false;
 	if (jump < 2 * table->grain)
 		return false;
-	return jump >= grains * table->grain || s->followed < MEASURED_STEPS ||
+	return jump >= grains * table->grain ||
+	       s->followed < MEASURED_STEPS * run_steps(table, s) ||
 	       (nest->nr_levels > 1 && nest->open & 1);
 }
 
@@ -283,6 +343,9 @@ static void stream_time(struct mmnf_stream *s, const struct mmnf_access *access,
 	    access->now_ns - s->ready_ns < MAX_PACE_NS) {
 		pace = div64_u64(access->now_ns - s->ready_ns,
 				 max_of(steps, 1));
+		/* One that was interrupted is soon forgotten. */
+		if (s->pace_ns)
+			pace = min_of(pace, 2 * s->pace_ns + 8);
 		s->pace_ns = smoothed(s->pace_ns, max_of(pace, 1));
 	}
 	s->touched_ns = access->now_ns;
@@ -302,20 +365,24 @@ void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns, u32 before,
 	if (!recent->passed)
 		mmnf_stream_pass(table, recent, before, after);
 	/* Around what was absent, only what was planned can have come. */
-	recent->before = 0;
-	recent->after = 0;
+	recent->at.before = 0;
+	recent->at.after = 0;
 	if (recent->ready_ns || !touched_ns || now_ns <= touched_ns)
 		return;
 	if (recent->missed)
 		table->latency_ns =
 			smoothed(table->latency_ns, now_ns - touched_ns);
 	recent->ready_ns = now_ns;
-	/* The touch may be that of two streams: see observe_thread(). */
-	for (i = 0; table->shared && i < table->nr_streams; i++) {
+	for (i = 0; i < table->nr_streams; i++) {
 		s = &table->stream[i];
-		if (s->seen && s->thread == thread &&
-		    s->touched_ns == touched_ns)
+		if (!s->seen || s->thread != thread || s == recent)
+			continue;
+		/* The touch may be that of two streams: see observe_thread(). */
+		if (s->touched_ns == touched_ns)
 			s->ready_ns = now_ns;
+		/* A wait for another walk's read is not this one's pace. */
+		else if (s->ready_ns && s->ready_ns <= touched_ns)
+			s->ready_ns += now_ns - touched_ns;
 	}
 }
 
@@ -326,7 +393,7 @@ static void stream_begin(struct mmnf_table *table, struct mmnf_stream *s,
 	s->ip = access->ip;
 	s->at.run = record;
 	s->at.last = access->pos;
-	s->after = access->after;
+	s->at.after = access->after;
 	s->seen = table->clock;
 	stream_time(s, access, 1);
 }
@@ -368,6 +435,7 @@ static bool stream_observe(struct mmnf_table *table, struct mmnf_stream *s,
 		/* A nest of single touches was one of pairs: or goes on. */
 		s->len = s->at.nest.sure & 1 ? (step->in + 1) * table->grain :
 					       0;
+		s->len_low = 0;
 	}
 	if (stream_sequential(s) && !was_dense)
 		s->depth = MIN_WINDOW_GRAINS;
@@ -380,7 +448,8 @@ static bool stream_observe(struct mmnf_table *table, struct mmnf_stream *s,
 	if (access->outcome != MMNF_HIT)
 		s->late++;
 	/* On resident data, and before the walk is known, there is no plan. */
-	if (!stream_foresees(s) || (!s->at.ahead && !s->late) ||
+	if (!stream_foresees(s) ||
+	    (!s->at.ahead && !s->late && !access->fresh) ||
 	    !mmnf_stream_plan(table, s, plan))
 		return false;
 	/*
@@ -434,8 +503,7 @@ static bool stream_quick(struct mmnf_table *table, struct mmnf_stream *s,
 	struct mmnf_nest *nest = &s->at.nest;
 	struct mmnf_nest_level *l = &nest->level[0];
 
-	if (s->thread != access->thread || s->ip != access->ip || s->dense ||
-	    access->outcome != MMNF_HIT ||
+	if (s->dense || access->outcome != MMNF_HIT ||
 	    (s64)(record - s->at.run) != l->jump ||
 	    s->at.ahead <= s->depth / 2 + 1 || !(nest->sure & 1) ||
 	    (!(nest->open & 1) && l->at + 1 >= l->nr) || access->before ||
@@ -453,8 +521,8 @@ static bool stream_quick(struct mmnf_table *table, struct mmnf_stream *s,
 	s->followed += s->followed < U32_MAX / 2;
 	s->seen = table->clock;
 	s->ready_ns = 0;
-	s->before = 0;
-	s->after = 0;
+	s->at.before = 0;
+	s->at.after = 0;
 	s->missed = false;
 	return true;
 }
@@ -463,16 +531,19 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		  struct mmnf_plan *plan)
 {
 	u64 pos = access->pos, record;
-	struct mmnf_stream *s;
+	struct mmnf_stream *own, *s;
 	struct mmnf_step step;
 
 	table->clock++;
 	if (pos < table->start || pos >= table->end)
 		return false;
 	record = table->span > 1 ? record_of(table, pos) : pos;
-	if (stream_quick(table, &table->stream[table->recent], access, record))
+	own = stream_own(table, access);
+	if (own && stream_quick(table, own, access, record)) {
+		table->recent = (u32)(own - table->stream);
 		return false;
-	s = stream_find(table, access, record, &step);
+	}
+	s = stream_find(table, access, record, own, &step);
 	table->recent = (u32)(s - table->stream);
 	if (!s->seen)
 		stream_begin(table, s, access, record);

@@ -44,8 +44,8 @@
  * consumer had to wait.  Strides of less than two grains are dense: to skip a
  * grain now and then costs more requests than it saves bytes.
  *
- * Nothing is planned while everything touched is resident: a walk starts to
- * plan with its first late or missed access.
+ * Nothing is planned while everything touched is resident anyway: a walk starts to
+ * plan with its first access that is late, missed, or would have been.
  */
 #ifndef MMNF_CORE_PREDICT_H
 #define MMNF_CORE_PREDICT_H
@@ -70,6 +70,8 @@ enum mmnf_outcome {
  * @before, @after: grains around @pos's that became accessible with it, where
  *	they were resident: touches there are not observed (fault-around)
  * @outcome: what was found there
+ * @fresh: a hit on what was read ahead, for the first time: without that read it
+ *	would have been a miss
  */
 struct mmnf_access {
 	u64 thread;
@@ -79,6 +81,7 @@ struct mmnf_access {
 	u32 before;
 	u32 after;
 	enum mmnf_outcome outcome;
+	bool fresh;
 };
 
 /**
@@ -109,6 +112,7 @@ struct mmnf_plan {
  * @nest: of the starts of runs
  * @in: grains from the run's first to the last touched
  * @ahead: steps planned beyond the last touched
+ * @before, @after: grains around @last that the last fault made accessible
  */
 struct mmnf_place {
 	u64 run;
@@ -117,6 +121,8 @@ struct mmnf_place {
 	struct mmnf_nest nest;
 	u32 in;
 	u32 ahead;
+	u32 before;
+	u32 after;
 };
 
 /* A walk; all zero means free. */
@@ -128,7 +134,8 @@ struct mmnf_stream {
 	struct mmnf_place touched; /* if something was passed since */
 	bool passed;
 	u32 passed_runs;
-	u64 len; /* bytes of a run; 0: goes on */
+	u64 len; /* bytes of a run, at most, as far as is known; 0: goes on */
+	u64 len_low; /* and at least */
 	u64 touched_ns; /* the last touch */
 	u64 ready_ns; /* when it was served */
 	u64 pace_ns; /* the consumer's time for a step; 0: unknown */
@@ -138,8 +145,6 @@ struct mmnf_stream {
 	u32 alike; /* runs in a row of one length */
 	u32 depth; /* steps */
 	u32 late; /* late or missed since the last plan */
-	u32 before; /* as in the last access, as seen from the present place */
-	u32 after;
 	u32 followed; /* steps since the walk was learned */
 	int dense; /* direction of the present run: 1, -1; 0: one touch */
 	bool missed; /* the last touch */
@@ -299,13 +304,11 @@ static inline u64 mmnf_plan_pos(const struct mmnf_plan *plan, u64 n)
 /* Positions from the n-th to the end of its innermost row, itself included. */
 static inline u64 mmnf_plan_row(const struct mmnf_plan *plan, u64 n)
 {
-	const struct mmnf_level *l = &plan->level[0];
-	u64 left = plan->nr - n, at, row;
+	u64 left = plan->nr - n, row;
 
-	if (!plan->nr_levels || l->nr == U64_MAX)
+	if (!plan->nr_levels)
 		return left;
-	at = l->at + n;
-	row = l->nr - (at - div64_u64(at, l->nr) * l->nr);
+	row = mmnf_level_row(&plan->level[0], n);
 	return row < left ? row : left;
 }
 

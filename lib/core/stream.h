@@ -8,6 +8,8 @@
 
 #include "predict.h"
 
+/* Runs of one length make the next one likely. */
+#define MIN_ALIKE 2
 /* A window of fewer grains is not worth a plan of its own. */
 #define MIN_WINDOW_GRAINS 4
 /* Plans of half of this make the waking of a worker cheap beside the reads. */
@@ -75,15 +77,31 @@ static inline u32 run_steps(const struct mmnf_table *table,
 			   U32_MAX / 4);
 }
 
-/* Grains that a dense run of known length does lie in. */
-static inline u64 run_grains(const struct mmnf_table *table,
-			     const struct mmnf_stream *s, u64 run)
+/* Grains that a dense run of @len bytes lies in. */
+static inline u64 grains_of(const struct mmnf_table *table,
+			    const struct mmnf_stream *s, u64 run, u64 len)
 {
 	u64 off = run & (table->grain - 1);
 
 	if (s->dense < 0)
 		off = table->grain - 1 - off;
-	return div64_u64(off + s->len - 1, table->grain) + 1;
+	return div64_u64(off + len - 1, table->grain) + 1;
+}
+
+/* Grains that a dense run of known length does lie in, at most. */
+static inline u64 run_grains(const struct mmnf_table *table,
+			     const struct mmnf_stream *s, u64 run)
+{
+	return grains_of(table, s, run, s->len);
+}
+
+/* Is the length of a dense run known to the grain? */
+static inline bool run_is_measured(const struct mmnf_table *table,
+				   const struct mmnf_stream *s, u64 run)
+{
+	return s->alike >= MIN_ALIKE && s->len_low &&
+	       grains_of(table, s, run, s->len_low) ==
+		       run_grains(table, s, run);
 }
 
 /* The nest with what the geometry adds to it; @edge as mmnf_nest_extend(). */

@@ -127,6 +127,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		access.before = around[op[3] / 2 % 8];
 		access.after = around[op[3] / 16 % 8];
 		access.outcome = op[3] % 3;
+		access.fresh = op[0] >> 7;
 		planned = mmnf_observe(&table, &access, &plan);
 		broken(mmnf_law_of_table(&table));
 		if (planned)

@@ -345,6 +345,7 @@ static inline void mmnf_case_touch(struct mmnf_case_run *run, u64 pos)
 	struct mmnf_plan plan;
 
 	access.outcome = *page ? MMNF_HIT : MMNF_MISS;
+	access.fresh = *page == CASE_RESIDENT;
 	if (!*page) {
 		if (run->nr_misses < MMNF_CASE_NOTED)
 			run->at_misses[run->nr_misses] = run->nr_touched;

@@ -87,6 +87,7 @@ TEST(laws_hold_for_any_walk)
 				.before = covers[rnd() % 8],
 				.after = covers[rnd() % 8],
 				.outcome = (enum mmnf_outcome)(rnd() % 3),
+				.fresh = rnd() % 4 == 0,
 			};
 
 			planned = mmnf_observe(&table, &access, &plan);
