@@ -44,11 +44,14 @@ static u64 stream_room(const struct mmnf_table *table,
 	return min_of(min_of(most, MAX_ROOM), max_of(budget, 1));
 }
 
-/* As deep as it has to be, as far as that is known; at most @most. */
+/*
+ * As deep as it has to be, as far as that is known; at most @most.  The plan is
+ * filled up when half of it is left: that half has to last for a read.
+ */
 static u32 wanted_depth(const struct mmnf_table *table,
 			const struct mmnf_stream *s, u64 most)
 {
-	u64 latency = table->latency_ns + table->latency_ns / 2;
+	u64 latency = 2 * table->latency_ns + table->latency_ns / 4;
 
 	if (!s->pace_ns ||
 	    table->nr_wasted > table->nr_used / WASTEFUL_PART + BATCH_DEPTH)
@@ -223,7 +226,9 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 	if (deepens && stream_sequential(s))
 		s->depth = (u32)max_of(s->depth,
 				       wanted_depth(table, s, 2ULL * s->at.in));
-	if (deepens)
+	if (deepens && !s->late && !stream_sequential(s))
+		s->depth = (u32)min_of(2ULL * s->depth, BATCH_DEPTH);
+	else if (deepens)
 		s->depth = s->depth > U32_MAX / 2 ? U32_MAX : s->depth * 2;
 	/* A depth beyond what may be used would take long to come down. */
 	if (stream_sequential(s) && s->depth > room)
@@ -232,6 +237,7 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 		s->depth = table->limits.max_depth;
 	target = min_of(s->depth, room);
 	s->late = 0;
+	s->reads = false;
 	s->planned = true;
 	if (target <= s->at.ahead)
 		return false;

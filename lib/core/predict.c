@@ -24,8 +24,6 @@ const struct mmnf_limits mmnf_limits_default = {
 #define NEAR_TOUCHES 16
 /* A row that goes on for longer may be measured less exactly. */
 #define MEASURED_STEPS 64
-/* A stop of the consumer is not its pace. */
-#define MAX_PACE_NS 1000000000ULL
 
 void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
 		     u64 span)
@@ -328,64 +326,6 @@ static bool stream_foresees(const struct mmnf_stream *s)
 	       (s->dense && s->len && (s->at.in || s->alike >= MIN_ALIKE));
 }
 
-static u64 smoothed(u64 mean, u64 sample)
-{
-	return mean ? mean - mean / 4 + sample / 4 : sample;
-}
-
-/* Steps of this access, and what they say of the consumer's pace. */
-static void stream_time(struct mmnf_stream *s, const struct mmnf_access *access,
-			u64 steps)
-{
-	u64 pace;
-
-	if (access->now_ns && s->ready_ns && access->now_ns > s->ready_ns &&
-	    access->now_ns - s->ready_ns < MAX_PACE_NS) {
-		pace = div64_u64(access->now_ns - s->ready_ns,
-				 max_of(steps, 1));
-		/* One that was interrupted is soon forgotten. */
-		if (s->pace_ns)
-			pace = min_of(pace, 2 * s->pace_ns + 8);
-		s->pace_ns = smoothed(s->pace_ns, max_of(pace, 1));
-	}
-	s->touched_ns = access->now_ns;
-	s->ready_ns = access->outcome == MMNF_HIT ? access->now_ns : 0;
-	s->missed = access->outcome == MMNF_MISS;
-}
-
-void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns, u32 before,
-		 u32 after)
-{
-	struct mmnf_stream *recent = &table->stream[table->recent], *s;
-	u64 touched_ns = recent->touched_ns;
-	u32 i;
-
-	if (!recent->seen || recent->thread != thread)
-		return;
-	if (!recent->passed)
-		mmnf_stream_pass(table, recent, before, after);
-	/* Around what was absent, only what was planned can have come. */
-	recent->at.before = 0;
-	recent->at.after = 0;
-	if (recent->ready_ns || !touched_ns || now_ns <= touched_ns)
-		return;
-	if (recent->missed)
-		table->latency_ns =
-			smoothed(table->latency_ns, now_ns - touched_ns);
-	recent->ready_ns = now_ns;
-	for (i = 0; i < table->nr_streams; i++) {
-		s = &table->stream[i];
-		if (!s->seen || s->thread != thread || s == recent)
-			continue;
-		/* The touch may be that of two streams: see observe_thread(). */
-		if (s->touched_ns == touched_ns)
-			s->ready_ns = now_ns;
-		/* A wait for another walk's read is not this one's pace. */
-		else if (s->ready_ns && s->ready_ns <= touched_ns)
-			s->ready_ns += now_ns - touched_ns;
-	}
-}
-
 static void stream_begin(struct mmnf_table *table, struct mmnf_stream *s,
 			 const struct mmnf_access *access, u64 record)
 {
@@ -395,7 +335,7 @@ static void stream_begin(struct mmnf_table *table, struct mmnf_stream *s,
 	s->at.last = access->pos;
 	s->at.after = access->after;
 	s->seen = table->clock;
-	stream_time(s, access, 1);
+	mmnf_stream_time(s, access, 1);
 }
 
 /* A touch of a stream's: from there on, what is to be read? */
@@ -404,22 +344,26 @@ static bool stream_observe(struct mmnf_table *table, struct mmnf_stream *s,
 			   struct mmnf_step *step, struct mmnf_plan *plan)
 {
 	bool absent = access->outcome == MMNF_MISS, was_dense = s->dense;
+	bool was_planned = false;
 	u64 pos = access->pos, steps = 1;
 	s64 gap = (s64)(pos - s->at.last);
+	u32 ahead;
 
 	if (!step->on_walk &&
 	    (record == record_of(table, s->at.last) ||
 	     grain_of(table, pos) == grain_of(table, s->at.last))) {
 		s->late += access->outcome == MMNF_LATE;
-		stream_time(s, access, 1);
+		mmnf_stream_time(s, access, 1);
 		return false;
 	}
 	if (step->back) {
 		mmnf_stream_go_back(table, s);
 		gap = (s64)(pos - s->at.last);
 	}
+	ahead = s->at.ahead;
 	if (step->on_walk) {
 		steps = mmnf_stream_follow(table, s, step);
+		was_planned = steps <= ahead;
 	} else {
 		mmnf_stream_learn(table, s, record);
 		step->run = record;
@@ -439,17 +383,18 @@ static bool stream_observe(struct mmnf_table *table, struct mmnf_stream *s,
 	}
 	if (stream_sequential(s) && !was_dense)
 		s->depth = MIN_WINDOW_GRAINS;
-	stream_time(s, access, steps);
+	mmnf_stream_time(s, access, steps);
 	s->at.run = step->run;
 	s->at.in = step->in;
 	s->at.last = pos;
 	s->gap = gap;
 	mmnf_stream_pass(table, s, access->before, access->after);
-	if (access->outcome != MMNF_HIT)
+	if (access->outcome != MMNF_HIT || access->fresh)
+		s->reads = true;
+	if (access->outcome != MMNF_HIT && was_planned)
 		s->late++;
 	/* On resident data, and before the walk is known, there is no plan. */
-	if (!stream_foresees(s) ||
-	    (!s->at.ahead && !s->late && !access->fresh) ||
+	if (!stream_foresees(s) || (!s->at.ahead && !s->reads) ||
 	    !mmnf_stream_plan(table, s, plan))
 		return false;
 	/*
@@ -461,6 +406,33 @@ static bool stream_observe(struct mmnf_table *table, struct mmnf_stream *s,
 	    record_spills(table, record))
 		mmnf_stream_replan(table, s, plan);
 	return true;
+}
+
+/* A new stream of all that a thread does, from its touch before on. */
+static struct mmnf_stream *stream_any(struct mmnf_table *table,
+				      const struct mmnf_access *access)
+{
+	const struct mmnf_stream *latest = NULL, *s;
+	struct mmnf_stream *any, from = { 0 };
+	u32 i;
+
+	for (i = 0; i < table->nr_streams; i++) {
+		s = &table->stream[i];
+		if (s->seen && s->thread == access->thread &&
+		    s->ip != access->ip && (!latest || s->seen > latest->seen))
+			latest = s;
+	}
+	/* Its place may be what the new one gets. */
+	if (latest) {
+		from.at.run = latest->at.run;
+		from.at.last = latest->at.last;
+		from.touched_ns = latest->touched_ns;
+		from.ready_ns = latest->ready_ns;
+	}
+	from.thread = access->thread;
+	any = stream_new(table);
+	*any = from;
+	return any;
 }
 
 /*
@@ -482,12 +454,8 @@ static bool observe_thread(struct mmnf_table *table,
 		if (s->seen && s->thread == access->thread && !s->ip)
 			any = s;
 	}
-	if (!any) {
-		any = stream_new(table);
-		stream_begin(table, any, access, record);
-		any->ip = 0;
-		return false;
-	}
+	if (!any)
+		any = stream_any(table, access);
 	any->seen = table->clock;
 	step = stream_step(table, any, access->pos, record);
 	return stream_observe(table, any, access, record, &step, plan);
@@ -502,14 +470,18 @@ static bool stream_quick(struct mmnf_table *table, struct mmnf_stream *s,
 {
 	struct mmnf_nest *nest = &s->at.nest;
 	struct mmnf_nest_level *l = &nest->level[0];
+	u64 around;
 
 	if (s->dense || access->outcome != MMNF_HIT ||
 	    (s64)(record - s->at.run) != l->jump ||
 	    s->at.ahead <= s->depth / 2 + 1 || !(nest->sure & 1) ||
-	    (!(nest->open & 1) && l->at + 1 >= l->nr) || access->before ||
-	    access->after || s->passed || s->guess || s->at.edge == 1 ||
-	    s->followed < BATCH_DEPTH || s->followed / 4 < s->depth ||
-	    nest->doubted)
+	    (!(nest->open & 1) && l->at + 1 >= l->nr) || s->passed ||
+	    s->guess || s->at.edge == 1 || s->followed < BATCH_DEPTH ||
+	    s->followed / 4 < s->depth || nest->doubted)
+		return false;
+	/* Was another step mapped with it? */
+	around = (u64)access->before + access->after;
+	if (around && magnitude(l->jump) <= around * table->grain)
 		return false;
 	l->at++;
 	s->gap = (s64)(access->pos - s->at.last);
@@ -521,8 +493,8 @@ static bool stream_quick(struct mmnf_table *table, struct mmnf_stream *s,
 	s->followed += s->followed < U32_MAX / 2;
 	s->seen = table->clock;
 	s->ready_ns = 0;
-	s->at.before = 0;
-	s->at.after = 0;
+	s->at.before = access->before;
+	s->at.after = access->after;
 	s->missed = false;
 	return true;
 }

@@ -144,10 +144,11 @@ struct mmnf_stream {
 	u32 turn; /* the next one's place there */
 	u32 alike; /* runs in a row of one length */
 	u32 depth; /* steps */
-	u32 late; /* late or missed since the last plan */
+	u32 late; /* planned, and late or missed all the same, since the last plan */
 	u32 followed; /* steps since the walk was learned */
 	int dense; /* direction of the present run: 1, -1; 0: one touch */
 	bool missed; /* the last touch */
+	bool reads; /* what was touched since the last plan was not all resident */
 	bool planned; /* since the walk was learned */
 	bool guess; /* taken from the geometry after one delta */
 	bool flat; /* does not end where the axes do */

@@ -156,6 +156,10 @@ void mmnf_stream_learn(struct mmnf_table *table, struct mmnf_stream *s,
 void mmnf_stream_pass(struct mmnf_table *table, struct mmnf_stream *s,
 		      u32 before, u32 after);
 
+/* Steps of this access, and what they say of the consumer's pace. */
+void mmnf_stream_time(struct mmnf_stream *s, const struct mmnf_access *access,
+		      u64 steps);
+
 /**
  * mmnf_stream_plan() - fill what is planned ahead of a stream up to its depth
  * @plan: receives what to read
