@@ -83,7 +83,7 @@ static void held_pointers(void)
 TEST(a_held_record_stays_where_it_is)
 {
 	flow_field();
-	for_some_seeds(held_pointers);
+	for_seeds(held_pointers);
 	mmnf_field_close(field);
 }
 
@@ -133,7 +133,7 @@ static void writes_are_seen(void)
 TEST(writes_are_seen_and_close_waits_for_what_is_queued)
 {
 	use_device();
-	for_some_seeds(writes_are_seen);
+	for_seeds(writes_are_seen);
 }
 
 static void prefetching(void)
@@ -179,7 +179,7 @@ static void prefetching(void)
 TEST(what_was_prefetched_is_a_hit)
 {
 	flow_field();
-	for_some_seeds(prefetching);
+	for_seeds(prefetching);
 	mmnf_field_close(field);
 }
 
@@ -319,7 +319,7 @@ TEST(each_device_has_a_cache_of_its_own)
 {
 	need_fake();
 	flow_field();
-	for_some_seeds(two_devices);
+	for_seeds(two_devices);
 	mmnf_field_close(field);
 }
 

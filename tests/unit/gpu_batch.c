@@ -16,7 +16,7 @@ TEST(random_batches_on_two_streams_give_every_element)
 TEST(boxes_are_those_of_mmnf_get)
 {
 	flow_field();
-	for_some_seeds(boxes_and_the_host);
+	for_seeds(boxes_and_the_host);
 	mmnf_field_close(field);
 }
 
@@ -91,7 +91,7 @@ TEST(tiled_fields_and_the_direct_engine)
 			continue;
 		}
 		mmnf_field_close(field);
-		for_some_seeds(same_bytes);
+		for_seeds(same_bytes);
 	}
 }
 
@@ -115,7 +115,7 @@ TEST(a_fortran_ordered_file_in_place)
 		}
 	put_file("f.npy", file, sizeof(file));
 	name = "f.npy";
-	for_some_seeds(same_bytes);
+	for_seeds(same_bytes);
 }
 
 TEST_MAIN

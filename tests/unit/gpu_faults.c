@@ -170,7 +170,7 @@ TEST(a_device_lost_in_the_middle)
 {
 	need_fake();
 	flow_field();
-	for_some_seeds(lost_somewhere);
+	for_seeds(lost_somewhere);
 	mmnf_field_close(field);
 }
 
@@ -194,8 +194,8 @@ TEST(without_kernels_the_copy_engine_does_it)
 	need_fake();
 	flow_field();
 	setenv("MMNF_FAKECUDA_FAIL", "cuModuleLoadData:1=209", 1);
-	for_some_seeds(random_batches);
-	for_some_seeds(boxes_and_the_host);
+	for_seeds(random_batches);
+	for_seeds(boxes_and_the_host);
 	EXPECT_EQ(with_seed(no_kernels, 1), 0);
 	setenv("MMNF_FAKECUDA_FAIL", "cuModuleLoadData:1=222", 1);
 	EXPECT_EQ(with_seed(no_kernels, 1), 0);
@@ -228,7 +228,7 @@ TEST(pageable_staging_where_pinning_is_refused)
 	flow_field();
 	EXPECT_EQ(with_seed(pageable, 1), 0);
 	setenv("MMNF_FAKECUDA_FAIL", "cuMemHostAlloc:2=2", 1);
-	for_some_seeds(random_batches);
+	for_seeds(random_batches);
 	mmnf_field_close(field);
 }
 
@@ -300,7 +300,7 @@ static void cut_file(void)
 TEST(a_file_cut_short_is_an_error_each_time)
 {
 	use_device();
-	for_some_seeds(cut_file);
+	for_seeds(cut_file);
 }
 
 TEST_MAIN

@@ -88,7 +88,7 @@ static void threads_on_a_field(void)
 TEST(threads_on_one_field)
 {
 	flow_field();
-	for_some_seeds(threads_on_a_field);
+	for_seeds(threads_on_a_field);
 	mmnf_field_close(field);
 }
 

@@ -268,9 +268,4 @@ static KTAP_UNUSED void for_seeds(void (*test)(void))
 	for_seeds_up_to(test, nr_seeds());
 }
 
-static KTAP_UNUSED void for_some_seeds(void (*test)(void))
-{
-	for_seeds_up_to(test, (nr_seeds() + 7) / 8);
-}
-
 #endif
