@@ -105,7 +105,7 @@ fuzz := $(if $(shell command -v $(FUZZ_CC)),\
 	$(patsubst %.c,build/%,$(filter-out %/abi.c,$(wildcard tests/fuzz/*.c))))
 
 # Several of these are names of folders, too.
-.PHONY: deb all kmod kunit lib tools programs check check-vm check-gpu tsan-gpu \
+.PHONY: deb check-deb all kmod kunit lib tools programs check check-vm check-gpu tsan-gpu \
 	check-ceph plain-gpu fuzz bench bench-lib bench-net lint quickstart \
 	install uninstall dkms dkms-remove modules modules-clean clean deps \
 	run-tests run-bench run-fuzz run-quickstart
@@ -466,6 +466,11 @@ deb:
 		"$$(date -R)" >$(deb_src)/debian/changelog
 	cd $(deb_src) && dpkg-buildpackage -us -uc -b
 	ls build/deb/*.deb
+
+# A minimal Debian with nothing but those packages, in a guest.
+check-deb: deb
+	tests/deps.sh test deb
+	KVER=$(KVER) tests/vm/deb.sh
 
 # DKMS gets what the module needs and no more: `dkms add .` would copy build/.
 DKMS ?= dkms
