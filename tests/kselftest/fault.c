@@ -251,7 +251,7 @@ TEST_F(walk, sequential_is_predicted)
 	/* A rest now and then: the worker's lead is tested, not its speed. */
 	for (pos = 0; pos < BYTES; pos += 16 * PAGE) {
 		EXPECT_EQ(0, walk(self->p, pos, PAGE, 16, 0));
-		sleep_ms(1);
+		rest(self->p + pos + 16 * PAGE, 1);
 	}
 	s = get_stats(_metadata, self->dev);
 	log_stats("sequential", &s);
@@ -269,7 +269,7 @@ TEST_F(walk, sequential_backwards_is_predicted)
 	/* A rest now and then: the worker's lead is tested, not its speed. */
 	for (pos = BYTES; pos; pos -= 16 * PAGE) {
 		EXPECT_EQ(0, walk(self->p, pos - PAGE, -(s64)PAGE, 16, 0));
-		sleep_ms(1);
+		rest(self->p + pos - 17 * PAGE, 1);
 	}
 	s = get_stats(_metadata, self->dev);
 	log_stats("sequential backwards", &s);
@@ -356,7 +356,8 @@ TEST_F(walk, two_instructions_are_two_walks)
 
 		wrong += x != word_at(i * 17 * PAGE);
 		wrong += y != word_at(BYTES / 2 + i * 23 * PAGE);
-		sleep_ms(REST_MS);
+		rest(a + (i + 1) * 17 * PAGE, REST_MS);
+		rest(b + (i + 1) * 23 * PAGE, REST_MS);
 	}
 	EXPECT_EQ(0, wrong);
 	s = get_stats(_metadata, self->dev);
