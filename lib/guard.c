@@ -103,7 +103,7 @@ static bool find(uintptr_t at, struct mmnf_guarded *out,
 			const struct mmnf_guarded *r = &b->range[i];
 			uintptr_t start;
 
-			start = __atomic_load_n(&r->start, __ATOMIC_ACQUIRE);
+			start = __atomic_load_n(&r->start, __ATOMIC_SEQ_CST);
 			if (!start || at < start || at >= r->end)
 				continue;
 			*out = *r;
@@ -156,7 +156,7 @@ static void handler(int signal, siginfo_t *info, void *context)
 	int saved = errno;
 	bool ours;
 
-	__atomic_fetch_add(&nr_running, 1, __ATOMIC_ACQ_REL);
+	__atomic_fetch_add(&nr_running, 1, __ATOMIC_SEQ_CST);
 	ours = info->si_code > 0 && find(at, &range, &guard);
 	__atomic_fetch_sub(&nr_running, 1, __ATOMIC_ACQ_REL);
 	if (ours) {
@@ -259,9 +259,9 @@ void mmnf_guard_drop(struct mmnf_mapping *m)
 	if (!r)
 		return;
 	pthread_mutex_lock(&guard_lock);
-	__atomic_store_n(&r->start, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&r->start, 0, __ATOMIC_SEQ_CST);
 	/* Who has just found it may still be reading it. */
-	while (__atomic_load_n(&nr_running, __ATOMIC_ACQUIRE))
+	while (__atomic_load_n(&nr_running, __ATOMIC_SEQ_CST))
 		sched_yield();
 	r->next_free = free_ranges;
 	free_ranges = r;

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,9 +37,14 @@ static int make_file(void)
 {
 	const char *wanted = getenv("MMNF_STATS");
 	unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	struct rlimit longest;
 	int fd;
 
 	if (wanted && !strcmp(wanted, "0"))
+		return -1;
+	/* Above it ftruncate() would end the process by SIGXFSZ. */
+	if (getrlimit(RLIMIT_FSIZE, &longest) ||
+	    longest.rlim_cur < sizeof(struct mmnf_published))
 		return -1;
 	fd = memfd_create(MMNF_PUBLISH_NAME, flags | MFD_NOEXEC_SEAL);
 	if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */

@@ -225,8 +225,10 @@ static int map_fill(struct mmnf_field *field, u64 bytes, char **out)
 			 PROT_READ, MAP_SHARED | MAP_FIXED, w->pattern,
 			 0) == MAP_FAILED)
 			err = -errno;
-	if (err)
+	if (err) {
 		munmap(base, bytes);
+		*out = NULL;
+	}
 	return err;
 }
 

@@ -103,7 +103,8 @@ int cmd_top(const struct options *o)
 				o, "--seconds %s: expected 0.1 to 86400",
 				o->seconds);
 	}
-	if (o->once || o->json || o->prometheus || !isatty(STDOUT_FILENO))
+	if (o->once || o->json || o->prometheus || !isatty(STDOUT_FILENO) ||
+	    !isatty(STDIN_FILENO))
 		return print_samples(o, seconds,
 				     o->once ||
 					     (o->prometheus && !o->seconds) ||

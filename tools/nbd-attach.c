@@ -181,11 +181,19 @@ static int name_backend(struct nbd_attachment *a)
 static int look_at_device(struct nbd_attachment *a)
 {
 	char backend[sizeof(a->backend)];
+	uint64_t size = nbd_queue_size_bytes(a->wanted.index);
 
 	if (!nbd_queue_connected(a->wanted.index, backend, sizeof(backend)))
 		return 0;
-	if (!strcmp(backend, a->backend))
+	if (!strcmp(backend, a->backend) && size == a->wanted.size_bytes)
 		return 1;
+	if (!strcmp(backend, a->backend)) {
+		failure(a->o,
+			"/dev/nbd%" PRIu32 ": has %" PRIu64
+			" bytes, its servers %" PRIu64 ": expected the same",
+			a->wanted.index, size, a->wanted.size_bytes);
+		return -EBUSY;
+	}
 	failure(a->o, "/dev/nbd%" PRIu32 ": in use by %s: expected a free one",
 		a->wanted.index, *backend ? backend : "another program");
 	return -EBUSY;
@@ -345,8 +353,12 @@ static int run(struct nbd_attachment *a)
 	a->probes = (unsigned int)adopted;
 	if (!adopted) {
 		err = connect_device(a, gateway);
-		if (!err && a->o->automatic)
+		if (!err && a->o->automatic) {
 			err = lock_device(a);
+			if (err) /* nobody would look after it */
+				nbd_kernel_disconnect(a->kernel,
+						      a->wanted.index);
+		}
 		if (err)
 			return err;
 	}

@@ -18,7 +18,7 @@ static int open_lock(uint32_t index, int flags)
 	int fd;
 
 	snprintf(path, sizeof(path), NBD_LOCKS "/nbd%" PRIu32 ".lock", index);
-	fd = open(path, flags | O_CLOEXEC, 0644);
+	fd = open(path, flags | O_CLOEXEC, 0600);
 	return fd < 0 ? -errno : fd;
 }
 

@@ -185,6 +185,14 @@ static void is_back(struct nbd_attachment *a, unsigned int number)
 	l->lost = false;
 }
 
+static bool is_still_ours(const struct nbd_attachment *a)
+{
+	char backend[sizeof(a->backend)];
+
+	return nbd_queue_connected(a->wanted.index, backend, sizeof(backend)) &&
+	       !strcmp(backend, a->backend);
+}
+
 /* Links that the kernel has and this process does not. */
 static bool has_unknown(const struct nbd_attachment *a)
 {
@@ -208,8 +216,12 @@ static bool revive_all(struct nbd_attachment *a)
 		if (!l->lost && (l->fd >= 0 || !a->probes))
 			continue;
 		taken = revive(a, l);
-		if (taken < 0)
+		if (taken < 0 && !is_still_ours(a))
 			return false;
+		if (taken < 0) {
+			complain(a, strerror(-taken));
+			taken = NO_SERVER;
+		}
 		if (taken == REVIVED)
 			is_back(a, i);
 		if (l->lost || taken == REVIVED)
@@ -225,14 +237,6 @@ static bool revive_all(struct nbd_attachment *a)
 }
 
 /* ---- the loop */
-
-static bool is_still_ours(const struct nbd_attachment *a)
-{
-	char backend[sizeof(a->backend)];
-
-	return nbd_queue_connected(a->wanted.index, backend, sizeof(backend)) &&
-	       !strcmp(backend, a->backend);
-}
 
 static int wait_for_news(struct nbd_attachment *a, int signals, int timeout_ms)
 {

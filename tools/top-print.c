@@ -151,6 +151,8 @@ static void put_labels(FILE *to, const struct top_field *f)
 	char number[24];
 
 	fputc('{', to);
+	put_label(to, "id", f->key);
+	fputc(',', to);
 	put_label(to, "where", f->is_kernel ? "kernel" : "library");
 	fputc(',', to);
 	put_label(to, "field", f->name);
@@ -209,13 +211,19 @@ static void put_histogram(FILE *to, const struct top_field *f)
 			continue;
 		fprintf(to, "mmnf_wait_seconds_bucket{le=\"%g\",pid=\"%d\",",
 			(double)mmnf_publish_most_ns(i) / 1e9, f->pid);
+		put_label(to, "id", f->key);
+		fputc(',', to);
 		put_label(to, "field", f->name);
 		fprintf(to, "} %" PRIu64 "\n", seen);
 	}
 	fprintf(to, "mmnf_wait_seconds_bucket{le=\"+Inf\",pid=\"%d\",", f->pid);
+	put_label(to, "id", f->key);
+	fputc(',', to);
 	put_label(to, "field", f->name);
 	fprintf(to, "} %" PRIu64 "\nmmnf_wait_seconds_count{pid=\"%d\",", seen,
 		f->pid);
+	put_label(to, "id", f->key);
+	fputc(',', to);
 	put_label(to, "field", f->name);
 	fprintf(to, "} %" PRIu64 "\n", seen);
 }

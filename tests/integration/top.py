@@ -309,6 +309,8 @@ def the_screen_is_live():
                 rows = [line for line in text.splitlines() if str(load.pid) in line]
                 if rows and "100%" in rows[0] and "B/s" in rows[0] and "+16.38 kB" in text:
                     break
+            else:
+                raise AssertionError(text)
             t.save(os.path.join(SCREENS, "top.png"))
             t.press("t")
             t.wait_for(lambda text: f"{ROWS}x{COLUMNS}" not in text)

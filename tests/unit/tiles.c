@@ -5,6 +5,8 @@
  */
 #include "field_util.h"
 
+#include <sys/resource.h>
+
 #include <errno.h>
 #include <string.h>
 
@@ -351,6 +353,48 @@ TEST(what_create_refuses)
 	opts.checksums = 1;
 	EXPECT_FAILS(mmnf_field_create("f", MMNF_U32, 2, shape, &opts), EINVAL,
 		     "mmnf_field_create", "with a tile");
+}
+
+/* Fill is mapped from a file of its own, which may be had later. */
+TEST(without_a_descriptor_there_is_no_pointer_to_fill)
+{
+	const uint64_t written[2] = { 0, 0 }, absent[2] = { 0, 8 };
+	struct mmnf_field *f = make(0);
+	struct rlimit before, none;
+	const uint32_t *p;
+
+	ASSERT_EQ(put(f, at(0, 0, 8, 8)), 256);
+	mmnf_field_close(f);
+	f = open_field("f", false);
+	ASSERT_TRUE(mmnf_activate(f, written));
+	ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = before;
+	none.rlim_cur = 0;
+	ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+	EXPECT_TRUE(!mmnf_activate(f, absent));
+	EXPECT_TRUE(!mmnf_activate(f, absent));
+	ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+	p = mmnf_activate(f, absent);
+	ASSERT_TRUE(p);
+	EXPECT_EQ(*p, fill);
+	mmnf_field_close(f);
+}
+
+/* Statistics for others to see are worth no signal. */
+TEST(a_limit_on_files_does_not_keep_a_field_shut)
+{
+	struct rlimit before, none;
+	struct mmnf_field *f;
+
+	scratch();
+	ASSERT_EQ(mmnf_field_create("f", MMNF_U32, 2, shape, NULL), 0);
+	ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+	none = before;
+	none.rlim_cur = 0;
+	ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &none), 0);
+	ASSERT_EQ(mmnf_field_open(&f, "f", NULL), 0);
+	ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+	mmnf_field_close(f);
 }
 
 TEST_MAIN
