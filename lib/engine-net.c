@@ -27,11 +27,6 @@
 #include "ssd.h"
 #include "tier.h"
 
-#define CONNECTIONS 4
-#define DEPTH 64
-#define FAIL_TIMEOUT_MS 30000
-#define REQUEST_TIMEOUT_MS 5000
-
 /* Of a group: writes of this epoch are not on stable storage yet. */
 struct unsynced {
 	bool any, lost;
@@ -42,7 +37,7 @@ struct mmnf_remote {
 	struct mmnf_net *net;
 	struct mmnf_ssd *ssd; /* NULL: none was asked for; see ssd_of() */
 	pid_t pid;
-	pthread_mutex_t lock;
+	pthread_mutex_t lock, syncing; /* syncing: outside of lock */
 	struct unsynced *unsynced;
 };
 
@@ -92,35 +87,6 @@ static u64 end_of_data(const struct mmnf_geometry *g)
 	return segment * g->segment_bytes + offset + g->element_bytes;
 }
 
-static int check_opts(const struct mmnf_open_opts *o, struct mmnf_net_opts *net)
-{
-	u64 ms = o->net_fail_timeout_ms;
-
-	if (o->net_connections > MMNF_NET_CONNS_MAX ||
-	    o->net_depth > MMNF_NET_DEPTH_MAX)
-		return mmnf_error(
-			EINVAL,
-			"mmnf_open_opts: net_connections is %u and net_depth %u: expected at most %d and %d",
-			o->net_connections, o->net_depth, MMNF_NET_CONNS_MAX,
-			MMNF_NET_DEPTH_MAX);
-	net->writable = o->writable;
-	net->connections = o->net_connections ? o->net_connections :
-						CONNECTIONS;
-	net->depth = o->net_depth ? o->net_depth : DEPTH;
-	if (ms == MMNF_NET_FOREVER)
-		net->fail_timeout_ns = 0;
-	else
-		net->fail_timeout_ns =
-			(s64)(ms ? ms : FAIL_TIMEOUT_MS) * 1000000;
-	ms = o->net_request_timeout_ms ? o->net_request_timeout_ms :
-					 REQUEST_TIMEOUT_MS;
-	net->request_timeout_ns = (s64)ms * 1000000;
-	net->tls_dir = o->net_tls_dir;
-	net->tls_psk_file = o->net_tls_psk_file;
-	net->tls_username = o->net_tls_username;
-	return 0;
-}
-
 int mmnf_engine_net_open(struct mmnf_field *field,
 			 const struct mmnf_open_opts *opts)
 {
@@ -132,9 +98,10 @@ int mmnf_engine_net_open(struct mmnf_field *field,
 	if (!r)
 		return mmnf_error(ENOMEM, "no memory");
 	pthread_mutex_init(&r->lock, NULL);
+	pthread_mutex_init(&r->syncing, NULL);
 	r->pid = getpid();
 	field->remote = r;
-	err = check_opts(opts, &net_opts);
+	err = mmnf_net_opts_from(&net_opts, opts);
 	if (!err)
 		err = mmnf_net_open(&r->net, field->store.net, &net_opts,
 				    end_of_data(g));
@@ -168,6 +135,7 @@ void mmnf_engine_net_close(struct mmnf_field *field)
 	mmnf_ssd_close(ssd_of(r));
 	mmnf_net_close(r->net);
 	pthread_mutex_destroy(&r->lock);
+	pthread_mutex_destroy(&r->syncing);
 	free(r->unsynced);
 	free(r);
 	field->remote = NULL;
@@ -557,8 +525,16 @@ static int sync_group(struct mmnf_remote *r, u32 group)
 	if (!before.any)
 		return 0;
 	err = mmnf_net_do(r->net, &io);
-	if (err)
+	if (err) {
+		/* Still to be flushed, and the next sync is to say so. */
+		pthread_mutex_lock(&r->lock);
+		u->lost |= before.lost || (u->any && u->epoch != before.epoch);
+		if (!u->any)
+			u->epoch = before.epoch;
+		u->any = true;
+		pthread_mutex_unlock(&r->lock);
 		return err;
+	}
 	if (!before.lost && before.epoch == io.epoch)
 		return 0;
 	return mmnf_error(
@@ -575,10 +551,13 @@ int mmnf_engine_net_sync(struct mmnf_field *field)
 
 	if (ssd_of(r))
 		return mmnf_ssd_sync(r->ssd);
+	/* Of two at once the second waits for what the first flushes. */
+	pthread_mutex_lock(&r->syncing);
 	for (i = 0; i < mmnf_net_nr_groups(r->net); i++) {
 		e = sync_group(r, i);
 		err = err ? err : e;
 	}
+	pthread_mutex_unlock(&r->syncing);
 	return err;
 }
 

@@ -160,6 +160,9 @@ void net_group_error(struct net_group *g, const struct net_wire *w,
 	char words[64], cause[96];
 	int err = w->error;
 
+	/* What it failed to write it may have dropped: the next may succeed. */
+	if (w->op == MMNF_NET_FLUSH)
+		g->epoch++;
 	if ((err == EIO || err == ENOMEM) && part->tries < NET_TRIES) {
 		g->count.retries++;
 		/* The first may have been chance. */

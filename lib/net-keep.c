@@ -116,7 +116,8 @@ static void learn(struct net_group *g, const struct net_facts *facts)
 	}
 	g->facts = *facts;
 	g->known = true;
-	if (!g->net->opts.writable || facts->multi_conn)
+	/* It speaks for one server, not for all gateways to its bytes. */
+	if (!g->net->opts.writable || (facts->multi_conn && g->nr_uris == 1))
 		g->nr_conns = g->net->opts.connections;
 	for (i = 1; i < g->nr_conns; i++)
 		g->conn[i].due_ns = 0;

@@ -10,6 +10,41 @@
 
 #include "net-internal.h"
 
+#define CONNECTIONS 4
+#define DEPTH 64
+#define FAIL_TIMEOUT_MS 30000
+#define REQUEST_TIMEOUT_MS 5000
+
+int mmnf_net_opts_from(struct mmnf_net_opts *net,
+		       const struct mmnf_open_opts *o)
+{
+	u64 ms = o->net_fail_timeout_ms;
+
+	if (o->net_connections > MMNF_NET_CONNS_MAX ||
+	    o->net_depth > MMNF_NET_DEPTH_MAX)
+		return mmnf_error(
+			EINVAL,
+			"mmnf_open_opts: net_connections is %u and net_depth %u: expected at most %d and %d",
+			o->net_connections, o->net_depth, MMNF_NET_CONNS_MAX,
+			MMNF_NET_DEPTH_MAX);
+	net->writable = o->writable;
+	net->connections = o->net_connections ? o->net_connections :
+						CONNECTIONS;
+	net->depth = o->net_depth ? o->net_depth : DEPTH;
+	if (ms == MMNF_NET_FOREVER)
+		net->fail_timeout_ns = 0;
+	else
+		net->fail_timeout_ns =
+			(s64)(ms ? ms : FAIL_TIMEOUT_MS) * 1000000;
+	ms = o->net_request_timeout_ms ? o->net_request_timeout_ms :
+					 REQUEST_TIMEOUT_MS;
+	net->request_timeout_ns = (s64)ms * 1000000;
+	net->tls_dir = o->net_tls_dir;
+	net->tls_psk_file = o->net_tls_psk_file;
+	net->tls_username = o->net_tls_username;
+	return 0;
+}
+
 #define DRAIN_NS (250 * 1000000LL)
 #define OPEN_ROUNDS 5 /* a third of a second, where they are refused at once */
 
@@ -181,8 +216,11 @@ static void rest_all(void)
 
 	pthread_mutex_lock(&all_lock);
 	for (net = all; net; net = net->next)
-		if (net->forks == net_forks())
+		if (net->forks == net_forks()) {
+			/* Whoever waits is told, and whoever comes. */
+			mmnf_net_shut(net);
 			rest(net);
+		}
 	pthread_mutex_unlock(&all_lock);
 }
 

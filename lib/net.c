@@ -82,8 +82,9 @@ void net_part_done(struct mmnf_net *net, struct mmnf_net_part *part, int err,
 		io->result = err;
 		io->words = words ? strdup(words) : NULL;
 	}
+	/* Of several parts the oldest: a flush must cover them all. */
 	if (io->op != MMNF_NET_READ)
-		io->epoch = part->epoch;
+		io->epoch = min_u64(io->epoch, part->epoch);
 	if (part != &io->first)
 		free(part);
 	if (--io->nr_parts)
@@ -163,7 +164,7 @@ static void start(struct mmnf_net *net, struct mmnf_net_io *io, s64 now)
 	io->words = NULL;
 	io->cancelled = false;
 	io->late = MMNF_NET_LATE_NONE;
-	io->epoch = 0;
+	io->epoch = UINT64_MAX;
 	io->nr_parts = 0;
 	if (!io->awaited)
 		net->nr_background++;

@@ -136,6 +136,10 @@ struct mmnf_net_opts {
 	const char *tls_dir, *tls_psk_file, *tls_username;
 };
 
+/* Of a field that is opened, with what it does not say filled in. */
+int mmnf_net_opts_from(struct mmnf_net_opts *net,
+		       const struct mmnf_open_opts *o);
+
 struct mmnf_net;
 
 /*

@@ -140,10 +140,14 @@ static int lock_directory(struct mmnf_ssd_disk *disk)
 
 static void end(struct mmnf_ssd_disk *disk)
 {
+	struct flock unlock = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
 	struct directory *d = of(disk);
 
-	if (d->lock >= 0)
+	/* A child after fork() has the descriptor, too. */
+	if (d->lock >= 0) {
+		fcntl(d->lock, F_OFD_SETLK, &unlock);
 		close(d->lock);
+	}
 	close(d->fd);
 	free(d);
 }

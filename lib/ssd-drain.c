@@ -12,6 +12,7 @@
  * Two writes of one byte are never under way together.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -314,6 +315,8 @@ static bool take_flushes(struct mmnf_ssd *ssd)
 		any = true;
 		if (f->io.result) {
 			failed(ssd, &f->io);
+			if (!d->flush_ns)
+				d->flush_ns = mmnf_ssd_now_ns();
 			continue;
 		}
 		mmnf_ssd_dirty_remove(&ssd->dirty, is_clean, f);
@@ -484,6 +487,8 @@ int mmnf_ssd_drain_wait(struct mmnf_ssd *ssd, u64 seq)
 int mmnf_ssd_drain_open(struct mmnf_ssd *ssd, bool threads)
 {
 	struct ssd_drain *d = &ssd->drain;
+	sigset_t all, before;
+	int err;
 
 	d->flush = calloc(ssd->backing.nr_groups + 1, sizeof(*d->flush));
 	if (!d->flush)
@@ -491,7 +496,11 @@ int mmnf_ssd_drain_open(struct mmnf_ssd *ssd, bool threads)
 	if (mmnf_ssd_hold_replayed(ssd))
 		return -ENOMEM;
 	if (threads && ssd->backing.submit) {
-		if (pthread_create(&d->thread, NULL, run, ssd))
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &before);
+		err = pthread_create(&d->thread, NULL, run, ssd);
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
+		if (err)
 			return mmnf_error(EAGAIN,
 					  "no thread for the cache's log");
 		d->has_thread = true;

@@ -18,6 +18,7 @@
  * in a slot whose old record may come back.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -451,8 +452,13 @@ bool mmnf_ssd_work(struct mmnf_ssd *ssd)
 
 int mmnf_ssd_fill_start(struct mmnf_ssd *ssd)
 {
-	int err = pthread_create(&ssd->thread, NULL, run, ssd);
+	sigset_t all, before;
+	int err;
 
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(&ssd->thread, NULL, run, ssd);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (err)
 		return -err;
 	ssd->has_thread = true;

@@ -255,7 +255,7 @@ TEST(gone_for_good)
 	int64_t from;
 
 	begin(2, EXPORT);
-	field = open_remote(1000, 250);
+	field = open_remote(3000, 1000);
 	EXPECT_EQ(read_one(field, index_on(1, 1), &got), 8);
 	server_kill(1);
 	from = now_ns();
@@ -496,6 +496,31 @@ TEST(batch_closed_while_hung)
 }
 
 /* A write is durable after sync alone, and sync says if it may not be. */
+/* Nobody else would tell that what was written is gone. */
+TEST(failed_sync_is_not_forgotten)
+{
+	struct mmnf_box box = { { 4096 }, { 512 }, { 1 } };
+	static const uint64_t elements[1] = { 1 << 24 };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	uint64_t data[512] = { 1, 2, 3 };
+
+	begin(1, "memory 1G");
+	make_remote("f", MMNF_U64, 1, elements, 1, 0);
+	opts.writable = 1;
+	opts.net_fail_timeout_ms = 1000;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	ASSERT_EQ(mmnf_write(field, &box, data, 4096), 4096);
+	server_kill(0);
+	EXPECT_EQ(mmnf_field_sync(field), -ETIMEDOUT);
+	server_start(0, "memory 1G");
+	EXPECT_TRUE(comes_back(field, 0));
+	EXPECT_FAILS(mmnf_field_sync(field), EIO, "mmnf_field_sync",
+		     "server 0 was lost between a write and its flush");
+	EXPECT_EQ(mmnf_field_sync(field), 0);
+	mmnf_field_close(field);
+}
+
 TEST(lost_before_the_flush)
 {
 	struct mmnf_box box = { { 4096 }, { 512 }, { 1 } };

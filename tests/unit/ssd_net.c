@@ -279,6 +279,7 @@ TEST(client_that_is_killed)
 	printf("# %llu writes, %llu synced\n", (unsigned long long)p->begun,
 	       (unsigned long long)p->synced);
 	EXPECT_GE(last, 1);
+	EXPECT_GE(p->synced, 1);
 }
 
 TEST_MAIN

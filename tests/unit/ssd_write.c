@@ -559,4 +559,41 @@ TEST(full_disk)
 	many_lives(30, 10, 0, 200 << 10, true);
 }
 
+static bool is_away;
+
+static void submit_or_fail(void *arg, struct mmnf_ssd_io *io)
+{
+	if (io->op != MMNF_SSD_FLUSH || !is_away) {
+		server_submit(arg, io);
+		return;
+	}
+	io->result = -ETIMEDOUT;
+	snprintf(io->text, sizeof(io->text), "away");
+	io->done(io);
+}
+
+/* One failure is told by one sync, and the next flushes again. */
+TEST(sync_after_a_flush_that_failed)
+{
+	struct mmnf_ssd_backing backing = server_backing(SPACE);
+	struct mmnf_ssd_opts opts = { .bytes = 16 * (CHUNK + 1096),
+				      .log_bytes = LOG_BYTES,
+				      .chunk_bytes = CHUNK,
+				      .grace_ms = 5000,
+				      .no_threads = true };
+	struct mmnf_ssd *ssd;
+	char data[64] = { 7 };
+
+	disk_init(&disk);
+	server_init(1);
+	backing.submit = submit_or_fail;
+	ASSERT_EQ(mmnf_ssd_open(&ssd, &disk.ops, &opts, &backing), 0);
+	ASSERT_EQ(mmnf_ssd_write(ssd, 64 * 7, 64, data), 0);
+	is_away = true;
+	EXPECT_EQ(mmnf_ssd_sync(ssd), -ETIMEDOUT);
+	is_away = false;
+	EXPECT_EQ(mmnf_ssd_sync(ssd), 0);
+	mmnf_ssd_close(ssd);
+}
+
 TEST_MAIN
