@@ -37,7 +37,7 @@
 #define MMNF_MAX_INFLIGHT_BYTES (1ULL << 30)
 #define MMNF_MAX_RECORD_BYTES (1ULL << 30)
 #define MMNF_QUEUE_PLANS 32
-#define MMNF_NR_WAITS 16
+#define MMNF_NR_WAITS 128
 
 /* In a policy inside the module: leave the mode as it is; no ABI value. */
 #define MMNF_MODE_KEEP U32_MAX

@@ -502,7 +502,7 @@ static bool stream_quick(struct mmnf_table *table, struct mmnf_stream *s,
 bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		  struct mmnf_plan *plan)
 {
-	u64 pos = access->pos, record;
+	u64 pos = access->pos, record, seen;
 	struct mmnf_stream *own, *s;
 	struct mmnf_step step;
 
@@ -517,11 +517,12 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 	}
 	s = stream_find(table, access, record, own, &step);
 	table->recent = (u32)(s - table->stream);
-	if (!s->seen)
+	seen = s->seen;
+	s->seen = table->clock;
+	if (!seen)
 		stream_begin(table, s, access, record);
 	else if (stream_observe(table, s, access, record, &step, plan))
 		return true;
-	s->seen = table->clock;
 	if (table->shared && access->ip && s->ip && !(s->at.nest.sure & 1) &&
 	    !s->at.ahead && access->outcome != MMNF_HIT &&
 	    observe_thread(table, access, record, plan))

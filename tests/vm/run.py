@@ -145,7 +145,7 @@ class Guest:
             if not started:
                 log = self.log()
                 started = STARTED in log
-                if WRONG_CLOCK in log:
+                if WRONG_CLOCK in log and not started:
                     self.kill()
                     break
             left = deadline - time.monotonic()
