@@ -125,6 +125,12 @@ void mmnf_zarr_key(const struct mmnf_store *store, u64 segment, char *key);
 bool mmnf_file_holds_data(unsigned int mode);
 
 /*
+ * openat(); sets errno and no text.  Whatever stands there, a FIFO or a socket, it
+ * does not hang; a file that somebody has a lease on is waited for.
+ */
+int mmnf_file_open(int dir, const char *path, int flags);
+
+/*
  * The length of an open regular file or block device.  0 or -errno without text;
  * -EINVAL: it is neither.
  */

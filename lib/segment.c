@@ -134,8 +134,7 @@ static int open_file(struct mmnf_field *field, const char *key, u64 *bytes)
 	if (field->store.file >= 0)
 		fd = fcntl(field->store.file, F_DUPFD_CLOEXEC, 0);
 	else
-		fd = openat(field->store.dir, key,
-			    flags | O_CLOEXEC | O_NONBLOCK);
+		fd = mmnf_file_open(field->store.dir, key, flags);
 	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
 		return -ENOENT;
 	if (fd < 0)

@@ -132,7 +132,7 @@ static int open_data(int dir, const char *path, bool writable, u64 *file_bytes)
 {
 	int flags = writable ? O_RDWR : O_RDONLY, fd, err;
 
-	fd = openat(dir, path, flags | O_CLOEXEC | O_NONBLOCK);
+	fd = mmnf_file_open(dir, path, flags);
 	if (fd < 0)
 		return mmnf_error_system(errno, "%s", path);
 	err = mmnf_file_bytes(fd, file_bytes);

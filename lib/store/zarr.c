@@ -265,8 +265,7 @@ static ssize_t read_text(int dir, const char *path, char **text)
 	ssize_t n;
 	int fd;
 
-	/* O_NONBLOCK: whatever stands there, opening it does not hang. */
-	fd = openat(dir, "zarr.json", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = mmnf_file_open(dir, "zarr.json", O_RDONLY);
 	if (fd < 0)
 		return mmnf_error_system(errno, "%s/zarr.json", path);
 	if (fstat(fd, &st) || !S_ISREG(st.st_mode) ||

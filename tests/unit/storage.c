@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <sys/vfs.h>
 #include <time.h>
@@ -412,6 +413,54 @@ TEST(counters_add_up)
 	EXPECT_EQ(s.prefetched_pages,
 		  s.used_pages + s.wasted_pages + s.pending_pages);
 	mmnf_field_close(field);
+}
+
+/* As an NFS server has for what its client writes; gives it back when asked. */
+static void hold_lease(const char *path, int told)
+{
+	int fd = open(path, O_RDWR), got;
+	sigset_t asked;
+
+	sigemptyset(&asked);
+	sigaddset(&asked, SIGIO);
+	sigprocmask(SIG_BLOCK, &asked, NULL);
+	if (fd < 0 || fcntl(fd, F_SETLEASE, F_WRLCK) ||
+	    write(told, "y", 1) != 1)
+		_exit(1);
+	sigwait(&asked, &got);
+	usleep(100000);
+	_exit(fcntl(fd, F_SETLEASE, F_UNLCK) != 0);
+}
+
+TEST(waits_for_a_lease)
+{
+	static uint32_t line[1024];
+	struct mmnf_field *field;
+	struct mmnf_box box = rows(3, 1);
+	int pipes[2], status;
+	char ready = 0;
+	pid_t pid;
+
+	scratch();
+	field = make_written(NR_PAGES);
+	mmnf_field_close(field);
+	ASSERT_EQ(pipe(pipes), 0);
+	pid = fork();
+	ASSERT_GE(pid, 0);
+	if (!pid)
+		hold_lease("f/c/0/0", pipes[1]);
+	close(pipes[1]);
+	if (read(pipes[0], &ready, 1) != 1) {
+		waitpid(pid, NULL, 0);
+		SKIP("no leases on this file system");
+	}
+	field = open_field("f", false);
+	ASSERT_EQ(mmnf_get(field, &box, line, sizeof(line)), PAGE);
+	EXPECT_TRUE(row_is_right(line, 3));
+	mmnf_field_close(field);
+	ASSERT_EQ(waitpid(pid, &status, 0), pid);
+	EXPECT_EQ(status, 0);
+	close(pipes[0]);
 }
 
 TEST_MAIN
