@@ -52,7 +52,9 @@ struct mmnf_case_loop {
  * @max_misses: pages not foreseen
  * @ends: loops that end where nothing foretold it, the walk itself included: each
  *	is overshot once, by at most a depth, see mmnf_case_most_wasted()
- * @max_wasted: pages planned and never touched, besides
+ * @gaps: pages between runs that are read with them, never touched
+ * @max_wasted: pages planned and never touched, gaps and all, where reads take no
+ *	time and a depth grows with the walk alone; 0 with @ends: what those allow
  */
 struct mmnf_case {
 	const char *name;
@@ -65,7 +67,7 @@ struct mmnf_case {
 	s64 run;
 	u64 skip;
 	u64 jitter, jitter_bytes;
-	u64 max_misses, max_wasted;
+	u64 max_misses, max_wasted, gaps;
 	u32 ends;
 };
 
@@ -99,6 +101,7 @@ static const struct mmnf_case mmnf_cases[] = {
 	  .loop = { { M(8), 256 } },
 	  .run = P(4),
 	  .max_misses = 8,
+	  .max_wasted = 16,
 	  .ends = 1 },
 	{ .name = "y-plane, rows of odd length",
 	  .bytes = 200 * 300 * 10000,
@@ -106,6 +109,7 @@ static const struct mmnf_case mmnf_cases[] = {
 	  .loop = { { 300 * 10000, 200 } },
 	  .run = 10000,
 	  .max_misses = 10,
+	  .max_wasted = 16,
 	  .ends = 1 },
 	{ .name = "y-plane, rows of odd length, backwards",
 	  .bytes = 200 * 300 * 10000,
@@ -113,6 +117,7 @@ static const struct mmnf_case mmnf_cases[] = {
 	  .loop = { { -300 * 10000, 200 } },
 	  .run = -10000,
 	  .max_misses = 10,
+	  .max_wasted = 96,
 	  .ends = 1 },
 	{ .name = "x-plane, every 16th row, geometry",
 	  ZYX(50, 1000, 2048),
@@ -129,12 +134,14 @@ static const struct mmnf_case mmnf_cases[] = {
 	  .first = 16 * 800000 + 4000,
 	  .loop = { { 96 * 800000, 50 }, { 800000, 48 } },
 	  .max_misses = 4,
+	  .max_wasted = 64,
 	  .ends = 1 },
 	{ .name = "x-plane, every 16th row, no geometry",
 	  .bytes = 50 * 1000 * 8192ULL,
 	  .first = 4 * 77,
 	  .loop = { { 1000 * 8192, 50 }, { 16 * 8192, 63 } },
 	  .max_misses = 5,
+	  .max_wasted = 64,
 	  .ends = 1 },
 	{ .name = "x-plane backwards, geometry",
 	  ZYX(50, 1000, 2048),
@@ -146,18 +153,21 @@ static const struct mmnf_case mmnf_cases[] = {
 	  .first = M(3) + P(5),
 	  .loop = { { M(4), 64 }, { P(2), 64 } },
 	  .max_misses = 5,
+	  .max_wasted = 64,
 	  .ends = 2 },
 	{ .name = "box, three levels",
 	  .bytes = M(4096),
 	  .first = M(3),
 	  .loop = { { M(64), 12 }, { M(1), 20 }, { P(3), 16 } },
 	  .max_misses = 8,
+	  .max_wasted = 128,
 	  .ends = 3 },
 	{ .name = "four levels",
 	  .bytes = M(4096),
 	  .first = M(3),
 	  .loop = { { M(256), 8 }, { M(16), 8 }, { K(512), 8 }, { P(3), 8 } },
 	  .max_misses = 10,
+	  .max_wasted = 128,
 	  .ends = 4 },
 	{ .name = "four levels, signs mixed",
 	  .bytes = M(4096),
@@ -167,18 +177,21 @@ static const struct mmnf_case mmnf_cases[] = {
 		    { -(s64)K(512), 8 },
 		    { P(3), 8 } },
 	  .max_misses = 10,
+	  .max_wasted = 128,
 	  .ends = 4 },
 	{ .name = "rows of two",
 	  .bytes = M(1024),
 	  .first = 0,
 	  .loop = { { M(1), 500 }, { P(7), 2 } },
 	  .max_misses = 5,
+	  .max_wasted = 64,
 	  .ends = 2 },
 	{ .name = "planes of two rows of two",
 	  .bytes = M(1024),
 	  .first = 0,
 	  .loop = { { M(2), 400 }, { K(512), 2 }, { P(7), 2 } },
 	  .max_misses = 11,
+	  .max_wasted = 64,
 	  .ends = 3 },
 	{ .name = "a first row entered in its middle",
 	  .bytes = M(1024),
@@ -186,6 +199,7 @@ static const struct mmnf_case mmnf_cases[] = {
 	  .skip = 40,
 	  .loop = { { M(4), 100 }, { P(3), 60 } },
 	  .max_misses = 7,
+	  .max_wasted = 96,
 	  .ends = 2 },
 	{ .name = "a first row entered in its middle, geometry",
 	  ZYX(50, 1024, 2048),
@@ -198,6 +212,7 @@ static const struct mmnf_case mmnf_cases[] = {
 	  .first = P(3),
 	  .loop = { { 0, 4 }, { P(17), 300 } },
 	  .max_misses = 4,
+	  .max_wasted = 64,
 	  .ends = 1 },
 	/* One page between two runs is read with them: a page a run. */
 	{ .name = "box, three of four pages a row",
@@ -206,13 +221,15 @@ static const struct mmnf_case mmnf_cases[] = {
 	  .loop = { { M(4), 32 }, { 16384, 32 } },
 	  .run = 8192,
 	  .max_misses = 16,
+	  .max_wasted = 1200,
 	  .ends = 3,
-	  .max_wasted = 32 * 32 },
+	  .gaps = 32 * 32 },
 	{ .name = "box backwards, every second row, pieces",
 	  ZYX(256, 256, 4096),
 	  .first = (60 * 256 + 70) * 16384 + 12000,
 	  .loop = { { -(s64)M(4), 32 }, { -2 * 16384, 32 }, { -2400, 4 } },
 	  .max_misses = 16,
+	  .max_wasted = 96,
 	  .ends = 2 },
 	/*
 	 * A box's first plan, of at most 64 steps of up to three to a run, may be a
@@ -227,8 +244,9 @@ static const struct mmnf_case mmnf_cases[] = {
 	  .jitter = 240ULL * 256 * 4096,
 	  .jitter_bytes = 4,
 	  .max_misses = 24 * 2 + 12,
+	  .max_wasted = 256,
 	  .ends = 1,
-	  .max_wasted = 24 * 64 / 3 },
+	  .gaps = 24 * 64 / 3 },
 	/*
 	 * Two touches a row, 2,796 bytes apart.  Every box begins with a miss; in the
 	 * first the second row is one, and the second plane.  The first row that
@@ -242,20 +260,22 @@ static const struct mmnf_case mmnf_cases[] = {
 	  .jitter_bytes = 4,
 	  .max_misses = 7 + 3,
 	  .ends = 1,
-	  .max_wasted = 7 * 64 / 3 },
+	  .gaps = 7 * 64 / 3 },
 	{ .name = "a stride of 1.75 pages",
 	  .bytes = 401 * 7184,
 	  .first = 0,
 	  .loop = { { 7184, 400 } },
 	  .max_misses = 7,
+	  .max_wasted = 400,
 	  .ends = 1,
-	  .max_wasted = 399 * 3 / 4 + 1 },
+	  .gaps = 399 * 3 / 4 + 1 },
 	{ .name = "boxes at random",
 	  .bytes = M(4096),
 	  .first = 0,
 	  .loop = { { M(64), 40 }, { M(1), 16 }, { P(2), 16 } },
 	  .jitter = 4000,
 	  .max_misses = 2 * 40 + 6,
+	  .max_wasted = 64,
 	  .ends = 2 },
 };
 
@@ -263,8 +283,12 @@ static const struct mmnf_case mmnf_cases[] = {
 static inline u64 mmnf_case_most_wasted(const struct mmnf_case *c,
 					enum mmnf_case_world world)
 {
-	return c->max_wasted +
-	       (u64)c->ends * (world == MMNF_CASE_SLOW ? 128 : 64);
+	u64 depth = world == MMNF_CASE_SLOW ? 128 : 64;
+	u64 most = c->gaps + c->ends * depth;
+
+	if (world == MMNF_CASE_SLOW || !c->max_wasted)
+		return most;
+	return most < c->max_wasted ? most : c->max_wasted;
 }
 
 #define MMNF_NR_CASES (sizeof(mmnf_cases) / sizeof(mmnf_cases[0]))
