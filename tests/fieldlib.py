@@ -172,6 +172,16 @@ def check_ours(path, dtype, expected, engine=None):
             assert same(field.records(index, expected.shape), expected[index])
 
 
+def raises(kind, function, *arguments, text="", **named):
+    """The exception that the call must raise, with the text in it."""
+    try:
+        got = function(*arguments, **named)
+    except kind as error:
+        assert text in str(error), f"{text!r} is not in: {error}"
+        return error
+    raise AssertionError(f"{function}{arguments}: {got} instead of {kind}")
+
+
 def refused(path, word):
     try:
         with Field(path, "u1"):

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What the tests of the tool share: running it, and reporting by TAP."""
+"""What tests written in Python share: running the tool, and reporting by KTAP."""
+import contextlib
 import os
 import subprocess
-import sys
 import tempfile
+import time
+import traceback
 
 MMNF = os.environ.get("MMNF", "")
 SRC = os.environ.get("MMNF_SRC", "")
@@ -30,19 +32,25 @@ def refused(status, text, *args, **kw):
     assert not done.stdout, done.stdout
 
 
-def run_tests(tests):
-    """Each in a fresh folder; the exit status."""
+def run_tests(tests, *arguments, fresh=True):
+    """Each is called with the arguments, in a fresh folder or where this stands; the
+    exit status.  Whatever one raises, the next is worth its run."""
     failed = 0
-    print(f"TAP version 13\n1..{len(tests)}")
+    print(f"KTAP version 1\n1..{len(tests)}", flush=True)
     for number, function in enumerate(tests, 1):
-        with tempfile.TemporaryDirectory() as folder:
-            os.chdir(folder)
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() if fresh else contextlib.nullcontext() as folder:
+            if folder:
+                os.chdir(folder)
             try:
-                function()
-                print(f"ok {number} {function.__name__}")
-            except AssertionError as error:
+                function(*arguments)
+                verdict = "ok"
+            except Exception:  # pylint: disable=broad-except
                 failed += 1
-                print(f"# {error}\nnot ok {number} {function.__name__}")
-            os.chdir("/")
-        sys.stdout.flush()
+                verdict = "not ok"
+                print("# " + traceback.format_exc().strip().replace("\n", "\n# "))
+            if folder:
+                os.chdir("/")
+        print(f"# {time.monotonic() - began:.1f} s\n{verdict} {number} {function.__name__}",
+              flush=True)
     return 1 if failed else 0

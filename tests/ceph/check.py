@@ -21,9 +21,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SRC = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.path.join(SRC, "build")
 os.environ.setdefault("MMNF_LIBRARY", os.path.join(BUILD, "libmmnf.so"))
-sys.path.insert(0, os.path.join(SRC, "lib", "python"))
+sys.path[:0] = [os.path.join(SRC, "tests"), os.path.join(SRC, "lib", "python")]
 import mmnf  # noqa: E402
 import numpy as np  # noqa: E402
+from toollib import run_tests  # noqa: E402
 
 RECORD = 512            # u64: 4 KiB
 NR_RECORDS = 1 << 38    # a petabyte
@@ -228,26 +229,13 @@ def gateway_and_osd_lost_at_once(cluster):
 
 
 def main():
-    print(f"KTAP version 1\n1..{len(tests)}", flush=True)
-    failed = 0
     with tempfile.TemporaryDirectory(prefix="mmnf-ceph.") as folder:
         os.chdir(folder)
         cluster = Cluster(os.path.join(folder, "c"))
         try:
-            for number, function in enumerate(tests, start=1):
-                began = time.monotonic()
-                try:
-                    function(cluster)
-                    verdict = "ok"
-                except Exception as error:      # the next is worth its run
-                    failed += 1
-                    verdict = "not ok"
-                    print(f"# {type(error).__name__}: {error}")
-                print(f"# {time.monotonic() - began:.1f} s")
-                print(f"{verdict} {number} {function.__name__}", flush=True)
+            return run_tests(tests, cluster, fresh=False)
         finally:
             cluster.down()
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

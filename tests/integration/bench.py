@@ -6,16 +6,14 @@ benchmark's own arithmetic.  KTAP.
 import json
 import os
 import re
-import subprocess
 import sys
-import traceback
 
 SRC = os.environ["MMNF_SRC"]
-sys.path.insert(0, os.path.join(SRC, "tests", "bench"))
+sys.path[:0] = [os.path.join(SRC, "tests"), os.path.join(SRC, "tests", "bench")]
 import targets  # noqa: E402
 import timeline  # noqa: E402
+from toollib import mmnf, refused, run_tests  # noqa: E402
 
-MMNF = os.environ["MMNF"]
 tests = []
 
 
@@ -24,16 +22,12 @@ def test(function):
     return function
 
 
-def mmnf(*args):
-    return subprocess.run([MMNF, "bench", *args], text=True, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def bench(*args):
+    return mmnf("bench", *args)
 
 
-def refused(status, text, *args):
-    done = mmnf(*args)
-    assert done.returncode == status, (done.returncode, done.stderr)
-    assert text in done.stderr, done.stderr
-    assert not done.stdout, done.stdout
+def bench_refused(status, text, *args):
+    refused(status, text, "bench", *args)
 
 
 def write(path, lines):
@@ -63,7 +57,7 @@ def events():
 @test
 def table_has_every_time():
     write("walk.jsonl", times())
-    done = mmnf("walk.jsonl")
+    done = bench("walk.jsonl")
     assert done.returncode == 0, done.stderr
     for line in times():
         if line["metric"] == "ns_per_touch":
@@ -74,13 +68,13 @@ def table_has_every_time():
 @test
 def times_are_drawn():
     write("walk.jsonl", times())
-    done = mmnf("walk.jsonl", "--plot")
+    done = bench("walk.jsonl", "--plot")
     assert done.returncode == 0 and done.stdout == "walk.svg\n", done
     with open("walk.svg", encoding="utf-8") as file:
         picture = file.read()
     for text in ("plane", "nest", "fast", "slow", "default", "mmnf", "other"):
         assert text in picture, text
-    done = mmnf("walk.jsonl", "--plot", "--out", "p.png")
+    done = bench("walk.jsonl", "--plot", "--out", "p.png")
     assert done.returncode == 0, done.stderr
     with open("p.png", "rb") as file:
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
@@ -89,7 +83,7 @@ def times_are_drawn():
 @test
 def timeline_is_drawn():
     write("t.jsonl", events())
-    done = mmnf("t.jsonl", "--plot")
+    done = bench("t.jsonl", "--plot")
     assert done.returncode == 0 and done.stdout == "t.svg\n", done
     with open("t.svg", encoding="utf-8") as file:
         picture = file.read()
@@ -101,7 +95,7 @@ def timeline_is_drawn():
 @test
 def tiers_are_measured_here():
     os.mkdir("here")
-    done = mmnf("here", "--table", "--json")
+    done = bench("here", "--table", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     by_engine = {}
@@ -119,27 +113,27 @@ def tiers_are_measured_here():
         assert "single@hot" in by_engine[engine], by_engine
     assert ("device" in by_engine) != ("device" in told["not_measured"]), told
     assert os.listdir("here") == [], os.listdir("here")
-    refused(1, "nowhere", "nowhere", "--table")
-    refused(2, "--table measures", "--table", "--plot")
+    bench_refused(1, "nowhere", "nowhere", "--table")
+    bench_refused(2, "--table measures", "--table", "--plot")
 
 
 @test
 def bad_input_is_refused():
-    refused(1, "absent.jsonl: No such file", "absent.jsonl")
+    bench_refused(1, "absent.jsonl: No such file", "absent.jsonl")
     with open("bad.jsonl", "w", encoding="utf-8") as out:
         out.write('{"bench":"walk"}\n[1]\n')
-    refused(1, "bad.jsonl: line 2: expected a JSON object", "bad.jsonl")
+    bench_refused(1, "bad.jsonl: line 2: expected a JSON object", "bad.jsonl")
     with open("bad.jsonl", "w", encoding="utf-8") as out:
         out.write('{"bench":"walk"\n')
-    refused(1, "bad.jsonl: line 1", "bad.jsonl")
+    bench_refused(1, "bad.jsonl: line 1", "bad.jsonl")
     write("empty.jsonl", [])
-    refused(1, "empty.jsonl: no results", "empty.jsonl")
+    bench_refused(1, "empty.jsonl: no results", "empty.jsonl")
     write("many.jsonl", [{"bench": "walk", "case": f"c{i}", "engine": "e",
                           "metric": "ns_per_touch", "value": 1} for i in range(65)])
-    refused(1, "many.jsonl: line 65", "many.jsonl")
+    bench_refused(1, "many.jsonl: line 65", "many.jsonl")
     write("walk.jsonl", times())
-    refused(2, "expected .svg or .png", "walk.jsonl", "--plot", "--out", "x.pdf")
-    refused(2, "--out", "walk.jsonl", "--out", "x.svg")
+    bench_refused(2, "expected .svg or .png", "walk.jsonl", "--plot", "--out", "x.pdf")
+    bench_refused(2, "--out", "walk.jsonl", "--out", "x.svg")
 
 
 def row(kind, touches, ns, **more):
@@ -181,19 +175,5 @@ def trace_becomes_events():
         ("hit", 12288, 12000700000, 12000700000)]
 
 
-def main():
-    print(f"KTAP version 1\n1..{len(tests)}")
-    failed = 0
-    for number, function in enumerate(tests, start=1):
-        try:
-            function()
-            print(f"ok {number} {function.__name__}")
-        except Exception:  # pylint: disable=broad-except
-            failed = 1
-            print("# " + traceback.format_exc().replace("\n", "\n# "))
-            print(f"not ok {number} {function.__name__}")
-    return failed
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests(tests, fresh=False))

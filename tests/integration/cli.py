@@ -6,9 +6,7 @@ Expected values come from numpy or from arithmetic.  KTAP.
 """
 import json
 import os
-import subprocess
 import sys
-import tempfile
 
 try:
     import numpy as np
@@ -17,32 +15,15 @@ except ImportError:
     print("no numpy")
     sys.exit(4)
 
-MMNF = os.environ["MMNF"]
+sys.path.insert(0, os.path.join(os.environ["MMNF_SRC"], "tests"))
+from toollib import mmnf, ok, refused, run_tests  # noqa: E402
+
 tests = []
 
 
 def test(fn):
     tests.append(fn)
     return fn
-
-
-def mmnf(*args, stdin=None):
-    return subprocess.run([MMNF, *args], input=stdin, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def ok(*args, **kw):
-    done = mmnf(*args, **kw)
-    assert done.returncode == 0, f"mmnf {' '.join(args)}: {done.returncode}: {done.stderr}"
-    return done.stdout
-
-
-def refused(status, text, *args):
-    done = mmnf(*args)
-    assert done.returncode == status, f"mmnf {' '.join(args)}: {done.returncode}, not {status}"
-    assert text in done.stderr, f"{text!r} is not in {done.stderr!r}"
-    assert done.stderr.startswith("mmnf: "), done.stderr
-    assert not done.stdout, done.stdout
 
 
 def array():
@@ -139,7 +120,7 @@ def fill_is_read_where_nothing_was_written():
 def predict_follows_a_stride():
     trace = f"file {1000 * 69632}\n# thread ip offset\n" + \
         "".join(f"1 0x400 {i * 69632} 1000\n" for i in range(1000))
-    r = json.loads(ok("predict", "-", "--json", stdin=trace))
+    r = json.loads(ok("predict", "-", "--json", input=trace))
     assert r["accesses"] == 1000 and r["model"]["latency_ns"] == 100000
     for p in r["results"]:
         assert p["faults"] == p["hits"] + p["late"] + p["misses"], p
@@ -277,22 +258,5 @@ def bad_input_is_named():
     refused(1, "zarr.json", "info", "f")
 
 
-def main():
-    failed = 0
-    print("TAP version 13")
-    print(f"1..{len(tests)}")
-    for number, fn in enumerate(tests, 1):
-        with tempfile.TemporaryDirectory() as folder:
-            os.chdir(folder)
-            try:
-                fn()
-                print(f"ok {number} {fn.__name__}")
-            except AssertionError as e:
-                failed += 1
-                print(f"# {e}\nnot ok {number} {fn.__name__}")
-            os.chdir("/")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests(tests))

@@ -14,7 +14,9 @@ import sys
 import tempfile
 import time
 
-MMNF = os.environ["MMNF"]
+sys.path.insert(0, os.path.join(os.environ["MMNF_SRC"], "tests"))
+from toollib import mmnf, ok, refused, run_tests  # noqa: E402
+
 STRIPE = 65536
 tests = []
 children = []
@@ -23,24 +25,6 @@ children = []
 def test(fn):
     tests.append(fn)
     return fn
-
-
-def mmnf(*args):
-    return subprocess.run([MMNF, *args], text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, check=False)
-
-
-def ok(*args):
-    done = mmnf(*args)
-    assert done.returncode == 0, f"mmnf {' '.join(args)}: {done.stderr}"
-    return done.stdout
-
-
-def refused(status, text, *args):
-    done = mmnf(*args)
-    assert done.returncode == status, f"mmnf {' '.join(args)}: {done.returncode}"
-    assert text in done.stderr, f"{text!r} is not in {done.stderr!r}"
-    assert not done.stdout, done.stdout
 
 
 def server(name, *args):
@@ -206,22 +190,14 @@ def main():
     if "without libnbd" in probe.stderr:
         print("1..0 # SKIP built without libnbd\nbuilt without libnbd")
         return 4
-    failed = 0
-    print(f"KTAP version 1\n1..{len(tests)}")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for number, fn in enumerate(tests, start=1):
-            try:
-                fn()
-                print(f"ok {number} {fn.__name__}", flush=True)
-            except (AssertionError, OSError, ValueError, KeyError) as error:
-                failed += 1
-                print(f"# {error}\nnot ok {number} {fn.__name__}", flush=True)
+        status = run_tests(tests, fresh=False)
         for child in children:
             child.kill()
             child.wait()
         os.chdir("/")
-    return 1 if failed else 0
+    return status
 
 
 if __name__ == "__main__":

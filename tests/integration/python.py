@@ -20,7 +20,7 @@ os.environ["MMNF_LIBRARY"] = os.environ["MMNF_LIB"]
 sys.path[:0] = [os.path.join(SRC, "tests"), os.path.join(SRC, "lib", "python")]
 import fieldlib  # noqa: E402
 import mmnf  # noqa: E402
-from fieldlib import elements, same  # noqa: E402
+from fieldlib import elements, raises, same  # noqa: E402
 
 DTYPES = [np.dtype(t) for t in fieldlib.TYPES.values()] + [np.dtype(ml_dtypes.bfloat16)]
 SHAPE = (13, 9, 6, 5)
@@ -254,15 +254,6 @@ def records(folder):
         for out in np.empty((2, 7), "f4"), np.empty((3, 7), "f2"), np.empty((7, 2), "f2").T, []:
             raises(ValueError, field.gather, [1, 2], out)
         assert len(field) == 1000 and same(np.array(list(field)), array)
-
-
-def raises(kind, function, *arguments, text="", **named):
-    try:
-        got = function(*arguments, **named)
-    except kind as error:
-        assert text in str(error), f"{text!r} is not in: {error}"
-        return error
-    raise AssertionError(f"{function}{arguments}: {got} instead of {kind}")
 
 
 def main():

@@ -10,11 +10,11 @@ import os
 import re
 import subprocess
 import sys
-import traceback
 
 SRC, TMP = os.environ["MMNF_SRC"], os.environ["TMPDIR"]
 os.environ["MMNF_LIBRARY"] = os.environ["MMNF_LIB"]
-sys.path.insert(0, os.path.join(SRC, "lib", "python"))
+sys.path[:0] = [os.path.join(SRC, "tests"), os.path.join(SRC, "lib", "python")]
+from toollib import run_tests  # noqa: E402
 try:
     from mmnf import _abi
 except ImportError as missing:
@@ -96,19 +96,5 @@ def prototypes():
         assert result is expected, f"{name}: gives {result}, not {' '.join(kind)}"
 
 
-def main():
-    failed, tests = 0, (structs, enums, prototypes)
-    print(f"KTAP version 1\n1..{len(tests)}")
-    for number, test in enumerate(tests, 1):
-        try:
-            test()
-            print(f"ok {number} {test.__name__}")
-        except Exception:  # a wrong header is a failed test, too
-            failed += 1
-            print("\n".join("# " + line for line in traceback.format_exc().splitlines()))
-            print(f"not ok {number} {test.__name__}")
-    return int(bool(failed))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests((structs, enums, prototypes), fresh=False))

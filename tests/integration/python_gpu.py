@@ -26,19 +26,10 @@ os.environ.setdefault("MMNF_LIBCUDA", FAKE)
 sys.path[:0] = [os.path.join(SRC, "tests"), os.path.join(SRC, "lib", "python")]
 import fieldlib  # noqa: E402
 import mmnf  # noqa: E402
-from fieldlib import elements, same  # noqa: E402
+from fieldlib import elements, raises, same  # noqa: E402
 
 SHAPE = (400, 16, 8)
 SEEDS = int(os.environ.get("MMNF_GPU_SEEDS", "6"))
-
-
-def raises(kind, function, *arguments, text="", **named):
-    try:
-        got = function(*arguments, **named)
-    except kind as error:
-        assert text in str(error), f"{text!r} is not in: {error}"
-        return error
-    raise AssertionError(f"{function}{arguments}: {got} instead of {kind}")
 
 
 def made(folder, dtype="f4"):

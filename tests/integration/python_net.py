@@ -27,18 +27,9 @@ os.environ["MMNF_LIBRARY"] = os.environ["MMNF_LIB"]
 sys.path[:0] = [os.path.join(SRC, "tests"), os.path.join(SRC, "lib", "python")]
 import fieldlib  # noqa: E402
 import mmnf  # noqa: E402
-from fieldlib import elements, same  # noqa: E402
+from fieldlib import elements, raises, same  # noqa: E402
 
 SHAPE = (500, 20, 30)
-
-
-def raises(kind, function, *arguments, text="", **named):
-    try:
-        got = function(*arguments, **named)
-    except kind as error:
-        assert text in str(error), f"{text!r} is not in: {error}"
-        return error
-    raise AssertionError(f"{function}{arguments}: {got} instead of {kind}")
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ os.environ["MMNF_LIBRARY"] = os.environ["MMNF_LIB"]
 sys.path[:0] = [os.path.join(SRC, "tests"), os.path.join(SRC, "lib", "python")]
 import fieldlib  # noqa: E402
 import mmnf  # noqa: E402
-from fieldlib import elements, same  # noqa: E402
+from fieldlib import elements, raises, same  # noqa: E402
 
 SHAPE = (40, 30, 20)
 
@@ -39,15 +39,6 @@ def made(folder, name="f", dtype="f4", **options):
     with mmnf.create(path, SHAPE, dtype, **options) as field:
         field[...] = array
     return path, array
-
-
-def raises(kind, function, *arguments, text="", **named):
-    try:
-        got = function(*arguments, **named)
-    except kind as error:
-        assert text in str(error), f"{text!r} is not in: {error}"
-        return error
-    raise AssertionError(f"{function}{arguments}: {got} instead of {kind}")
 
 
 def is_mapped(path):

@@ -22,7 +22,9 @@ import sys
 import time
 
 SRC = os.environ["MMNF_SRC"]
-MMNF = os.environ["MMNF"]
+sys.path.insert(0, os.path.join(SRC, "tests"))
+from toollib import MMNF, mmnf, ok, refused, run_tests  # noqa: E402
+
 PETABYTE = 1 << 50
 ATTACH = 0xBD81
 PATIENCE_S = 180      # of a loaded machine
@@ -146,25 +148,16 @@ def read(device):
     print("pages", pages, flush=True)
 
 
-def mmnf(*args):
-    return subprocess.run([MMNF, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, check=False)
+def told(*args):
+    return json.loads(ok(*args))
 
 
-def ok(*args):
-    done = mmnf(*args)
-    assert done.returncode == 0, (args, done.stderr)
-    return json.loads(done.stdout)
-
-
-def refused(status, words, *args):
-    done = mmnf("nbd", *args)
-    assert done.returncode == status and words in done.stderr, done
-    assert not done.stdout, done
+def nbd_refused(status, words, *args):
+    refused(status, words, "nbd", *args)
 
 
 def devices():
-    return {d["device"]: d for d in ok("nbd", "list", "--json")["devices"]}
+    return {d["device"]: d for d in told("nbd", "list", "--json")["devices"]}
 
 
 @contextlib.contextmanager
@@ -216,7 +209,7 @@ def petabyte_is_attached_tuned_and_listed():
         row = devices()["/dev/nbd0"]
         assert row["supervisor"] == supervisor.process.pid, row
         assert row["size_bytes"] == PETABYTE and server.uri in row["backend"], row
-        refused(1, "looks after it already", "attach", server.uri, "/dev/nbd0")
+        nbd_refused(1, "looks after it already", "attach", server.uri, "/dev/nbd0")
     assert "detached" in supervisor.text()
     server.kill(signal.SIGTERM)
 
@@ -229,14 +222,14 @@ def every_engine_has_the_same_bytes():
         field = "/dev/nbd0#raw,dtype=u64,shape=" + "x".join(map(str, shape))
         chance = random.Random(1)
         for engine in ("device", "mmap", "direct"):
-            assert ok("info", field, "--engine", engine, "--json")["engine"] == engine
+            assert told("info", field, "--engine", engine, "--json")["engine"] == engine
             for _ in range(2):
                 start = [chance.randrange(n - 40) for n in shape]
                 step = [chance.randrange(1, 9) for _ in shape]
                 count = [chance.randrange(1, 4) for _ in shape]
                 box = ",".join(f"{b}:{b + n * s}:{s}"
                                for b, n, s in zip(start, count, step))
-                got = ok("get", field, box, "--engine", engine, "--json")["values"]
+                got = told("get", field, box, "--engine", engine, "--json")["values"]
                 want = []
                 for i in range(count[0]):
                     for j in range(count[1]):
@@ -258,7 +251,7 @@ def strided_walk_is_foreseen():
     with attached(server.uri):
         rows, row_bytes = 300, 16 << 20
         field = f"/dev/nbd0#raw,dtype=u64,shape=65536x{row_bytes // 8}"
-        r = ok("scan", field, "--box", f":{rows},0:1", "--engine", "device", "--json")
+        r = told("scan", field, "--box", f":{rows},0:1", "--engine", "device", "--json")
         want = sum(int.from_bytes((i * row_bytes).to_bytes(8, "big"), "little")
                    for i in range(rows)) & (1 << 64) - 1
         assert r["checksum"] % (1 << 64) == want, r
@@ -315,10 +308,10 @@ def second_gateway_takes_over():
 @test
 def gateways_that_differ_are_refused():
     servers = [Server("a"), Server("b", "pattern", "2P"), Server("c", "memory", "1P")]
-    refused(1, "expected 1125899906842624", "attach", servers[0].uri, servers[1].uri,
-            "/dev/nbd0")
-    refused(1, "first or last bytes differ", "attach", servers[0].uri, servers[2].uri,
-            "/dev/nbd0")
+    nbd_refused(1, "expected 1125899906842624", "attach", servers[0].uri, servers[1].uri,
+                "/dev/nbd0")
+    nbd_refused(1, "first or last bytes differ", "attach", servers[0].uri, servers[2].uri,
+                "/dev/nbd0")
     assert not devices()
     for server in servers:
         server.kill(signal.SIGTERM)
@@ -349,7 +342,7 @@ def killed_supervisor_is_followed_by_one_that_adopts():
     first.end(signal.SIGKILL)
     assert devices()["/dev/nbd0"]["supervisor"] is None
     reader.catch_up()       # nobody is needed as long as nothing happens
-    refused(1, "in use by mmnf ro", "attach", server.uri, "/dev/nbd0", "--timeout", "7")
+    nbd_refused(1, "in use by mmnf ro", "attach", server.uri, "/dev/nbd0", "--timeout", "7")
     with attached(server.uri, *SHORT) as second:
         assert second.result["adopted"] is True
         server.kill()
@@ -365,12 +358,12 @@ def killed_supervisor_is_followed_by_one_that_adopts():
 def detach_ends_the_supervisor_and_a_daemon():
     server = Server("a")
     supervisor = Supervisor(server.uri, "/dev/nbd0")
-    assert ok("nbd", "detach", "/dev/nbd0", "--json") == \
+    assert told("nbd", "detach", "/dev/nbd0", "--json") == \
         {"device": "/dev/nbd0", "still_open": False}
     assert supervisor.process.wait(PATIENCE_S) == 0
     assert "detached by another" in supervisor.text()
-    refused(1, "is not attached", "detach", "/dev/nbd0")
-    r = ok("nbd", "attach", server.uri, "--auto", "--daemon", "--json")
+    nbd_refused(1, "is not attached", "detach", "/dev/nbd0")
+    r = told("nbd", "attach", server.uri, "--auto", "--daemon", "--json")
     pid = devices()[r["device"]]["supervisor"]
     assert pid and os.path.exists(f"/proc/{pid}"), r
     os.kill(pid, signal.SIGTERM)
@@ -396,8 +389,8 @@ def requests_fail_when_time_is_up_and_the_device_recovers():
         at = 1 << 31
         assert int.from_bytes(os.pread(fd, 8, at), "big") == at
         os.close(fd)
-    refused(2, "--dead-timeout 0", "attach", server.uri, "/dev/nbd0", "--dead-timeout",
-            "0")
+    nbd_refused(2, "--dead-timeout 0", "attach", server.uri, "/dev/nbd0", "--dead-timeout",
+                "0")
     server.kill(signal.SIGTERM)
 
 
@@ -422,27 +415,27 @@ def writing_is_asked_for():
         os.close(fd)
     with attached(server.uri):
         for engine in ("device", "mmap", "direct"):
-            got = ok("get", field, "500:501,10:13", "--engine", engine, "--json")
+            got = told("get", field, "500:501,10:13", "--engine", engine, "--json")
             assert flat(got["values"]) == [10, 11, 12], got
         done = mmnf("get", "/dev/nbd0#raw,dtype=u8,shape=67108865", "0")
         assert done.returncode == 1 and "67108864" in done.stderr, done
     server.kill(signal.SIGTERM)
     read_only = Server("a", "-r", "memory", "64M")
-    refused(1, "read-only", "attach", read_only.uri, "/dev/nbd0", "--write")
+    nbd_refused(1, "read-only", "attach", read_only.uri, "/dev/nbd0", "--write")
     read_only.kill(signal.SIGTERM)
 
 
 @test
 def bad_requests_are_told():
-    refused(1, "no gateway answers", "attach", "nbd+unix:///?socket=/none", "/dev/nbd0")
-    refused(2, "no TLS", "attach", "nbds://localhost/", "/dev/nbd0")
-    refused(2, "expected nbd://", "attach", "http://localhost/", "/dev/nbd0")
-    refused(2, "expected /dev/nbdN", "attach", "nbd://localhost/", "/dev/nbd0p1")
-    refused(2, "--connections 17", "attach", "nbd://localhost/", "/dev/nbd0",
+    nbd_refused(1, "no gateway answers", "attach", "nbd+unix:///?socket=/none", "/dev/nbd0")
+    nbd_refused(2, "no TLS", "attach", "nbds://localhost/", "/dev/nbd0")
+    nbd_refused(2, "expected nbd://", "attach", "http://localhost/", "/dev/nbd0")
+    nbd_refused(2, "expected /dev/nbdN", "attach", "nbd://localhost/", "/dev/nbd0p1")
+    nbd_refused(2, "--connections 17", "attach", "nbd://localhost/", "/dev/nbd0",
             "--connections", "17")
-    refused(2, "expected attach, list or detach", "show")
+    nbd_refused(2, "expected attach, list or detach", "show")
     small = Server("a", "memory", "100")
-    refused(1, "100 bytes: expected", "attach", small.uri, "/dev/nbd0")
+    nbd_refused(1, "100 bytes: expected", "attach", small.uri, "/dev/nbd0")
     small.kill(signal.SIGTERM)
     assert not devices()
 
@@ -451,22 +444,10 @@ def inside():
     os.chdir(os.environ["TMPDIR"])
     subprocess.run(["insmod", os.environ["MMNF_KO"]], check=True)
     subprocess.run(["modprobe", "nbd", "nbds_max=4"], check=True)
-    print(f"KTAP version 1\n1..{len(tests)}", flush=True)
-    failed = 0
-    for number, function in enumerate(tests, start=1):
-        began = time.monotonic()
-        try:
-            function()
-            verdict = "ok"
-        except Exception as error:      # the next test is worth its run
-            failed += 1
-            verdict = "not ok"
-            print(f"# {type(error).__name__}: {error}")
-        print(f"# {time.monotonic() - began:.1f} s")
-        print(f"{verdict} {number} {function.__name__}", flush=True)
+    status = run_tests(tests, fresh=False)
     subprocess.run(["modprobe", "-r", "nbd"], check=True)
     subprocess.run(["rmmod", "mmnf"], check=True)
-    return 1 if failed else 0
+    return status
 
 
 def main():

@@ -19,7 +19,10 @@ import sys
 import tempfile
 import time
 
-SRC, MMNF = os.environ["MMNF_SRC"], os.environ["MMNF"]
+SRC = os.environ["MMNF_SRC"]
+sys.path.insert(0, os.path.join(SRC, "tests"))
+from toollib import ok, run_tests  # noqa: E402
+
 NFS = os.path.join(SRC, "build", "nfs")
 ATTACH = 0xBD81
 PAGE = 4096
@@ -87,11 +90,8 @@ def forget(path):
     os.close(fd)
 
 
-def ok(*args):
-    done = subprocess.run([MMNF, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, check=False)
-    assert done.returncode == 0, (args, done.stderr)
-    return json.loads(done.stdout) if "--json" in args else done.stdout
+def told(*args):
+    return json.loads(ok(*args, "--json"))
 
 
 def flat(values):
@@ -125,8 +125,8 @@ def every_engine_has_the_same_bytes():
         forget("mnt/f")
         for _ in range(3):
             row, column = chance.randrange(NR_PAGES - 50), chance.randrange(500)
-            got = ok("get", field(), f"{row}:{row + 50}:7,{column}:{column + 9}",
-                     "--engine", engine, "--json")["values"]
+            got = told("get", field(), f"{row}:{row + 50}:7,{column}:{column + 9}",
+                       "--engine", engine)["values"]
             want = [word(r * PAGE + c * 8) for r in range(row, row + 50, 7)
                     for c in range(column, column + 9)]
             assert flat(got) == want, (engine, row, column)
@@ -137,7 +137,7 @@ def walks_are_foreseen():
     for step in (17, -23):
         forget("mnt/f")
         box = f"::{step},0:1"
-        r = ok("scan", field(), "--box", box, "--engine", "device", "--json")
+        r = told("scan", field(), "--box", box, "--engine", "device")
         rows = range(NR_PAGES)[::step]
         assert r["checksum"] == sum(word(n * PAGE) for n in rows) & (1 << 64) - 1, r
         stats = r["stats"]
@@ -214,9 +214,9 @@ def a_field_is_made_and_written_there():
     ok("create", "mnt/zarr", "--shape", "1000000,30", "--dtype", "f32")
     ok("import", "in.raw#raw,dtype=f32,shape=20x30", "mnt/zarr", "--at", "700000,0")
     for place in ("mnt/zarr", "export/zarr"):       # as the client and the server see it
-        got = ok("get", place, "700019,25:30", "--json")["values"]
+        got = told("get", place, "700019,25:30")["values"]
         assert flat(got) == [595, 596, 597, 598, 599], (place, got)
-    got = ok("get", "mnt/zarr", "700010,0:3", "--engine", "device", "--json")["values"]
+    got = told("get", "mnt/zarr", "700010,0:3", "--engine", "device")["values"]
     assert flat(got) == [300, 301, 302], got
 
 
@@ -225,22 +225,10 @@ def inside(file):
     serve()
     subprocess.run(["cp", file, "export/f"], check=True)
     subprocess.run(["insmod", os.environ["MMNF_KO"]], check=True)
-    print(f"KTAP version 1\n1..{len(tests)}", flush=True)
-    failed = 0
-    for number, function in enumerate(tests, start=1):
-        began = time.monotonic()
-        try:
-            function()
-            verdict = "ok"
-        except Exception as error:      # the next test is worth its run
-            failed += 1
-            verdict = "not ok"
-            print(f"# {type(error).__name__}: {error}")
-        print(f"# {time.monotonic() - began:.1f} s")
-        print(f"{verdict} {number} {function.__name__}", flush=True)
+    status = run_tests(tests, fresh=False)
     stop_serving()
     subprocess.run(["rmmod", "mmnf"], check=True)
-    return 1 if failed else 0
+    return status
 
 
 def main():
