@@ -8,14 +8,14 @@
  * A queue is a list of requests of the net and a list of those that are done.
  * Whoever waits for one drives the net; with an eventfd the net's thread does.
  *
- * queue.lock guards the list of what is done, and is outside of the net's.
  * With a persistent cache (ssd.h) reads look there first, and writes go through its
  * log.  It knows blocks of 4096 bytes of the space: a read that does not begin or
  * end with one goes by way of memory of its own.
  *
- * remote.lock guards what was
- * written since the last sync, and one write at a time that has to read before,
- * because servers take whole blocks alone.
+ * Locks: queue.lock guards the list of what is done, and is outside of the net's.
+ * remote.lock guards what was written since the last sync, and one write at a time
+ * that has to read before, because servers take whole blocks alone; remote.syncing is
+ * held outside of it, so that of two syncs each waits for what the other flushes.
  */
 #include <errno.h>
 #include <inttypes.h>
