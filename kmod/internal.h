@@ -30,6 +30,7 @@
 
 #include "core/pending.h"
 #include "core/predict.h"
+#include "core/wait.h"
 
 #define MMNF_MAX_ITEMS (1U << 20)
 #define MMNF_MAX_RUNS (1ULL << 24)
@@ -90,6 +91,7 @@ struct mmnf_extent {
 struct mmnf_wait {
 	u32 thread;
 	pgoff_t pgoff;
+	u64 since_ns; /* 0: its page was there */
 };
 
 /**
@@ -109,6 +111,7 @@ struct mmnf_wait {
  * @nr_idle: hits in a row that used nothing read ahead and led to no plan
  * @nr_quiet_hits: hits that were counted here alone, see vm.c
  * @wait: faults that may come again, by thread number
+ * @waits: how many waited so long, see core/wait.h
  * @queue: plans for the worker, a ring of @nr_queued from @queue_head
  * @work: the worker; runs once at a time per field
  * @data: bytes last seen not to be a hole; worker only
@@ -129,6 +132,7 @@ struct mmnf_field {
 	struct mmnf_ioc_stats stats;
 	u32 nr_idle;
 	struct mmnf_wait wait[MMNF_NR_WAITS];
+	u64 waits[MMNF_NR_LENGTHS];
 	u32 queue_head, nr_queued;
 	struct mmnf_queued_plan queue[MMNF_QUEUE_PLANS];
 

@@ -182,6 +182,21 @@ MMNF_COUNTER(mappings);
 
 MMNF_VALUE(latency_ns, "%llu", READ_ONCE(field->table.latency_ns));
 
+static ssize_t waits_show(struct kobject *kobj, struct kobj_attribute *attr,
+			  char *buf)
+{
+	const struct mmnf_field *field = field_of(kobj);
+	ssize_t len = 0;
+	u32 i;
+
+	for (i = 0; i < MMNF_NR_LENGTHS; i++)
+		len += sysfs_emit_at(buf, len, "%s%llu", i ? " " : "",
+				     READ_ONCE(field->waits[i]));
+	return len + sysfs_emit_at(buf, len, "\n");
+}
+
+static struct kobj_attribute waits_attr = __ATTR_RO(waits);
+
 static struct attribute *mmnf_stats_attrs[] = {
 	&faults_attr.attr,
 	&hits_attr.attr,
@@ -197,6 +212,7 @@ static struct attribute *mmnf_stats_attrs[] = {
 	&evicted_pages_attr.attr,
 	&mappings_attr.attr,
 	&latency_ns_attr.attr,
+	&waits_attr.attr,
 	NULL,
 };
 

@@ -82,6 +82,18 @@ static void note_idle(struct mmnf_field *field, bool idle)
 			mmnf_pending_forget(&field->pending);
 }
 
+/* How long it was; what its thread does next to its page is another access. */
+static void wait_end(struct mmnf_field *field, struct mmnf_wait *wait)
+{
+	u64 now_ns;
+
+	if (wait->since_ns) {
+		now_ns = max(ktime_get_mono_fast_ns(), wait->since_ns);
+		field->waits[mmnf_wait_length(now_ns - wait->since_ns)]++;
+	}
+	wait->thread = 0;
+}
+
 /*
  * Is this fault one that has been counted?  The kernel runs a fault again after
  * waiting, and says so by FAULT_FLAG_TRIED.  Not always: under the lock of an area
@@ -96,17 +108,21 @@ static bool mmnf_vm_counted(struct mmnf_field *field,
 	u32 thread = access->thread;
 	struct mmnf_wait *wait = &field->wait[thread % MMNF_NR_WAITS];
 	bool again = wait->thread == thread && wait->pgoff == vmf->pgoff;
+	bool counted = again || vmf->flags & FAULT_FLAG_TRIED;
 
-	if (may_wait) {
+	if (may_wait && !again) {
 		wait->thread = thread;
 		wait->pgoff = vmf->pgoff;
-	} else if (again) {
-		wait->thread = 0;
+		wait->since_ns = counted || access->outcome == MMNF_HIT ?
+					 0 :
+					 access->now_ns;
+	} else if (!may_wait && again) {
+		wait_end(field, wait);
 	}
-	return again || vmf->flags & FAULT_FLAG_TRIED;
+	return counted;
 }
 
-/* The fault is not to be run again: its page's next is another access. */
+/* The fault is not to be run again. */
 static void mmnf_vm_waited(struct mmnf_field *field, const struct vm_fault *vmf)
 {
 	u32 thread = task_pid_nr(current);
@@ -114,7 +130,7 @@ static void mmnf_vm_waited(struct mmnf_field *field, const struct vm_fault *vmf)
 
 	spin_lock(&field->lock);
 	if (wait->thread == thread && wait->pgoff == vmf->pgoff)
-		wait->thread = 0;
+		wait_end(field, wait);
 	spin_unlock(&field->lock);
 }
 

@@ -132,7 +132,7 @@ void mmnf_publish_wait(struct mmnf_field *field, u64 began_ns)
 {
 	u64 ns = mmnf_publish_now() - began_ns;
 
-	mmnf_count(&field->published->waits[mmnf_publish_bucket(ns)], 1);
+	mmnf_count(&field->published->waits[mmnf_wait_length(ns)], 1);
 }
 
 void mmnf_publish_stream(struct mmnf_field *field,

@@ -16,13 +16,11 @@
 #include <mmnf.h>
 
 #include "core/nest.h"
+#include "core/wait.h"
 
 #define MMNF_PUBLISH_NAME "mmnf-field"
 #define MMNF_PUBLISH_MAGIC 0x31646c6566666e6dULL
 #define MMNF_PUBLISH_STREAMS 24
-
-/* Waits by their length: four to an octave, from 1 us on; the last is open. */
-#define MMNF_PUBLISH_WAITS 128
 
 /**
  * struct mmnf_published_stream - a walk, as the predictor sees it
@@ -65,30 +63,8 @@ struct mmnf_published {
 	char engine_reason[128];
 	char path[512];
 	struct mmnf_field_stats stats;
-	uint64_t waits[MMNF_PUBLISH_WAITS];
+	uint64_t waits[MMNF_NR_LENGTHS];
 	struct mmnf_published_stream stream[MMNF_PUBLISH_STREAMS];
 };
-
-/* Where a wait is counted, and the longest that is counted there. */
-static inline uint32_t mmnf_publish_bucket(uint64_t ns)
-{
-	uint64_t us4 = ns / 250; /* quarters of a microsecond */
-	uint32_t octave, bucket;
-
-	if (us4 < 4)
-		return 0;
-	octave = 63 - (uint32_t)__builtin_clzll(us4);
-	bucket = (octave - 2) * 4 + (uint32_t)(us4 >> (octave - 2) & 3) + 1;
-	return bucket < MMNF_PUBLISH_WAITS ? bucket : MMNF_PUBLISH_WAITS - 1;
-}
-
-static inline uint64_t mmnf_publish_most_ns(uint32_t bucket)
-{
-	uint32_t octave = (bucket - 1) / 4, part = (bucket - 1) % 4;
-
-	if (!bucket)
-		return 1000;
-	return ((uint64_t)(5 + part) << octave) * 250;
-}
 
 #endif

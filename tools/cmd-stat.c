@@ -11,7 +11,7 @@
 
 #define FIELDS "/sys/class/misc/mmnf/fields"
 
-/* Every file of a directory as a member; numbers as numbers. */
+/* Every value of a directory as a member; numbers as numbers. */
 static json_t *read_directory(const char *path, int depth)
 {
 	json_t *object = json_object();
@@ -28,7 +28,8 @@ static json_t *read_directory(const char *path, int depth)
 		json_t *value = NULL;
 		FILE *from;
 
-		if (entry->d_name[0] == '.')
+		/* The histogram is `mmnf top`'s to read. */
+		if (entry->d_name[0] == '.' || !strcmp(entry->d_name, "waits"))
 			continue;
 		snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
 		if (entry->d_type == DT_DIR) {

@@ -67,20 +67,21 @@ static uint64_t read_number(uint64_t id, const char *name)
 	return number;
 }
 
-static void read_shape(struct top_field *f)
+/* As many numbers of a line as there are, or as there is room for. */
+static uint32_t read_numbers(uint64_t id, const char *name, uint64_t *numbers,
+			     uint32_t room)
 {
-	char text[256], *at = text, *end;
-	uint64_t n;
+	char text[4096], *at = text, *end;
+	uint32_t nr = 0;
 
-	if (!read_text(f->id, "shape", text, sizeof(text)))
-		return;
-	while (f->ndim < MMNF_NDIM_MAX) {
-		n = strtoull(at, &end, 10);
+	if (!read_text(id, name, text, sizeof(text)))
+		return 0;
+	for (; nr < room; nr++, at = end) {
+		numbers[nr] = strtoull(at, &end, 10);
 		if (end == at)
 			break;
-		f->shape[f->ndim++] = n;
-		at = end;
 	}
+	return nr;
 }
 
 /*
@@ -153,7 +154,7 @@ static void read_field(struct top_field *f)
 	snprintf(f->tier, sizeof(f->tier), "page cache");
 	if (!read_text(f->id, "mode", f->engine, sizeof(f->engine)))
 		return;
-	read_shape(f);
+	f->ndim = read_numbers(f->id, "shape", f->shape, MMNF_NDIM_MAX);
 	f->element_bytes = (uint32_t)read_number(f->id, "element_bytes");
 	f->total_bytes = read_number(f->id, "size_bytes");
 	c->hits = read_number(f->id, "stats/hits");
@@ -164,7 +165,7 @@ static void read_field(struct top_field *f)
 	c->used_pages = read_number(f->id, "stats/used_pages");
 	c->wasted_pages = read_number(f->id, "stats/wasted_pages");
 	c->pending_pages = read_number(f->id, "stats/pending_pages");
-	f->latency_ns = read_number(f->id, "stats/latency_ns");
+	read_numbers(f->id, "stats/waits", f->waits, MMNF_NR_LENGTHS);
 	read_streams(f);
 }
 
@@ -257,19 +258,19 @@ const struct top_field *top_find(const struct top *top, const char *key)
 uint64_t top_wait_ns(const struct top_field *field,
 		     const struct top_field *before, double part)
 {
-	uint64_t nr[MMNF_PUBLISH_WAITS], total = 0, seen = 0;
+	uint64_t nr[MMNF_NR_LENGTHS], total = 0, seen = 0;
 	uint32_t i;
 
-	for (i = 0; i < MMNF_PUBLISH_WAITS; i++) {
+	for (i = 0; i < MMNF_NR_LENGTHS; i++) {
 		nr[i] = field->waits[i];
 		if (before && before->waits[i] <= nr[i])
 			nr[i] -= before->waits[i];
 		total += nr[i];
 	}
-	for (i = 0; i < MMNF_PUBLISH_WAITS; i++) {
+	for (i = 0; i < MMNF_NR_LENGTHS; i++) {
 		seen += nr[i];
 		if (total && (double)seen >= part * (double)total)
-			return mmnf_publish_most_ns(i);
+			return mmnf_wait_most_ns(i);
 	}
 	return 0;
 }

@@ -45,8 +45,6 @@ static json_t *counts_json(const struct top_counts *c)
 static json_t *latency_json(const struct top_field *f,
 			    const struct top_field *before)
 {
-	if (f->is_kernel)
-		return json_pack("{sI}", "smoothed_ns", NR(f->latency_ns));
 	return json_pack("{sI sI sI}", "p50_ns",
 			 NR(top_wait_ns(f, before, 0.5)), "p90_ns",
 			 NR(top_wait_ns(f, before, 0.9)), "p99_ns",
@@ -146,9 +144,10 @@ static void put_label(FILE *to, const char *name, const char *value)
 	fputc('"', to);
 }
 
-static void put_labels(FILE *to, const struct top_field *f)
+/* @most: of a bucket of a histogram, or NULL. */
+static void put_labels(FILE *to, const struct top_field *f, const char *most)
 {
-	char number[24];
+	char number[24] = "";
 
 	fputc('{', to);
 	put_label(to, "id", f->key);
@@ -157,12 +156,17 @@ static void put_labels(FILE *to, const struct top_field *f)
 	fputc(',', to);
 	put_label(to, "field", f->name);
 	fputc(',', to);
-	snprintf(number, sizeof(number), "%d", f->pid);
-	put_label(to, "pid", f->is_kernel ? "" : number);
+	if (!f->is_kernel)
+		snprintf(number, sizeof(number), "%d", f->pid);
+	put_label(to, "pid", number);
 	fputc(',', to);
 	put_label(to, "command", f->command);
 	fputc(',', to);
 	put_label(to, "engine", f->engine);
+	if (most) {
+		fputc(',', to);
+		put_label(to, "le", most);
+	}
 	fputc('}', to);
 }
 
@@ -199,33 +203,32 @@ static const struct {
 
 #define NR_METRICS (sizeof(metrics) / sizeof(metrics[0]))
 
+static void put_bucket(FILE *to, const struct top_field *f, const char *most,
+		       uint64_t nr)
+{
+	fputs(most ? "mmnf_wait_seconds_bucket" : "mmnf_wait_seconds_count",
+	      to);
+	put_labels(to, f, most);
+	fprintf(to, " %" PRIu64 "\n", nr);
+}
+
 /* Cumulative, as Prometheus wants it; bounds of whole octaves are enough. */
 static void put_histogram(FILE *to, const struct top_field *f)
 {
 	uint64_t seen = 0;
+	char most[24];
 	uint32_t i;
 
-	for (i = 0; i < MMNF_PUBLISH_WAITS; i++) {
+	for (i = 0; i < MMNF_NR_LENGTHS; i++) {
 		seen += f->waits[i];
-		if (i % 4 || i == MMNF_PUBLISH_WAITS - 1)
+		if (i % 4 || i == MMNF_NR_LENGTHS - 1)
 			continue;
-		fprintf(to, "mmnf_wait_seconds_bucket{le=\"%g\",pid=\"%d\",",
-			(double)mmnf_publish_most_ns(i) / 1e9, f->pid);
-		put_label(to, "id", f->key);
-		fputc(',', to);
-		put_label(to, "field", f->name);
-		fprintf(to, "} %" PRIu64 "\n", seen);
+		snprintf(most, sizeof(most), "%g",
+			 (double)mmnf_wait_most_ns(i) / 1e9);
+		put_bucket(to, f, most, seen);
 	}
-	fprintf(to, "mmnf_wait_seconds_bucket{le=\"+Inf\",pid=\"%d\",", f->pid);
-	put_label(to, "id", f->key);
-	fputc(',', to);
-	put_label(to, "field", f->name);
-	fprintf(to, "} %" PRIu64 "\nmmnf_wait_seconds_count{pid=\"%d\",", seen,
-		f->pid);
-	put_label(to, "id", f->key);
-	fputc(',', to);
-	put_label(to, "field", f->name);
-	fprintf(to, "} %" PRIu64 "\n", seen);
+	put_bucket(to, f, "+Inf", seen);
+	put_bucket(to, f, NULL, seen);
 }
 
 void top_prometheus(const struct top *top, FILE *to)
@@ -244,22 +247,13 @@ void top_prometheus(const struct top *top, FILE *to)
 			       (const char *)&f->counts + metrics[m].place,
 			       sizeof(value));
 			fputs(metrics[m].name, to);
-			put_labels(to, f);
+			put_labels(to, f, NULL);
 			fprintf(to, " %" PRIu64 "\n", value);
 		}
 	}
-	fprintf(to, "# HELP mmnf_wait_seconds Gets and batches of the library "
-		    "that were not served from memory at once\n"
+	fprintf(to, "# HELP mmnf_wait_seconds Faults, and gets and batches of "
+		    "the library, that were not served from memory at once\n"
 		    "# TYPE mmnf_wait_seconds histogram\n");
 	for (i = 0; i < top->nr_fields; i++)
-		if (!top->field[i].is_kernel)
-			put_histogram(to, &top->field[i]);
-	fprintf(to, "# HELP mmnf_latency_seconds Smoothed wait for an absent "
-		    "page, as the kernel measures it\n"
-		    "# TYPE mmnf_latency_seconds gauge\n");
-	for (i = 0; i < top->nr_fields; i++)
-		if (top->field[i].is_kernel && top->field[i].latency_ns)
-			fprintf(to, "mmnf_latency_seconds{field=\"%s\"} %g\n",
-				top->field[i].name,
-				(double)top->field[i].latency_ns / 1e9);
+		put_histogram(to, &top->field[i]);
 }

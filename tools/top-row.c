@@ -100,7 +100,6 @@ void top_row(const struct top *top, const struct top *before,
 				  row->got);
 	}
 	human_bytes(c->pending_pages * f->page_bytes, row->pending);
-	top_duration(f->is_kernel ? f->latency_ns : top_wait_ns(f, b, 0.5),
-		     row->half);
-	top_duration(f->is_kernel ? 0 : top_wait_ns(f, b, 0.99), row->most);
+	top_duration(top_wait_ns(f, b, 0.5), row->half);
+	top_duration(top_wait_ns(f, b, 0.99), row->most);
 }

@@ -31,8 +31,7 @@ struct top_counts {
  * @name: path, or for the kernel's "field ID"
  * @engine: the library's; for the kernel's the mode of prediction
  * @tier: what is nearest to the program
- * @latency_ns: smoothed, of the kernel's; 0: not known
- * @waits: by length, of the library's
+ * @waits: by length: of the library's gets and batches, of the kernel's faults
  * @has_streams: the streams may be seen
  */
 struct top_field {
@@ -45,8 +44,7 @@ struct top_field {
 	uint64_t shape[MMNF_NDIM_MAX];
 	uint64_t total_bytes, page_bytes;
 	struct top_counts counts;
-	uint64_t latency_ns;
-	uint64_t waits[MMNF_PUBLISH_WAITS];
+	uint64_t waits[MMNF_NR_LENGTHS];
 	unsigned int nr_streams;
 	struct mmnf_published_stream stream[MMNF_PUBLISH_STREAMS];
 };

@@ -322,6 +322,37 @@ TEST_F(sysfs, counters_equal_get_stats)
 	munmap(p, BYTES);
 }
 
+/* Alone on its field, each fault that found nothing or what is being read waited. */
+TEST_F(sysfs, waits_are_those_of_late_and_missed)
+{
+	char *p = map_field(_metadata, self->dev, 0, BYTES, MAP_SHARED);
+	struct mmnf_ioc_stats s;
+	unsigned int nr = 0;
+	const char *at;
+	u64 sum = 0;
+	char *end;
+
+	drop_cache(_metadata, self->fd);
+	EXPECT_EQ(0, walk(p, 0, 5 * PAGE, 40, 0));
+	s = get_stats(_metadata, self->dev);
+	for (at = text_of(self->dir, "stats/waits"); *at; at = end, nr++) {
+		sum += strtoull(at, &end, 10);
+		ASSERT_NE(at, end);
+	}
+	EXPECT_EQ(128, nr);
+	EXPECT_LT(0, s.out_misses);
+	EXPECT_EQ(s.out_late + s.out_misses, sum);
+	/* What is resident is not waited for. */
+	EXPECT_EQ(0, walk(p, 0, 5 * PAGE, 40, 0));
+	munmap(p, BYTES);
+	p = map_field(_metadata, self->dev, 0, BYTES, MAP_SHARED);
+	EXPECT_EQ(0, walk(p, 0, 5 * PAGE, 40, 0));
+	for (at = text_of(self->dir, "stats/waits"); *at; at = end)
+		sum -= strtoull(at, &end, 10);
+	EXPECT_EQ(0, sum);
+	munmap(p, BYTES);
+}
+
 /* One value per file: a line, and at most ndim numbers in it. */
 static unsigned int nr_files;
 static const char *odd_file;

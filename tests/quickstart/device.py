@@ -42,11 +42,11 @@ def simulated_disk(folder):
 
 
 def show_sysfs():
-    """The directory of one field, while it is mapped."""
+    """The directory of one field, while it is mapped, but for its histogram."""
     top = os.path.join(SYSFS, min(os.listdir(SYSFS), key=int))
     print(f"  {top}:")
     for folder, _, names in sorted(os.walk(top)):
-        for name in sorted(names):
+        for name in sorted(set(names) - {"waits"}):
             path = os.path.join(folder, name)
             with open(path, encoding="ascii") as file:
                 print(f"    {os.path.relpath(path, top):28} {file.read().strip()}")
