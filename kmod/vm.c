@@ -400,11 +400,14 @@ int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 
 	/*
 	 * With the predictor on, a miss shall read its page and no blind
-	 * neighbourhood; OFF leaves the host as it is.  It cannot be changed
-	 * later: faults must not touch vm_flags.
+	 * neighbourhood: neither the fault itself nor later khugepaged, which
+	 * reads what is absent of 2 MiB around one page.  OFF leaves the host
+	 * as it is.  It cannot be changed later: faults must not touch vm_flags.
 	 */
 	spin_lock(&field->lock);
-	advice = field->mode == MMNF_MODE_OFF ? 0 : VM_RAND_READ;
+	advice = field->mode == MMNF_MODE_OFF || !field->can_read_ahead ?
+			 0 :
+			 VM_RAND_READ | VM_NOHUGEPAGE;
 	field->stats.out_mappings++;
 	spin_unlock(&field->lock);
 	mmnf_compat_vm_flags_mod(vma, advice, 0);

@@ -23,15 +23,6 @@
 #define WARM_UP 12
 #define REST_MS 2
 
-/* By Linux 7 khugepaged reads what is absent around what is mapped. */
-static char *map_whole(struct __test_metadata *_metadata, int dev)
-{
-	char *p = map_field(_metadata, dev, 0, BYTES, MAP_SHARED);
-
-	madvise(p, BYTES, MADV_NOHUGEPAGE);
-	return p;
-}
-
 FIXTURE(walk)
 {
 	int fd, dev;
@@ -43,7 +34,7 @@ FIXTURE_SETUP(walk)
 	self->fd = make_field(_metadata, "walk", BYTES);
 	drop_cache(_metadata, self->fd);
 	self->dev = attach_field(_metadata, self->fd, BYTES);
-	self->p = map_whole(_metadata, self->dev);
+	self->p = map_field(_metadata, self->dev, 0, BYTES, MAP_SHARED);
 }
 
 FIXTURE_TEARDOWN(walk)
@@ -67,7 +58,7 @@ static void restart(struct __test_metadata *_metadata,
 	self->dev = open_device(_metadata);
 	ASSERT_EQ(0, ioctl(self->dev, MMNF_IOC_ATTACH, &attach));
 	set_mode(_metadata, self->dev, mode);
-	self->p = map_whole(_metadata, self->dev);
+	self->p = map_field(_metadata, self->dev, 0, BYTES, MAP_SHARED);
 }
 
 /* One touch in each of @nr different groups of 16 pages, in random order. */
@@ -288,6 +279,40 @@ TEST_F(walk, random_reads_nothing_ahead)
 	EXPECT_LE(s.out_prefetched_pages, PAGES / 16 / 20);
 	EXPECT_LE(resident_pages(_metadata, self->fd, 0, BYTES),
 		  PAGES / 16 + PAGES / 16 / 20);
+}
+
+#define KHUGEPAGED "/sys/kernel/mm/transparent_hugepage/khugepaged"
+
+static long nr_scans(void)
+{
+	FILE *f = fopen(KHUGEPAGED "/full_scans", "r");
+	long nr = -1;
+
+	if (f && fscanf(f, "%ld", &nr) != 1)
+		nr = -1;
+	if (f)
+		fclose(f);
+	return nr;
+}
+
+/* By Linux 7 khugepaged reads what is absent of 2 MiB around a page, if let. */
+TEST_F(walk, khugepaged_reads_nothing_around)
+{
+	u64 deadline = now_ms() + 60000;
+	long scans = nr_scans();
+
+	if (scans < 0)
+		SKIP(return, "kernel: no khugepaged");
+	EXPECT_EQ(0, random_walk(self->p, 20));
+	sleep_ms(50);
+	ASSERT_EQ(0, put_text(KHUGEPAGED, "pages_to_scan", "1000000"));
+	ASSERT_EQ(0, put_text(KHUGEPAGED, "scan_sleep_millisecs", "20"));
+	while (nr_scans() < scans + 3 && now_ms() < deadline)
+		sleep_ms(20);
+	ASSERT_LE(scans + 3, nr_scans());
+	put_text(KHUGEPAGED, "scan_sleep_millisecs", "10000");
+	put_text(KHUGEPAGED, "pages_to_scan", "4096");
+	EXPECT_LE(resident_pages(_metadata, self->fd, 0, BYTES), 20 + 1);
 }
 
 /* With records, a miss brings its whole record, and only that. */
