@@ -91,7 +91,7 @@ static void wait_end(struct mmnf_field *field, struct mmnf_wait *wait)
 		now_ns = max(ktime_get_mono_fast_ns(), wait->since_ns);
 		field->waits[mmnf_wait_length(now_ns - wait->since_ns)]++;
 	}
-	wait->thread = 0;
+	WRITE_ONCE(wait->thread, 0);
 }
 
 /*
@@ -111,8 +111,8 @@ static bool mmnf_vm_counted(struct mmnf_field *field,
 	bool counted = again || vmf->flags & FAULT_FLAG_TRIED;
 
 	if (may_wait && !again) {
-		wait->thread = thread;
-		wait->pgoff = vmf->pgoff;
+		WRITE_ONCE(wait->thread, thread);
+		WRITE_ONCE(wait->pgoff, vmf->pgoff);
 		wait->since_ns = counted || access->outcome == MMNF_HIT ?
 					 0 :
 					 access->now_ns;
@@ -120,6 +120,16 @@ static bool mmnf_vm_counted(struct mmnf_field *field,
 		wait_end(field, wait);
 	}
 	return counted;
+}
+
+/* The same, asked without the lock, of the thread's own slot: it may be. */
+static bool may_be_again(const struct mmnf_field *field, pgoff_t pgoff)
+{
+	u32 thread = task_pid_nr(current);
+	const struct mmnf_wait *wait = &field->wait[thread % MMNF_NR_WAITS];
+
+	return READ_ONCE(wait->thread) == thread &&
+	       READ_ONCE(wait->pgoff) == pgoff;
 }
 
 /* The fault is not to be run again. */
@@ -236,7 +246,8 @@ static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
 	ret = mapping->host->map_pages(vmf, start_pgoff, end_pgoff);
 	if (!(ret & VM_FAULT_NOPAGE))
 		return ret;
-	if (is_quiet(mapping->field) && !(vmf->flags & FAULT_FLAG_TRIED))
+	if (is_quiet(mapping->field) && !(vmf->flags & FAULT_FLAG_TRIED) &&
+	    !may_be_again(mapping->field, vmf->pgoff))
 		atomic64_inc(&mapping->field->nr_quiet_hits);
 	else
 		mmnf_vm_observe(mapping, vmf, MMNF_HIT, start_pgoff,

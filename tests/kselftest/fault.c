@@ -476,4 +476,62 @@ TEST(fault_cut_short_by_a_signal_is_one)
 	remove_null_disk(SLOW);
 }
 
+static void *punch(void *arg)
+{
+	const struct mmnf_range *hole = arg;
+	int fd = open("/dev/" SLOW, O_RDWR | O_CLOEXEC);
+
+	/* What matters is the page cache: the disk may refuse. */
+	fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		  hole->start_bytes, hole->len_bytes);
+	close(fd);
+	return NULL;
+}
+
+/*
+ * A hit, among many that are counted alone, whose page is locked: it comes again,
+ * and is still one access.  Who punches a part of a page that is being written holds
+ * its lock until it is; a write takes a fifth of a second.
+ */
+TEST(quiet_hit_that_waits_for_its_page_is_one)
+{
+	int fd = make_null_disk(SLOW, 8, 200000000, 64), out, dev, i;
+	static const char page[PAGE] = { 1 };
+	pthread_t thread;
+	char *p;
+
+	if (fd < 0)
+		SKIP(return, "kernel: no null_blk with configfs");
+	out = open("/dev/" SLOW, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, out);
+	dev = attach_field(_metadata, fd, 8 * MIB);
+	set_mode(_metadata, dev, MMNF_MODE_MANUAL);
+	p = map_field(_metadata, dev, 0, 8 * MIB, MAP_SHARED);
+	ASSERT_EQ((ssize_t)PAGE, pwrite(out, page, PAGE, 0));
+	for (i = 0; i < 100; i++) {
+		load(p);
+		ASSERT_EQ(0, madvise(p, PAGE, MADV_DONTNEED));
+	}
+	EXPECT_EQ(100, get_stats(_metadata, dev).out_hits);
+	for (i = 1; i <= 4; i++) {
+		u64 pos = i * STRIDE;
+		struct mmnf_range hole = { pos + PAGE / 2, 512 };
+
+		ASSERT_EQ((ssize_t)PAGE, pwrite(out, page, PAGE, pos));
+		ASSERT_EQ(0, sync_file_range(out, pos, PAGE,
+					     SYNC_FILE_RANGE_WRITE));
+		ASSERT_EQ(0, pthread_create(&thread, NULL, punch, &hole));
+		sleep_ms(50);
+		load(p + pos);
+		EXPECT_EQ(100 + i, get_stats(_metadata, dev).out_faults);
+		pthread_join(thread, NULL);
+	}
+	EXPECT_EQ(0, get_stats(_metadata, dev).out_misses);
+	munmap(p, 8 * MIB);
+	close(dev);
+	close(out);
+	close(fd);
+	remove_null_disk(SLOW);
+}
+
 MMNF_HARNESS_MAIN
