@@ -72,7 +72,10 @@ FIXTURE_TEARDOWN(eio)
 	remove_field("below");
 }
 
-/* All pages but the bad one hold their words; whether that one could be read. */
+/* Pages in a folio with one that cannot be read fail with it. */
+static bool may_fail[BYTES / PAGE];
+
+/* All pages but those hold their words; whether the bad one could be read. */
 static bool read_all(struct __test_metadata *_metadata, const char *p,
 		     s64 stride)
 {
@@ -84,13 +87,33 @@ static bool read_all(struct __test_metadata *_metadata, const char *p,
 
 		if (pos == BAD)
 			good = ok;
-		else
-			EXPECT_TRUE(ok)
+		EXPECT_TRUE(ok || may_fail[pos / PAGE])
 		TH_LOG("page %llu raised SIGBUS", pos / PAGE);
 		if (ok)
 			EXPECT_EQ(word_at(pos), word);
 	}
 	return good;
+}
+
+/* Which pages fail in a mapping of the device below, walked in the same way. */
+static void ask_the_host(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(eio) * self)
+{
+	int fd = open("/dev/mapper/" DM, O_RDONLY | O_CLOEXEC);
+	char *p = mmap(NULL, BYTES, PROT_READ, MAP_SHARED, fd, 0);
+	u64 i, word, nr = 0;
+
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, swap_table(self->loop, true));
+	drop_cache(_metadata, self->fd);
+	for (i = 0; i < BYTES / PAGE; i++)
+		nr += may_fail[i] = !try_load(p + i * PAGE, &word);
+	munmap(p, BYTES);
+	close(fd);
+	ASSERT_EQ(0, swap_table(self->loop, false));
+	drop_cache(_metadata, self->fd);
+	EXPECT_TRUE(may_fail[BAD / PAGE]);
+	ksft_print_msg("%llu pages fail in the host's own mapping\n", nr);
 }
 
 static void check_bad_page(struct __test_metadata *_metadata,
@@ -118,13 +141,16 @@ static void check_bad_page(struct __test_metadata *_metadata,
 	get_stats(_metadata, self->dev);
 }
 
+/* With the predictor each page is a folio, and one fails alone. */
 TEST_F(eio, one_page_fails_forwards)
 {
+	may_fail[BAD / PAGE] = true;
 	check_bad_page(_metadata, self, PAGE);
 }
 
 TEST_F(eio, one_page_fails_backwards)
 {
+	may_fail[BAD / PAGE] = true;
 	check_bad_page(_metadata, self, -(s64)PAGE);
 }
 
@@ -132,6 +158,7 @@ TEST_F(eio, one_page_fails_without_the_predictor)
 {
 	set_mode(_metadata, self->dev, MMNF_MODE_OFF);
 	munmap(self->p, BYTES);
+	ask_the_host(_metadata, self);
 	self->p = map_field(_metadata, self->dev, 0, BYTES, MAP_SHARED);
 	check_bad_page(_metadata, self, PAGE);
 }
