@@ -3,7 +3,7 @@
  * The persistent cache in front of real servers: what was read is there without
  * them, and both ways to lose a write that was acknowledged.
  */
-#define KTAP_TIMEOUT 120
+#define KTAP_TIMEOUT 240
 #include "net_util.h"
 
 #include <sys/mman.h>
@@ -12,6 +12,7 @@
 
 static uint64_t got[NR], want[NR];
 static uint32_t grace_ms = 4000, fail_ms = 30000, request_ms = 10000;
+static uint32_t connections; /* 0: as usual */
 
 static struct mmnf_field *open_cached(bool writable)
 {
@@ -27,6 +28,7 @@ static struct mmnf_field *open_cached(bool writable)
 	opts.net_cache_grace_ms = grace_ms;
 	opts.net_fail_timeout_ms = fail_ms;
 	opts.net_request_timeout_ms = request_ms;
+	opts.net_connections = connections;
 	if (mmnf_field_open(&field, "f", &opts))
 		ktap_failed("# %s\n", mmnf_last_error());
 	ASSERT_EQ(ktap_shared->failures, 0);
@@ -220,65 +222,122 @@ TEST(write_that_comes_late)
 	mmnf_field_close(field);
 }
 
-/* Killed while it writes, again and again: what was synced is there. */
+/*
+ * Killed while it writes, a hundred times.  Write n puts n into a range, then into
+ * the eight words of LAST, so these tell how far it came: all ranges up to there are
+ * whole, and of the next one all or nothing is seen.
+ */
+#define KILLS 100
+#define LAST 65000ULL
+
+enum doing { BETWEEN, WRITING, SYNCING, NR_DOING };
+
 struct progress {
 	uint64_t begun, synced;
+	enum doing doing;
 };
+
+static uint64_t range_of(uint64_t n, uint64_t *nr)
+{
+	*nr = 1 + n % 700;
+	return n * 37 % 60000;
+}
 
 static void write_for_ever(struct progress *p)
 {
 	struct mmnf_field *field = open_cached(true);
-	uint64_t n;
+	uint64_t n, start, nr;
 
 	for (n = p->begun + 1;; n++) {
+		start = range_of(n, &nr);
 		p->begun = n;
-		put(field, n * 37 % 60000, 1 + n % 700, n);
-		put(field, 65000, 8, n);
+		p->doing = WRITING;
+		put(field, start, nr, n);
+		put(field, LAST, 8, n);
+		p->doing = SYNCING;
 		if (n % 5 == 0 && !mmnf_field_sync(field))
 			p->synced = n;
+		p->doing = BETWEEN;
 	}
+}
+
+/* Writes (from, to] done. */
+static void do_in(uint64_t *words, uint64_t from, uint64_t to)
+{
+	uint64_t n, start, nr, i;
+
+	for (n = from + 1; n <= to; n++) {
+		start = range_of(n, &nr);
+		for (i = start; i < start + nr; i++)
+			words[i] = n;
+	}
+	for (i = LAST; to > from && i < LAST + 8; i++)
+		words[i] = to;
+}
+
+/*
+ * In got is what a process left that had begun with write from + 1: should be words,
+ * with all that it has done.
+ */
+static void compare(uint64_t *words, uint64_t from, const struct progress *p)
+{
+	uint64_t last = got[LAST], start = 0, nr = 0, i;
+
+	EXPECT_GE(last, p->synced);
+	EXPECT_GE(last, words[LAST]);
+	ASSERT_LE(last, p->begun);
+	if (p->begun > from + 1)
+		ASSERT_GE(last, p->begun - 1);
+	do_in(words, from, last);
+	if (p->begun > from)
+		start = range_of(p->begun, &nr);
+	if (got[start] == p->begun)
+		for (i = start; i < start + nr; i++)
+			words[i] = p->begun;
+	for (i = 0; i < NR; i++)
+		ASSERT_EQ(got[i], words[i]);
 }
 
 TEST(client_that_is_killed)
 {
 	struct progress *p = mmap(NULL, sizeof(*p), PROT_READ | PROT_WRITE,
 				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	unsigned int round, nr_doing[NR_DOING] = { 0 };
+	static uint64_t words[NR];
 	struct mmnf_field *field;
-	uint64_t last = 0;
-	unsigned int round;
 
 	need_servers();
 	scratch();
 	ASSERT_TRUE(p != MAP_FAILED);
-	server_start(0, "memory 512K");
+	/* Few threads: what costs time here is to make and end them. */
+	server_start(0, "-t 2 memory 512K");
+	connections = 1;
 	mmnf_field_close(open_cached(false));
 	/* So that a process lives to see the end of what it found. */
-	grace_ms = 200;
-	for (round = 0; round < 12; round++) {
+	grace_ms = 20;
+	for (round = 0; round < KILLS; round++) {
 		uint64_t before = p->begun, i;
 		pid_t pid = fork();
 
 		ASSERT_GE(pid, 0);
 		if (!pid)
 			write_for_ever(p);
-		for (i = 0; p->begun == before && i < 3000; i++)
-			sleep_ms(10);
-		sleep_ms((unsigned int)(rnd() % 600));
+		for (i = 0; p->begun == before && i < 30000; i++)
+			sleep_ms(1);
+		sleep_ms((unsigned int)(rnd() % (round % 10 ? 40 : 300)));
 		kill(pid, SIGKILL);
 		ASSERT_EQ(waitpid(pid, NULL, 0), pid);
+		nr_doing[p->doing]++;
 		/* Read-only: what the log has is seen. */
 		field = open_cached(false);
-		ASSERT_EQ(get(field, 65000, 8), 64);
-		EXPECT_GE(got[0], p->synced);
-		EXPECT_GE(got[0], last);
-		EXPECT_LE(got[0], p->begun);
-		EXPECT_EQ(got[7], got[0]);
-		last = got[0];
+		ASSERT_EQ(get(field, 0, NR), (ssize_t)(NR * 8));
 		mmnf_field_close(field);
+		compare(words, before, p);
 	}
-	printf("# %llu writes, %llu synced\n", (unsigned long long)p->begun,
-	       (unsigned long long)p->synced);
-	EXPECT_GE(last, 1);
+	printf("# %llu writes, %llu synced; killed in a write %u, in a sync %u\n",
+	       (unsigned long long)p->begun, (unsigned long long)p->synced,
+	       nr_doing[WRITING], nr_doing[SYNCING]);
+	EXPECT_GE(words[LAST], 1);
 	EXPECT_GE(p->synced, 1);
 }
 
