@@ -197,4 +197,18 @@ static KTAP_UNUSED uint64_t pattern(uint64_t index, unsigned int nr,
 	return __builtin_bswap64(at);
 }
 
+/* The persistent cache's. */
+static KTAP_UNUSED struct mmnf_tier ssd_tier(struct mmnf_field *field)
+{
+	MMNF_OPTS(mmnf_tiers, tiers);
+	uint32_t i;
+
+	ASSERT_EQ(mmnf_tiers_info(field, &tiers), 0);
+	for (i = 0; i < tiers.nr_tiers; i++)
+		if (tiers.tier[i].level == 3)
+			return tiers.tier[i];
+	ASSERT_TRUE(false);
+	return tiers.tier[0];
+}
+
 #endif

@@ -53,19 +53,6 @@ static void put(struct mmnf_field *field, uint64_t start, uint64_t nr,
 	ASSERT_EQ(mmnf_write(field, &box, want, nr * 8), (ssize_t)(nr * 8));
 }
 
-static struct mmnf_tier ssd_tier(struct mmnf_field *field)
-{
-	MMNF_OPTS(mmnf_tiers, tiers);
-	uint32_t i;
-
-	ASSERT_EQ(mmnf_tiers_info(field, &tiers), 0);
-	for (i = 0; i < tiers.nr_tiers; i++)
-		if (tiers.tier[i].level == 3)
-			return tiers.tier[i];
-	ASSERT_TRUE(false);
-	return tiers.tier[0];
-}
-
 /* What the server's file has, asked past the library. */
 static uint64_t in_file(const char *path, uint64_t index)
 {
