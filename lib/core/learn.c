@@ -264,7 +264,8 @@ void mmnf_stream_learn(struct mmnf_table *table, struct mmnf_stream *s,
 		u32 top = mmnf_nest_levels(&s->at.nest, level) - 1;
 
 		/* An outer loop along an axis needs no second time either. */
-		if (mmnf_axes_has(&table->axes, level[top].stride))
+		if (mmnf_axes_has(&table->axes, level[top].stride) ||
+		    mmnf_nest_axial(&s->at.nest, &table->axes))
 			s->at.nest.sure |= 1 << top;
 	}
 }

@@ -375,6 +375,21 @@ static bool coordinate(const struct mmnf_axes *axes, u64 pos, u32 k, u64 *c)
 	return true;
 }
 
+bool mmnf_nest_axial(const struct mmnf_nest *nest, const struct mmnf_axes *axes)
+{
+	struct mmnf_level level[MMNF_NR_LEVELS];
+	u32 nr = mmnf_nest_levels(nest, level), used = 0, k, axis;
+	u64 m;
+
+	for (k = 0; k < nr; k++) {
+		axis = axis_of(axes, level[k].stride, &m);
+		if (axis == axes->nr || used >> axis & 1)
+			return false;
+		used |= 1 << axis;
+	}
+	return axes->nested && nr;
+}
+
 /*
  * The axis of the next outer loop: the nearest larger one that no loop uses.  To
  * go on along a smaller one is as likely as to stop, and has to be seen first.

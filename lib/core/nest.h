@@ -171,6 +171,10 @@ void mmnf_axes_init(struct mmnf_axes *axes, u64 base, const s64 *stride,
 /* Is it the distance of neighbours along an axis? */
 bool mmnf_axes_has(const struct mmnf_axes *axes, s64 stride);
 
+/* Does each loop move along an axis of its own, by any number of elements? */
+bool mmnf_nest_axial(const struct mmnf_nest *nest,
+		     const struct mmnf_axes *axes);
+
 /**
  * mmnf_nest_extend() - foresee carries from the geometry
  * @pos: the present position

@@ -20,7 +20,8 @@
  *
  * A step is a run, or a grain of a dense run.  When ahead falls to half of depth,
  * the plan is filled up to depth again.  Nothing is planned across a jump that
- * was seen once, unless the geometry says that it is the next carry.
+ * was seen once, unless the geometry says that it is the next carry, or the loop moves
+ * along an axis that no inner one uses.
  *
  * depth begins where the measured latency, divided by the time that the consumer
  * takes for a step, puts it.  It doubles, at once, when a planned position was
