@@ -154,7 +154,7 @@ def by_case(rows):
 
 def text_of(target):
     name, value, which, bound = target
-    percent = name in ("covered", "wasted", "carry stall")
+    percent = name in ("covered", "wasted", "carry stall", "bubble")
     shown = f"{value:.2%}" if percent else f"{value:.3g}"
     limit = f"{bound:.0%}" if percent else f"{bound:g}"
     sign = ">=" if which == "least" else "<="

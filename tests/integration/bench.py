@@ -146,12 +146,13 @@ def targets_are_ratios():
             "uring": row("nest", 1000, 10000),
             "mmnf": row("nest", 1000, 16000, warm_pages=400, warm_misses=5,
                         prefetched=800, wasted=4, pending=8),
-            "watched": row("nest", 1000, 17000, carry_stall_ns=170)}
+            "watched": row("nest", 1000, 17000, carry_stall_ns=8500, first_stall_ns=3400,
+                           full_stall_ns=4250)}
     found = {t[0]: (t[1], targets.missed(t))
              for t in targets.of_case("n", rows, {"uring": rows["uring"]}, False)}
     assert found == {"x willneed": (1.25, False), "x default": (12.5, False),
                      "covered": (0.9875, True), "wasted": (0.015, True),
-                     "carry stall": (0.01, False)}, found
+                     "carry stall": (0.5, False), "bubble": (0.05, True)}, found
     fast = {"uring": row("nest", 1000, 7000), "willneed": row("nest", 1000, 19000)}
     assert "x uring" not in [t[0] for t in targets.of_case("n", rows, fast, False)]
     fast["willneed"] = row("nest", 1000, 12000)

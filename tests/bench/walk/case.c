@@ -29,7 +29,7 @@ static uint64_t random_number(uint64_t i)
 	return z ^ (z >> 31);
 }
 
-static void add(struct walk *w, uint64_t pos, bool carry)
+static void add(struct walk *w, uint64_t pos, unsigned int carry)
 {
 	if (w->nr == w->room) {
 		w->room = w->room ? w->room * 2 : 4096;
@@ -39,7 +39,7 @@ static void add(struct walk *w, uint64_t pos, bool carry)
 			err(1, "list");
 	}
 	w->pos[w->nr] = pos;
-	w->carry[w->nr++] = carry;
+	w->carry[w->nr++] = (uint8_t)carry;
 }
 
 /* All touches of loops in loops, as an odometer turns. */
@@ -47,8 +47,7 @@ static void add_levels(struct walk *w, uint64_t start,
 		       const struct level *level)
 {
 	uint64_t i[MAX_LEVELS] = { 0 };
-	bool carry = false;
-	unsigned int k;
+	unsigned int carry = 0, k;
 
 	for (;;) {
 		uint64_t pos = start;
@@ -56,13 +55,12 @@ static void add_levels(struct walk *w, uint64_t start,
 		for (k = 0; k < MAX_LEVELS; k++)
 			pos += i[k] * (uint64_t)level[k].stride;
 		add(w, pos, carry);
-		carry = false;
 		for (k = 0; k < MAX_LEVELS; k++) {
 			if (level[k].nr && ++i[k] < level[k].nr)
 				break;
 			i[k] = 0;
-			carry = true;
 		}
+		carry = k;
 		if (k == MAX_LEVELS)
 			return;
 	}
@@ -79,8 +77,12 @@ static void list_reverse(struct walk *w)
 		w->pos[k] = pos;
 	}
 	/* What began a loop forwards ends it backwards. */
-	for (i = w->nr - 1; i > 0; i--)
-		w->carry[i] = w->carry[w->nr - i];
+	for (i = 1, k = w->nr - 1; i < k; i++, k--) {
+		uint8_t carry = w->carry[i];
+
+		w->carry[i] = w->carry[k];
+		w->carry[k] = carry;
+	}
 }
 
 #define BOXES 8
@@ -101,7 +103,7 @@ static void list_boxes(struct walk *w)
 			for (y = 0; y < 32; y++) {
 				pos = at + z * plane + y * row;
 				add(w, pos, !y);
-				add(w, pos + BOX_BYTES - 4, false);
+				add(w, pos + BOX_BYTES - 4, 0);
 			}
 		}
 	}
@@ -114,10 +116,10 @@ static void list_interleaved(struct walk *w)
 	uint64_t i;
 
 	for (i = 0; i < nr; i++) {
-		add(w, i * step, false);
-		add(w, quarter + 2 * i * step, false);
-		add(w, 2 * quarter + (nr - 1 - i) * step, false);
-		add(w, 3 * quarter + 3 * i * step, false);
+		add(w, i * step, 0);
+		add(w, quarter + 2 * i * step, 0);
+		add(w, 2 * quarter + (nr - 1 - i) * step, 0);
+		add(w, 3 * quarter + 3 * i * step, 0);
 	}
 }
 
@@ -126,7 +128,7 @@ static void list_random(struct walk *w)
 	uint64_t i;
 
 	for (i = 0; i < 2000; i++)
-		add(w, random_number(i) % w->c->extent[0] * PAGE, false);
+		add(w, random_number(i) % w->c->extent[0] * PAGE, 0);
 }
 
 /*
@@ -169,8 +171,8 @@ static void list_zipf(struct walk *w)
 
 	for (i = 0; i < 3000; i++) {
 		pos = random_number(zipf(nr, 1.09, &counter)) % nr * row;
-		add(w, pos, false);
-		add(w, pos + row - 4, false);
+		add(w, pos, 0);
+		add(w, pos + row - 4, 0);
 	}
 }
 

@@ -68,13 +68,14 @@ struct bench_case {
 /**
  * struct walk - a case as a list
  * @pos: file offset of each touch, bytes, a multiple of 4
- * @carry: does the touch follow the end of an inner loop?
+ * @carry: loop that moved on before the touch, where it is not the innermost: its
+ *	inner ones have ended; else 0
  * @nr: touches; thread t of n has [t * nr / n, (t + 1) * nr / n)
  */
 struct walk {
 	const struct bench_case *c;
 	uint64_t *pos;
-	bool *carry;
+	uint8_t *carry;
 	size_t nr, room;
 };
 

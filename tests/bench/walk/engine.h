@@ -19,6 +19,7 @@
 #define WALK_ENGINE_H
 
 #include "case.h"
+#include "disk.h"
 #include "measure.h"
 
 #define ORACLE_AHEAD 64
@@ -64,6 +65,7 @@ struct part {
 	const char *map;
 	bool oracle, watched;
 	int device; /* -1, or where counters are read after WARM_UP */
+	struct disk disk; /* watched: the one that is read */
 	/* uring */
 	int fd;
 };

@@ -304,12 +304,13 @@ static void run_engine(const struct walk *w, const struct engine *e,
 	struct runner r[MAX_THREADS] = { 0 };
 	struct sample sample[MAX_THREADS] = { 0 };
 	uint64_t *at_ns = calloc(2 * w->nr, sizeof(*at_ns));
+	bool *full = calloc(w->nr, sizeof(*full));
 	size_t part = w->nr / nr_threads;
 	const char *map = NULL;
 	struct rusage before;
 	int dev = -1;
 
-	if (!at_ns)
+	if (!at_ns || !full)
 		err(1, "times");
 	memset(at_ns, 1, 2 * w->nr * sizeof(*at_ns)); /* its page faults, now */
 	drop_cache(fd, w);
@@ -337,6 +338,9 @@ static void run_engine(const struct walk *w, const struct engine *e,
 		p->reads = reads_of(w, p->begin, p->end);
 		sample[t].at_ns = is_hot ? NULL : at_ns;
 		sample[t].stall_ns = at_ns + w->nr;
+		sample[t].full = full;
+		if (e->watched)
+			p->disk = disk_of(fd);
 		r[t].walk = e->uring ? uring_walk : mapping_walk;
 	}
 	getrusage(RUSAGE_SELF, &before);

@@ -102,6 +102,8 @@ static uint64_t walk_watched(struct part *p)
 	size_t i;
 
 	for (i = p->begin; i < p->end; i++) {
+		if (p->walk->carry[i])
+			p->sample->full[i] = disk_is_full(&p->disk);
 		from = now_ns();
 		LOAD(i);
 		p->sample->at_ns[i] = now_ns();

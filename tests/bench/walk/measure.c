@@ -34,19 +34,27 @@ void measure_touches(const struct sample *s, size_t nr)
 
 void measure_stalls(const struct walk *w, const struct sample *s, size_t nr)
 {
-	uint64_t all = 0, at_carries = 0, carries = 0;
+	uint64_t all = 0, at_carries = 0, at_first = 0, at_full = 0,
+		 carries = 0;
+	bool seen[MAX_LEVELS] = { false };
 	size_t i;
 
 	for (i = 0; i < nr; i++) {
 		all += s->stall_ns[i];
-		if (w->carry[i]) {
-			at_carries += s->stall_ns[i];
-			carries++;
-		}
+		if (!w->carry[i])
+			continue;
+		at_carries += s->stall_ns[i];
+		carries++;
+		if (!seen[w->carry[i]])
+			at_first += s->stall_ns[i];
+		else if (s->full[i])
+			at_full += s->stall_ns[i];
+		seen[w->carry[i]] = true;
 	}
 	printf(",\"stall_ns\":%" PRIu64 ",\"carries\":%" PRIu64
-	       ",\"carry_stall_ns\":%" PRIu64,
-	       all, carries, at_carries);
+	       ",\"carry_stall_ns\":%" PRIu64 ",\"first_stall_ns\":%" PRIu64
+	       ",\"full_stall_ns\":%" PRIu64,
+	       all, carries, at_carries, at_first, at_full);
 }
 
 void measure_counters(const struct mmnf_ioc_stats *end,

@@ -5,6 +5,7 @@
 #ifndef WALK_MEASURE_H
 #define WALK_MEASURE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -20,6 +21,7 @@ struct walk;
  * @wrong: touches that found another value than they must
  * @stall_ns: for each touch the time it took if it waited for a read, else 0;
  *	NULL: not asked for
+ * @full: for each carry: was the disk full then?  NULL: not asked for
  * @warm: the field's counters after the warm-up; size 0 if there are none
  */
 struct sample {
@@ -28,6 +30,7 @@ struct sample {
 	uint64_t ended_ns;
 	uint64_t wrong;
 	uint64_t *stall_ns;
+	bool *full;
 	struct mmnf_ioc_stats warm;
 };
 
@@ -50,8 +53,11 @@ void measure_touches(const struct sample *s, size_t nr);
  * measure_stalls() - print members about touches that waited for a read
  *
  * stall_ns of all, carry_stall_ns of those that follow the end of an inner loop,
- * and how many such carries there are.  Touches of resident data do not wait, but
- * on one virtual CPU the worker's turns fall between them, too.
+ * and how many such carries there are.  Of the latter: first_stall_ns of the first
+ * end of each loop, which nobody has seen yet, and full_stall_ns of others at which
+ * the disk was as busy as it can be, so that no read could have been begun earlier.
+ * Touches of resident data do not wait, but on one virtual CPU the worker's turns
+ * fall between them, too.
  */
 void measure_stalls(const struct walk *w, const struct sample *s, size_t nr);
 
