@@ -345,10 +345,26 @@ enum net_sent net_conn_send(struct net_wire *w, int *err)
 	return is_over(c) ? NET_BROKEN : NET_REFUSED;
 }
 
+/*
+ * libnbd reads one answer at a time.  Where one came there are often more: to ask
+ * the socket itself is cheaper than to ask epoll first.  Not amid a request that is
+ * being sent: told to read without need, libnbd forgets the rest of it.
+ */
 bool net_conn_notify(struct net_conn *c, u32 events)
 {
-	if (notify(c, events & EPOLLIN, events & EPOLLOUT,
-		   events & (EPOLLHUP | EPOLLERR)))
+	const struct mmnf_net *net = c->group->net;
+	const struct net_wire *last;
+	u32 more = c->in_flight / 2 + 1;
+	bool ok;
+
+	do {
+		last = net->settled;
+		ok = notify(c, events & EPOLLIN, events & EPOLLOUT,
+			    events & (EPOLLHUP | EPOLLERR));
+	} while (ok && net->settled != last && c->flying && --more &&
+		 nbd_aio_get_direction(c->handle) ==
+			 LIBNBD_AIO_DIRECTION_READ);
+	if (ok)
 		return true;
 	take_cause(c);
 	c->late = late_of(c);
