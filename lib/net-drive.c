@@ -15,10 +15,12 @@
  * under way belongs to the thread that submitted it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "net-internal.h"
@@ -27,22 +29,33 @@
 #define KICK UINT64_MAX
 #define GRACE_NS 2000000LL
 
+/*
+ * libnbd closes the socket when it breaks, and a child after fork() holds a copy of
+ * it: epoll would go on to tell of it, with nothing left to call it off by.
+ */
 int net_drive_watch(struct net_conn *c)
 {
 	struct mmnf_net *net = c->group->net;
 	struct epoll_event e = { 0 };
 
+	c->watched = fcntl(net_conn_fd(c), F_DUPFD_CLOEXEC, 0);
+	if (c->watched < 0)
+		return -errno;
 	c->events = net_conn_events(c);
 	e.events = c->events;
 	e.data.u64 = (u64)c->group->index << 32 | c->index;
-	return epoll_ctl(net->epoll, EPOLL_CTL_ADD, net_conn_fd(c), &e) ?
-		       -errno :
-		       0;
+	if (!epoll_ctl(net->epoll, EPOLL_CTL_ADD, c->watched, &e))
+		return 0;
+	close(c->watched);
+	return -ENOSPC;
 }
 
+/* After its handle was closed: the server is to see the end of it as well. */
 void net_drive_unwatch(struct net_conn *c)
 {
-	epoll_ctl(c->group->net->epoll, EPOLL_CTL_DEL, net_conn_fd(c), NULL);
+	epoll_ctl(c->group->net->epoll, EPOLL_CTL_DEL, c->watched, NULL);
+	shutdown(c->watched, SHUT_RDWR);
+	close(c->watched);
 }
 
 void net_drive_events(struct net_conn *c)
@@ -55,7 +68,7 @@ void net_drive_events(struct net_conn *c)
 	c->events = events;
 	e.events = events;
 	e.data.u64 = (u64)c->group->index << 32 | c->index;
-	epoll_ctl(c->group->net->epoll, EPOLL_CTL_MOD, net_conn_fd(c), &e);
+	epoll_ctl(c->group->net->epoll, EPOLL_CTL_MOD, c->watched, &e);
 }
 
 void net_drive_kick(struct mmnf_net *net)

@@ -282,10 +282,10 @@ void net_group_lost(struct net_conn *c)
 	s64 now = mmnf_now_ns(), wait = NET_BACKOFF_NS;
 	struct net_wire *w;
 
-	net_drive_unwatch(c);
 	c->state = NET_DOWN;
 	/* Before the requests it had: none may be written to any more. */
 	net_conn_close(c);
+	net_drive_unwatch(c);
 	net_settle(g->net);
 	while ((w = c->flying)) {
 		c->flying = w->next;

@@ -61,6 +61,7 @@ enum net_state { NET_DOWN, NET_DIALLING, NET_UP };
 /**
  * struct net_conn - a connection, in its place of a group
  * @gateway: that it is, was or will be connected to
+ * @watched: a copy of its socket, for epoll; while it is up
  * @events: that epoll looks for
  * @cause: why it was lost or is not there
  */
@@ -68,6 +69,7 @@ struct net_conn {
 	struct net_group *group;
 	u32 index, gateway, in_flight, events;
 	enum net_state state;
+	int watched;
 	void *handle;
 	u32 failures;
 	s64 due_ns, since_ns;
