@@ -33,6 +33,7 @@
 struct mmnf_cache {
 	char *memory;
 	u64 memory_bytes, segment_tiles;
+	u64 *used_bytes, own_used_bytes; /* see mmnf_cache_show() */
 	bool populated;
 	u32 nr_slots, nr_shards, shard_slots;
 	const struct policy *policy;
@@ -93,13 +94,19 @@ static void make_free(struct shard *sh, u32 i)
 	sh->free = i;
 }
 
+static void give_back(struct mmnf_cache *c, struct shard *sh, u32 i)
+{
+	make_free(sh, i);
+	__atomic_fetch_sub(c->used_bytes, MMNF_TILE_BYTES, __ATOMIC_RELAXED);
+}
+
 /* Out of sight; free at once or after the last pin. */
 static void forget(struct mmnf_cache *c, struct shard *sh, u32 i)
 {
 	index_remove(sh, sh->slots[i].tile);
 	c->policy->remove(sh, i);
 	if (!__atomic_fetch_or(&sh->slots[i].pins, SLOT_DEAD, __ATOMIC_ACQ_REL))
-		make_free(sh, i);
+		give_back(c, sh, i);
 }
 
 static u32 new_slot(struct mmnf_cache *c, struct shard *sh)
@@ -108,6 +115,8 @@ static u32 new_slot(struct mmnf_cache *c, struct shard *sh)
 
 	if (i != NO_SLOT) {
 		sh->free = sh->slots[i].older;
+		__atomic_fetch_add(c->used_bytes, MMNF_TILE_BYTES,
+				   __ATOMIC_RELAXED);
 		return i;
 	}
 	i = c->policy->evict(sh);
@@ -196,7 +205,7 @@ void mmnf_cache_put(struct mmnf_cache *c, u32 slot)
 	if (__atomic_sub_fetch(&s->pins, 1, __ATOMIC_ACQ_REL) != SLOT_DEAD)
 		return;
 	pthread_mutex_lock(&sh->lock);
-	make_free(sh, slot);
+	give_back(c, sh, slot);
 	pthread_mutex_unlock(&sh->lock);
 }
 
@@ -298,6 +307,17 @@ void mmnf_cache_memory(const struct mmnf_cache *c, char **base, u64 *bytes)
 {
 	*base = c ? c->memory : NULL;
 	*bytes = c ? c->memory_bytes : 0;
+}
+
+void mmnf_cache_show(struct mmnf_cache *c, u64 *used_bytes)
+{
+	*used_bytes = *c->used_bytes;
+	c->used_bytes = used_bytes;
+}
+
+u64 mmnf_cache_used(const struct mmnf_cache *c)
+{
+	return c ? __atomic_load_n(c->used_bytes, __ATOMIC_RELAXED) : 0;
 }
 
 void mmnf_cache_touch(const struct mmnf_cache *c, mmnf_tile tile)
@@ -402,6 +422,7 @@ int mmnf_cache_open(struct mmnf_cache **out, u64 bytes, u32 policy,
 	*out = NULL;
 	if (c && slots < UINT32_MAX / 2) {
 		c->segment_tiles = segment_tiles;
+		c->used_bytes = &c->own_used_bytes;
 		c->policy = &mmnf_policies[policy];
 		c->nr_shards = 1;
 		while (c->nr_shards < SHARDS_MAX &&

@@ -77,6 +77,12 @@ void mmnf_cache_put(struct mmnf_cache *cache, u32 slot);
  */
 bool mmnf_cache_wait(struct mmnf_cache *cache, mmnf_tile tile);
 
+/* What slots take that hold a tile, or are to: filled, being filled, or pinned. */
+u64 mmnf_cache_used(const struct mmnf_cache *cache);
+
+/* Counts that where it can be seen; before anybody else uses the cache. */
+void mmnf_cache_show(struct mmnf_cache *cache, u64 *used_bytes);
+
 /* Forgets a tile; was it there? */
 bool mmnf_cache_drop(struct mmnf_cache *cache, mmnf_tile tile);
 

@@ -111,7 +111,7 @@ u32 mmnf_gpu_take_slot(struct mmnf_gpu *g, u64 tile)
 	u32 i = mmnf_slots_next(&g->slots);
 
 	if (i != MMNF_SLOT_NONE && g->slots.slot[i].prefetched)
-		g->stats.wasted++;
+		g->stats->wasted++;
 	return mmnf_slots_take(&g->slots, tile);
 }
 
@@ -130,18 +130,18 @@ static u32 use_tile(struct part *p, u64 tile, struct mmnf_slot_entry *e)
 			return i;
 		p->miss[p->nr_miss++] = (struct mmnf_gpu_miss) { tile, i };
 		e = mmnf_slots_find(&g->slots, tile);
-		g->stats.misses++;
+		g->stats->misses++;
 	} else {
 		mmnf_slots_pin(&g->slots, i);
 		slot = &g->slots.slot[i];
-		g->stats.used += slot->prefetched;
+		g->stats->used += slot->prefetched;
 		slot->prefetched = false;
 		if (slot->state == MMNF_SLOT_LOADING) {
 			p->late[p->nr_late++] = i;
-			g->stats.late++;
+			g->stats->late++;
 		} else {
 			p->fill = max_u64(p->fill, slot->fill);
-			g->stats.hits++;
+			g->stats->hits++;
 		}
 	}
 	e->stamp = p->stamp;
@@ -298,7 +298,7 @@ static void unpin(struct part *p)
 	if (p->is_cold)
 		for (i = 0; i < p->nr_miss; i++) {
 			mmnf_slots_pin(slots, p->miss[i].slot);
-			p->g->stats.overflow++;
+			p->g->stats->overflow++;
 		}
 	for (i = 0; i < p->nr_used; i++)
 		mmnf_slots_unpin(slots, p->used[i], false);
@@ -500,7 +500,8 @@ static int finish(struct part *p)
 	for (i = 0; i < p->nr_used; i++)
 		g->slots.slot[p->used[i]].last_batch = p->batch->number;
 	unpin(p);
-	g->stats.parts++;
+	g->stats->parts++;
+	g->stats->nr_slots_used = g->slots.nr_used;
 	pthread_mutex_unlock(&g->lock);
 	return err ? err : again;
 }

@@ -155,13 +155,13 @@ static int send(struct mmnf_gpu *g, struct mmnf_gpu_staging *s,
 	if (!err && are_neighbours(miss, nr)) {
 		err = mmnf_cuda_copy_in(g->cuda, slot_address(g, miss[0].slot),
 					s->host, bytes, g->copy_stream);
-		g->stats.copied_bytes += bytes;
+		g->stats->copied_bytes += bytes;
 	} else if (!err && g->by_kernel) {
 		err = scatter_tiles(g, s, nr, slots);
-		g->stats.scattered_bytes += bytes;
+		g->stats->scattered_bytes += bytes;
 	} else if (!err) {
 		err = copy_tiles(g, s, miss, nr);
-		g->stats.copied_bytes += bytes;
+		g->stats->copied_bytes += bytes;
 	}
 	/* Also behind half of it: the buffer is read until then. */
 	failed = mmnf_cuda_record(g->cuda, s->event, g->copy_stream);
@@ -328,7 +328,7 @@ int mmnf_gpu_fill(struct mmnf_gpu *g, struct mmnf_gpu_batch *b,
 			break;
 		err = read_chunk(g, s, miss + i, n, &bytes);
 		pthread_mutex_lock(&g->lock);
-		g->stats.read_bytes += err ? 0 : bytes;
+		g->stats->read_bytes += err ? 0 : bytes;
 		if (!err && !i && index_bytes)
 			err = mmnf_cuda_copy_in(g->cuda, b->device, b->host,
 						index_bytes, g->copy_stream);

@@ -51,7 +51,7 @@ static u32 take_slots(struct mmnf_gpu *g, const u64 *tile, u32 nr,
 
 	pthread_mutex_lock(&g->lock);
 	for (i = 0; i < nr; i++) {
-		const struct mmnf_gpu_stats *s = &g->stats;
+		const struct mmnf_gpu_stats *s = g->stats;
 		u32 slot;
 
 		if (mmnf_slots_find(&g->slots, tile[i])->slot !=
@@ -62,7 +62,7 @@ static u32 take_slots(struct mmnf_gpu *g, const u64 *tile, u32 nr,
 		if (slot == MMNF_SLOT_NONE)
 			break;
 		g->slots.slot[slot].prefetched = true;
-		g->stats.prefetched++;
+		g->stats->prefetched++;
 		miss[n++] = (struct mmnf_gpu_miss) { tile[i], slot };
 	}
 	pthread_mutex_unlock(&g->lock);
@@ -99,11 +99,12 @@ static void bring(struct mmnf_gpu *g, const u64 *tile, u32 nr,
 		struct mmnf_slot *slot = &g->slots.slot[miss[i].slot];
 
 		if (slot->state == MMNF_SLOT_FAILED) {
-			g->stats.wasted += slot->prefetched;
+			g->stats->wasted += slot->prefetched;
 			slot->prefetched = false;
 		}
 		mmnf_slots_unpin(&g->slots, miss[i].slot, false);
 	}
+	g->stats->nr_slots_used = g->slots.nr_used;
 	pthread_cond_broadcast(&g->change);
 	pthread_mutex_unlock(&g->lock);
 }

@@ -103,7 +103,7 @@ static int run(struct mmnf_gpu *g, struct mmnf_gpu_cursor *c, u64 to,
 	if (err)
 		return err;
 	pthread_mutex_lock(&g->lock);
-	g->stats.gathered_bytes += c->bytes;
+	g->stats->gathered_bytes += c->bytes;
 	pthread_mutex_unlock(&g->lock);
 	return 0;
 }
@@ -336,9 +336,10 @@ static u64 drop(struct mmnf_gpu *g, u32 i)
 {
 	struct mmnf_slot *slot = &g->slots.slot[i];
 
-	g->stats.wasted += slot->prefetched;
+	g->stats->wasted += slot->prefetched;
 	slot->prefetched = false;
 	mmnf_slots_forget(&g->slots, i);
+	g->stats->nr_slots_used = g->slots.nr_used;
 	return g->tile_bytes;
 }
 

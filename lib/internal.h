@@ -374,6 +374,9 @@ struct mmnf_published;
 int mmnf_publish_open(struct mmnf_field *field); /* or -ENOMEM, no text */
 void mmnf_publish_field(struct mmnf_field *field, const char *path);
 void mmnf_publish_close(struct mmnf_field *field);
+/* Where the counters of its tier on a device lie; NULL: no room for more. */
+struct mmnf_gpu_stats *mmnf_publish_gpu(struct mmnf_field *field, u32 device,
+					const char *name);
 
 u64 mmnf_publish_now(void);
 /* A get or batch began then, and is done. */

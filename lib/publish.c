@@ -104,12 +104,31 @@ void mmnf_publish_field(struct mmnf_field *field, const char *path)
 	p->total_bytes = g->total_bytes;
 	p->page_bytes = mmnf_page_bytes();
 	mmnf_cache_memory(field->cache, &memory, &p->l2_bytes);
+	if (field->cache)
+		mmnf_cache_show(field->cache, &p->l2_used_bytes);
 	snprintf(p->format, sizeof(p->format), "%s", field->store.format);
 	snprintf(p->engine_reason, sizeof(p->engine_reason), "%s",
 		 field->engine_reason);
 	snprintf(p->path, sizeof(p->path), "%.511s",
 		 realpath(path, whole) ? whole : path);
 	__atomic_store_n(&p->ready, 1, __ATOMIC_RELEASE);
+}
+
+struct mmnf_gpu_stats *mmnf_publish_gpu(struct mmnf_field *field, u32 device,
+					const char *name)
+{
+	struct mmnf_published_gpu *gpu = field->published->gpu;
+	u32 i;
+
+	for (i = 0; i < MMNF_PUBLISH_GPUS; i++) {
+		if (gpu[i].on)
+			continue;
+		gpu[i].device = device;
+		snprintf(gpu[i].name, sizeof(gpu[i].name), "%s", name);
+		__atomic_store_n(&gpu[i].on, 1, __ATOMIC_RELEASE);
+		return &gpu[i].stats;
+	}
+	return NULL;
 }
 
 void mmnf_publish_close(struct mmnf_field *field)

@@ -21,6 +21,7 @@
 #define MMNF_PUBLISH_NAME "mmnf-field"
 #define MMNF_PUBLISH_MAGIC 0x31646c6566666e6dULL
 #define MMNF_PUBLISH_STREAMS 24
+#define MMNF_PUBLISH_GPUS 8
 
 /**
  * struct mmnf_published_stream - a walk, as the predictor sees it
@@ -43,11 +44,25 @@ struct mmnf_published_stream {
 };
 
 /**
+ * struct mmnf_published_gpu - L1 on a device
+ * @on: all of it but @stats' counters is written
+ * @device: CUDA's number
+ * @name: says what it is, a fake driver included
+ * @stats: as mmnf_gpu_stats(), without @pending
+ */
+struct mmnf_published_gpu {
+	uint32_t on, device;
+	char name[64];
+	struct mmnf_gpu_stats stats;
+};
+
+/**
  * struct mmnf_published - the page
  * @bytes: sizeof(struct mmnf_published) of the process
  * @ready: all above @stats is written, once
  * @page_bytes: what stats' pages are
  * @l2_bytes: size of the library's cache; 0: the page cache serves
+ * @l2_used_bytes: of it, filled or being filled
  * @stats: as mmnf_field_stats(), but with the engine DEVICE those of the kernel
  *	are where the kernel shows them
  * @waits: gets and batches that took so long because of storage
@@ -58,12 +73,13 @@ struct mmnf_published {
 	uint64_t opened_ns; /* CLOCK_REALTIME */
 	uint32_t engine, dtype, ndim, writable;
 	uint64_t shape[MMNF_NDIM_MAX];
-	uint64_t total_bytes, l2_bytes, page_bytes;
+	uint64_t total_bytes, l2_bytes, l2_used_bytes, page_bytes;
 	char format[16];
 	char engine_reason[128];
 	char path[512];
 	struct mmnf_field_stats stats;
 	uint64_t waits[MMNF_NR_LENGTHS];
+	struct mmnf_published_gpu gpu[MMNF_PUBLISH_GPUS];
 	struct mmnf_published_stream stream[MMNF_PUBLISH_STREAMS];
 };
 

@@ -349,6 +349,12 @@ static int enable(struct mmnf_field *field, const struct mmnf_gpu_opts *o)
 		tear_down(g);
 		return err;
 	}
+	g->stats = mmnf_publish_gpu(field, o->device, mmnf_cuda_name(g->cuda));
+	if (!g->stats)
+		g->stats = &g->unseen_stats;
+	*g->stats = (struct mmnf_gpu_stats) { .size = sizeof(*g->stats),
+					      .tile_bytes = g->tile_bytes,
+					      .nr_slots = g->slots.nr };
 	g->next = field->gpu;
 	__atomic_store_n(&field->gpu, g, __ATOMIC_RELEASE);
 	return 0;
@@ -408,11 +414,8 @@ MMNF_EXPORT int mmnf_gpu_stats(struct mmnf_field *field, uint32_t device,
 			ENODEV, "device %u: expected mmnf_gpu_enable() before",
 			device);
 	pthread_mutex_lock(&g->lock);
-	*out = g->stats;
-	out->size = sizeof(*out);
+	*out = *g->stats;
 	out->pending = out->prefetched - out->used - out->wasted;
-	out->tile_bytes = g->tile_bytes;
-	out->nr_slots = g->slots.nr;
 	out->nr_slots_used = g->slots.nr_used;
 	pthread_mutex_unlock(&g->lock);
 	return 0;

@@ -165,7 +165,7 @@ struct mmnf_gpu {
 	struct mmnf_slots slots;
 	struct mmnf_gpu_staging staging[MMNF_GPU_STAGING];
 	struct mmnf_gpu_batch batch[MMNF_GPU_BATCHES];
-	struct mmnf_gpu_stats stats;
+	struct mmnf_gpu_stats *stats, unseen_stats; /* see mmnf_publish_gpu() */
 	struct mmnf_gpu_prefetch *prefetch;
 };
 

@@ -59,6 +59,7 @@ MMNF_EXPORT int mmnf_tiers_info(struct mmnf_field *field,
 	t = add(out, 2, "ram");
 	t->is_on = 1;
 	mmnf_cache_memory(field->cache, &base, &t->size_bytes);
+	t->used_bytes = mmnf_cache_used(field->cache);
 	if (!base)
 		t->size_bytes =
 			(u64)sysconf(_SC_PHYS_PAGES) * mmnf_page_bytes();

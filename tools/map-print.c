@@ -120,8 +120,8 @@ void map_print(const struct map *map, bool colours)
 {
 	unsigned int row, column, step = colours ? 2 : 1;
 
-	printf("%*s %s%s\n", LABEL,
-	       map->info.ndim > 1 ? "axis 0 | axis 1" : "axis 0", map->field,
+	printf("%*s %s: %s%s\n", LABEL, "", map->field,
+	       map->info.ndim > 1 ? "axis 0 down, axis 1 across" : "axis 0",
 	       map->info.ndim > 2 ? ", all of the axes behind them" : "");
 	put_columns(map);
 	for (row = 0; row < map->rows; row += step) {

@@ -151,7 +151,6 @@ static void read_field(struct top_field *f)
 	snprintf(f->key, sizeof(f->key), "kernel %" PRIu64, f->id);
 	snprintf(f->name, sizeof(f->name), "field %" PRIu64, f->id);
 	snprintf(f->command, sizeof(f->command), "kernel");
-	snprintf(f->tier, sizeof(f->tier), "page cache");
 	if (!read_text(f->id, "mode", f->engine, sizeof(f->engine)))
 		return;
 	f->ndim = read_numbers(f->id, "shape", f->shape, MMNF_NDIM_MAX);

@@ -49,11 +49,25 @@ static void copy_streams(struct top_field *f, struct mmnf_published *p)
 	}
 }
 
+static void copy_gpus(struct top_field *f, struct mmnf_published *p)
+{
+	uint32_t i;
+
+	for (i = 0; i < MMNF_PUBLISH_GPUS; i++) {
+		struct mmnf_published_gpu *to = &f->gpu[f->nr_gpus];
+
+		if (p->gpu[i].on != 1)
+			continue;
+		*to = p->gpu[i];
+		copy_text(to->name, sizeof(to->name), p->gpu[i].name,
+			  sizeof(p->gpu[i].name));
+		f->nr_gpus++;
+	}
+}
+
 static void copy_field(struct top_field *f, struct mmnf_published *p)
 {
 	struct top_counts *c = &f->counts;
-	char size[16];
-
 	f->ndim = p->ndim <= MMNF_NDIM_MAX ? p->ndim : 0;
 	memcpy(f->shape, p->shape, sizeof(f->shape));
 	f->element_bytes = mmnf_dtype_bytes(p->dtype);
@@ -61,11 +75,8 @@ static void copy_field(struct top_field *f, struct mmnf_published *p)
 	f->page_bytes = p->page_bytes;
 	copy_text(f->name, sizeof(f->name), p->path, sizeof(p->path));
 	snprintf(f->engine, sizeof(f->engine), "%s", engine_name(p->engine));
-	human_bytes(p->l2_bytes, size);
-	if (p->l2_bytes)
-		snprintf(f->tier, sizeof(f->tier), "L2 of %s", size);
-	else
-		snprintf(f->tier, sizeof(f->tier), "page cache");
+	f->l2_bytes = p->l2_bytes;
+	f->l2_used_bytes = p->l2_used_bytes;
 	c->hits = p->stats.hits;
 	c->late = p->stats.late;
 	c->misses = p->stats.misses;
@@ -79,6 +90,7 @@ static void copy_field(struct top_field *f, struct mmnf_published *p)
 	c->gets = p->stats.gets;
 	c->get_bytes = p->stats.get_bytes;
 	memcpy(f->waits, p->waits, sizeof(f->waits));
+	copy_gpus(f, p);
 	copy_streams(f, p);
 }
 

@@ -10,6 +10,39 @@
 
 #define NR(value) ((json_int_t)(value))
 
+static const struct {
+	const char *name;
+	size_t place;
+	bool is_gauge;
+} gpu_counts[] = {
+#define COUNT(name)                                                 \
+	{                                                           \
+#name, offsetof(struct mmnf_gpu_stats, name), false \
+	}
+#define GAUGE(name)                                                \
+	{                                                          \
+#name, offsetof(struct mmnf_gpu_stats, name), true \
+	}
+	COUNT(hits),	       COUNT(late),	    COUNT(misses),
+	COUNT(prefetched),     COUNT(used),	    COUNT(wasted),
+	COUNT(read_bytes),     COUNT(copied_bytes), COUNT(scattered_bytes),
+	COUNT(gathered_bytes), GAUGE(tile_bytes),   GAUGE(nr_slots),
+	GAUGE(nr_slots_used),
+#undef COUNT
+#undef GAUGE
+};
+
+#define NR_GPU_COUNTS (sizeof(gpu_counts) / sizeof(gpu_counts[0]))
+
+static uint64_t gpu_count(const struct mmnf_published_gpu *gpu, size_t k)
+{
+	uint64_t value;
+
+	memcpy(&value, (const char *)&gpu->stats + gpu_counts[k].place,
+	       sizeof(value));
+	return value;
+}
+
 static json_t *stream_json(const struct mmnf_published_stream *s)
 {
 	json_t *levels = json_array();
@@ -51,17 +84,39 @@ static json_t *latency_json(const struct top_field *f,
 			 NR(top_wait_ns(f, before, 0.99)));
 }
 
+static json_t *gpus_json(const struct top_field *f)
+{
+	json_t *gpus = json_array();
+	unsigned int i;
+	size_t k;
+
+	for (i = 0; i < f->nr_gpus; i++) {
+		json_t *o = json_pack("{sI ss}", "device", NR(f->gpu[i].device),
+				      "name", f->gpu[i].name);
+
+		for (k = 0; k < NR_GPU_COUNTS; k++)
+			json_object_set_new(
+				o, gpu_counts[k].name,
+				json_integer(NR(gpu_count(&f->gpu[i], k))));
+		json_array_append_new(gpus, o);
+	}
+	return gpus;
+}
+
 static json_t *field_json(const struct top_field *f,
 			  const struct top_field *before)
 {
-	json_t *o = json_pack(
-		"{ss ss ss ss ss sI sI sI so so so}", "where",
-		f->is_kernel ? "kernel" : "library", "name", f->name, "command",
-		f->command, "engine", f->engine, "tier", f->tier, "total_bytes",
-		NR(f->total_bytes), "element_bytes", NR(f->element_bytes),
-		"page_bytes", NR(f->page_bytes), "shape",
-		json_numbers(f->shape, f->ndim), "counts",
-		counts_json(&f->counts), "latency", latency_json(f, before));
+	json_t *o = json_pack("{ss ss ss ss sI sI sI sI sI so so so so}",
+			      "where", f->is_kernel ? "kernel" : "library",
+			      "name", f->name, "command", f->command, "engine",
+			      f->engine, "l2_bytes", NR(f->l2_bytes),
+			      "l2_used_bytes", NR(f->l2_used_bytes),
+			      "total_bytes", NR(f->total_bytes),
+			      "element_bytes", NR(f->element_bytes),
+			      "page_bytes", NR(f->page_bytes), "shape",
+			      json_numbers(f->shape, f->ndim), "counts",
+			      counts_json(&f->counts), "latency",
+			      latency_json(f, before), "gpus", gpus_json(f));
 	json_t *streams = json_array();
 	unsigned int i;
 
@@ -144,8 +199,9 @@ static void put_label(FILE *to, const char *name, const char *value)
 	fputc('"', to);
 }
 
-/* @most: of a bucket of a histogram, or NULL. */
-static void put_labels(FILE *to, const struct top_field *f, const char *most)
+/* @name, @value: one more label, or NULL. */
+static void put_labels(FILE *to, const struct top_field *f, const char *name,
+		       const char *value)
 {
 	char number[24] = "";
 
@@ -163,41 +219,47 @@ static void put_labels(FILE *to, const struct top_field *f, const char *most)
 	put_label(to, "command", f->command);
 	fputc(',', to);
 	put_label(to, "engine", f->engine);
-	if (most) {
+	if (name && value) {
 		fputc(',', to);
-		put_label(to, "le", most);
+		put_label(to, name, value);
 	}
 	fputc('}', to);
 }
 
 static const struct {
 	const char *name, *type, *help;
-	size_t place;
+	size_t place; /* in struct top_field */
 } metrics[] = {
-#define COUNT(name, type, help, member)                                       \
-	{                                                                     \
-		"mmnf_" name, type, help, offsetof(struct top_counts, member) \
+#define COUNT(name, type, help, member)                                      \
+	{                                                                    \
+		"mmnf_" name, type, help, offsetof(struct top_field, member) \
 	}
 	COUNT("accesses_total", "counter",
 	      "Accesses that were observed: faults, or pages touched through the library",
-	      accesses),
+	      counts.accesses),
 	COUNT("hits_total", "counter",
-	      "Accesses that found their page resident", hits),
+	      "Accesses that found their page resident", counts.hits),
 	COUNT("late_total", "counter",
-	      "Accesses that found their page being read ahead", late),
-	COUNT("misses_total", "counter", "Accesses that found nothing", misses),
+	      "Accesses that found their page being read ahead", counts.late),
+	COUNT("misses_total", "counter", "Accesses that found nothing",
+	      counts.misses),
 	COUNT("prefetched_pages_total", "counter", "Pages read ahead",
-	      prefetched_pages),
+	      counts.prefetched_pages),
 	COUNT("used_pages_total", "counter",
-	      "Pages read ahead and touched afterwards", used_pages),
+	      "Pages read ahead and touched afterwards", counts.used_pages),
 	COUNT("wasted_pages_total", "counter", "Pages read ahead and given up",
-	      wasted_pages),
+	      counts.wasted_pages),
 	COUNT("pending_pages", "gauge", "Pages read ahead and not yet touched",
-	      pending_pages),
+	      counts.pending_pages),
 	COUNT("gets_total", "counter", "Copies out of the field by the library",
-	      gets),
+	      counts.gets),
 	COUNT("get_bytes_total", "counter", "Bytes copied out by the library",
-	      get_bytes),
+	      counts.get_bytes),
+	COUNT("l2_bytes", "gauge",
+	      "Size of the library's cache, 0 where the page cache serves",
+	      l2_bytes),
+	COUNT("l2_used_bytes", "gauge", "Bytes of it that hold data",
+	      l2_used_bytes),
 #undef COUNT
 };
 
@@ -208,7 +270,7 @@ static void put_bucket(FILE *to, const struct top_field *f, const char *most,
 {
 	fputs(most ? "mmnf_wait_seconds_bucket" : "mmnf_wait_seconds_count",
 	      to);
-	put_labels(to, f, most);
+	put_labels(to, f, most ? "le" : NULL, most);
 	fprintf(to, " %" PRIu64 "\n", nr);
 }
 
@@ -231,6 +293,29 @@ static void put_histogram(FILE *to, const struct top_field *f)
 	put_bucket(to, f, NULL, seen);
 }
 
+static void put_gpu_family(FILE *to, const struct top *top, size_t k)
+{
+	const char *end = gpu_counts[k].is_gauge ? "" : "_total";
+	const char *name = gpu_counts[k].name;
+	unsigned int i, g;
+	char device[16];
+
+	fprintf(to, "# HELP mmnf_gpu_%s%s See mmnf_gpu_stats()\n", name, end);
+	fprintf(to, "# TYPE mmnf_gpu_%s%s %s\n", name, end,
+		gpu_counts[k].is_gauge ? "gauge" : "counter");
+	for (i = 0; i < top->nr_fields; i++) {
+		const struct top_field *f = &top->field[i];
+
+		for (g = 0; g < f->nr_gpus; g++) {
+			snprintf(device, sizeof(device), "%u",
+				 f->gpu[g].device);
+			fprintf(to, "mmnf_gpu_%s%s", name, end);
+			put_labels(to, f, "device", device);
+			fprintf(to, " %" PRIu64 "\n", gpu_count(&f->gpu[g], k));
+		}
+	}
+}
+
 void top_prometheus(const struct top *top, FILE *to)
 {
 	unsigned int i;
@@ -243,11 +328,10 @@ void top_prometheus(const struct top *top, FILE *to)
 			const struct top_field *f = &top->field[i];
 			uint64_t value;
 
-			memcpy(&value,
-			       (const char *)&f->counts + metrics[m].place,
+			memcpy(&value, (const char *)f + metrics[m].place,
 			       sizeof(value));
 			fputs(metrics[m].name, to);
-			put_labels(to, f, NULL);
+			put_labels(to, f, NULL, NULL);
 			fprintf(to, " %" PRIu64 "\n", value);
 		}
 	}
@@ -256,4 +340,6 @@ void top_prometheus(const struct top *top, FILE *to)
 		    "# TYPE mmnf_wait_seconds histogram\n");
 	for (i = 0; i < top->nr_fields; i++)
 		put_histogram(to, &top->field[i]);
+	for (m = 0; m < NR_GPU_COUNTS; m++)
+		put_gpu_family(to, top, m);
 }

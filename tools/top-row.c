@@ -35,6 +35,37 @@ void top_shape(const struct top_field *f, char *text, size_t len)
 		snprintf(text + used, len - used, " of %u B", f->element_bytes);
 }
 
+void top_tier(const struct top_field *f, char *text, size_t len)
+{
+	char size[16], used[16];
+
+	human_bytes(f->l2_bytes, size);
+	human_bytes(f->l2_used_bytes, used);
+	if (f->l2_bytes)
+		snprintf(text, len, "L2: %s of %s", used, size);
+	else
+		snprintf(text, len, "page cache");
+}
+
+void top_gpu(const struct mmnf_published_gpu *gpu, char *text, size_t len)
+{
+	const struct mmnf_gpu_stats *s = &gpu->stats;
+	double all = (double)s->hits + (double)s->late + (double)s->misses;
+	double percent = all > 0 ? 100 / all : 0;
+	char size[16], used[16], read[16], gathered[16];
+
+	human_bytes(s->nr_slots * s->tile_bytes, size);
+	human_bytes(s->nr_slots_used * s->tile_bytes, used);
+	human_bytes(s->read_bytes, read);
+	human_bytes(s->gathered_bytes, gathered);
+	snprintf(
+		text, len,
+		"L1, GPU %u: %s of %s; hit %.0f%%, late %.0f%%, miss %.0f%%; %s read, %s gathered; %s",
+		gpu->device, used, size, (double)s->hits * percent,
+		(double)s->late * percent, (double)s->misses * percent, read,
+		gathered, gpu->name);
+}
+
 static void rate_text(double bytes, char text[16])
 {
 	char human[16];

@@ -144,12 +144,23 @@ static void put_head(void)
 	put_colour(HEAD, false);
 }
 
+/* Few are not none, and nearly all are not all. */
+static void put_share(double share)
+{
+	if (share > 0 && share < 0.005)
+		printw("  <1%%");
+	else if (share < 1 && share >= 0.995)
+		printw(" >99%%");
+	else
+		printw(" %3.0f%%", share * 100);
+}
+
 static void put_percent(double share, double bad_from)
 {
 	int colour = share >= bad_from ? BAD : share > 0 ? FAIR : DIM;
 
 	put_colour(colour, true);
-	printw(" %3.0f%%", share * 100);
+	put_share(share);
 	put_colour(colour, false);
 }
 
@@ -169,7 +180,7 @@ static void put_field(struct screen *s, const struct top_field *f)
 	if (COLS >= MIDDLE)
 		printw("%-7.7s ", f->engine);
 	put_bar(&row);
-	printw(" %3.0f%%", row.hit * 100);
+	put_share(row.hit);
 	put_percent(row.late, 0.5);
 	put_percent(row.miss, 0.5);
 	put_percent(row.wasted, 0.2);
@@ -183,16 +194,23 @@ static void put_field(struct screen *s, const struct top_field *f)
 
 static void put_shape(struct screen *s, const struct top_field *f)
 {
-	char shape[96], size[16], pending[16];
+	char shape[96], tier[64], gpu[256], size[16], pending[16];
+	unsigned int i;
 
+	top_tier(f, tier, sizeof(tier));
 	top_shape(f, shape, sizeof(shape));
 	human_bytes(f->total_bytes, size);
 	human_bytes(f->counts.pending_pages * f->page_bytes, pending);
 	put_colour(DIM, true);
 	mvprintw(s->line++, 2, "%s, %s; %s; %s read ahead and waiting%s", shape,
-		 size, f->tier, pending,
+		 size, tier, pending,
 		 f->has_streams ? "" : "; its streams are root's to see");
 	clrtoeol();
+	for (i = 0; i < f->nr_gpus && s->line < LINES - 1; i++) {
+		top_gpu(&f->gpu[i], gpu, sizeof(gpu));
+		mvprintw(s->line++, 2, "%.*s", COLS - 2, gpu);
+		clrtoeol();
+	}
 	put_colour(DIM, false);
 }
 

@@ -30,7 +30,7 @@ struct top_counts {
  * @id: its number, of the kernel's
  * @name: path, or for the kernel's "field ID"
  * @engine: the library's; for the kernel's the mode of prediction
- * @tier: what is nearest to the program
+ * @l2_bytes, @l2_used_bytes: of the library's cache; 0: the page cache serves
  * @waits: by length: of the library's gets and batches, of the kernel's faults
  * @has_streams: the streams may be seen
  */
@@ -39,13 +39,14 @@ struct top_field {
 	bool is_kernel, has_streams;
 	uint64_t id;
 	int pid;
-	char command[32], name[512], engine[16], tier[48];
+	char command[32], name[512], engine[16];
 	uint32_t ndim, element_bytes;
 	uint64_t shape[MMNF_NDIM_MAX];
-	uint64_t total_bytes, page_bytes;
+	uint64_t total_bytes, page_bytes, l2_bytes, l2_used_bytes;
 	struct top_counts counts;
 	uint64_t waits[MMNF_NR_LENGTHS];
-	unsigned int nr_streams;
+	unsigned int nr_gpus, nr_streams;
+	struct mmnf_published_gpu gpu[MMNF_PUBLISH_GPUS];
 	struct mmnf_published_stream stream[MMNF_PUBLISH_STREAMS];
 };
 
@@ -104,6 +105,12 @@ void top_row(const struct top *top, const struct top *before,
 
 /* "125 us" */
 void top_duration(uint64_t ns, char text[16]);
+
+/* "page cache", "L2: 1.20 MB of 1.07 GB" */
+void top_tier(const struct top_field *f, char *text, size_t len);
+
+/* "L1, GPU 0: 1.20 MB of 4.29 GB; hit 98%, late 0%, miss 2%; ...; NAME" */
+void top_gpu(const struct mmnf_published_gpu *gpu, char *text, size_t len);
 
 /* "1,000 x 256 f32": as far as there is room. */
 void top_shape(const struct top_field *f, char *text, size_t len);

@@ -39,7 +39,8 @@ int main(int argc, char **argv)
 	struct mmnf_open_opts opts = { .size = sizeof(opts) };
 	struct mmnf_box box = { .count = { 1, 1024 } };
 	static float row[1024], batch[64 * 1024];
-	uint64_t index[64], i;
+	struct mmnf_selection sel = { .size = sizeof(sel) };
+	uint64_t index[64], i, device;
 	struct mmnf_field *f;
 	char line[64];
 
@@ -58,6 +59,14 @@ int main(int argc, char **argv)
 			index[i] = 63 - i;
 		if (!strncmp(line, "batch", 5))
 			mmnf_batch_get(f, index, 64, batch, sizeof(batch));
+		sel.index = index;
+		sel.nr_index = 64;
+		if (!strncmp(line, "gpu", 3) &&
+		    (mmnf_gpu_enable(f, NULL) ||
+		     mmnf_device_alloc(&device, 0, sizeof(batch)) ||
+		     mmnf_batch_get_device(f, &sel, device, sizeof(batch), NULL) < 0 ||
+		     mmnf_batch_get_device(f, &sel, device, sizeof(batch), NULL) < 0))
+			return fprintf(stderr, "%s\n", mmnf_last_error()), 1;
 		if (!strncmp(line, "fork", 4) && !fork()) {
 			sleep(600);
 			_exit(0);
@@ -164,10 +173,41 @@ def walks_are_told_with_their_loops():
     with Load("f", engine=3) as load:
         load.ask("get")
         f = one(load.pid)
-        assert f["tier"].startswith("L2 of"), f
+        # A row is a tile, and all were read.
+        assert f["l2_used_bytes"] >= ROWS * COLUMNS * 4, f
+        assert f["l2_used_bytes"] <= f["l2_bytes"], f
         # Row after row, a page each: one walk, seen as soon as it missed.
         walks = [s for s in f["streams"] if s["dense"] == 1 or s["levels"]]
         assert walks and walks[0]["thread"] == load.pid, f["streams"]
+
+
+@test
+def tiers_tell_what_they_hold():
+    """L1 over the fake driver, which names itself: two gathers of the same rows."""
+    driver = os.path.join(os.environ["MMNF_BUILD"], "libmmnf-fakecuda.so")
+    if not os.path.exists(driver):
+        print("# no CUDA headers, no fake driver: L1 is not looked at")
+        return
+    field()
+    with Load("f", env={"MMNF_LIBCUDA": driver}) as load:
+        assert one(load.pid)["gpus"] == []
+        load.ask("gpu")
+        gpu, = one(load.pid)["gpus"]
+        assert gpu["device"] == 0 and "fake" in gpu["name"].lower(), gpu
+        nr_tiles = ROWS * COLUMNS * 4 // gpu["tile_bytes"]
+        assert gpu["misses"] == nr_tiles == gpu["nr_slots_used"], gpu
+        assert gpu["hits"] >= gpu["misses"] and gpu["late"] == 0, gpu
+        assert gpu["gathered_bytes"] == 2 * ROWS * COLUMNS * 4, gpu
+        families = {f.name: f for f in text_string_to_metric_families(
+            ok("top", "--prometheus", "-"))}
+        used = [s for s in families["mmnf_gpu_nr_slots_used"].samples
+                if s.labels["pid"] == str(load.pid)]
+        assert used[0].value == nr_tiles and used[0].labels["device"] == "0", used
+        with Terminal([MMNF, "top", "--seconds", "0.5"], 132, 12) as t:
+            t.wait_for("L1, GPU 0")
+            t.save(os.path.join(SCREENS, "top-gpu.png"))
+            t.press("q")
+            assert t.end() == 0
 
 
 @test

@@ -251,6 +251,7 @@ TEST(threads_see_whole_tiles)
 	pthread_t threads[4];
 	unsigned int p;
 	uintptr_t i;
+	uint64_t has;
 
 	for (p = 0; p < NR_POLICIES; p++) {
 		shared = open_cache(1024, policies[p]);
@@ -264,6 +265,11 @@ TEST(threads_see_whole_tiles)
 		mmnf_cache_stats(shared, &stats);
 		EXPECT_GT(stats.hits, 0);
 		EXPECT_GT(stats.misses, 0);
+		/* Nothing is pinned now: used is what is there. */
+		for (i = has = 0; i < 1500; i++)
+			has += mmnf_cache_has(shared, 0, i * MMNF_TILE_BYTES);
+		EXPECT_GT(has, 0);
+		EXPECT_EQ(mmnf_cache_used(shared), has * MMNF_TILE_BYTES);
 		mmnf_cache_close(shared);
 	}
 }
