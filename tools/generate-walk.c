@@ -111,12 +111,20 @@ static void run_walk(struct gen *g)
 	for (i = 0; i < ndim && !g->wrong[0]; i++) {
 		int64_t a = order[i], last;
 
-		if (a < 0 || a >= (int64_t)ndim || count[a] < 1 ||
-		    start[a] < 0 || start[a] >= shape[a] ||
+		if (a < 0 || a >= (int64_t)ndim) {
+			gen_wrong(g, "order: expected 0 to %u", ndim - 1);
+			return;
+		}
+		if (count[a] < 1 || start[a] < 0 || start[a] >= shape[a] ||
 		    __builtin_mul_overflow(count[a] - 1, step[a], &last) ||
 		    __builtin_add_overflow(last, start[a], &last) || last < 0 ||
 		    last >= shape[a]) {
-			gen_wrong(g, "axis %d: not inside the shape", (int)i);
+			gen_wrong(
+				g,
+				"axis %d: from %lld on %lld elements, %lld apart: expected inside 0 to %lld",
+				(int)a, (long long)start[a],
+				(long long)count[a], (long long)step[a],
+				(long long)shape[a] - 1);
 			return;
 		}
 		pos += (uint64_t)(start[a] * g->trace->geometry.stride[a]);

@@ -181,7 +181,7 @@ def predict_names_what_is_wrong():
     refused(2, "expected NAME=VALUE", "predict", "--generate", "rows", "3")
     refused(2, "expected a number", "predict", "--generate", "rows", "rows=x")
     refused(2, "as many", "predict", "--generate", "nest", "count=1,2,3")
-    refused(2, "inside the shape", "predict", "--generate", "walk", "count=257,1,1")
+    refused(2, "expected inside 0 to 255", "predict", "--generate", "walk", "count=257,1,1")
     refused(2, "2^63", "predict", "--generate", "walk", "shape=9999999999,9999999999,9")
     refused(2, "TRACE", "predict")
     refused(2, "--seconds 0", "record", "--seconds", "0")
