@@ -388,8 +388,10 @@ bench-net:
 	set -f; build/venv/bin/python tests/bench/net.py $(T)
 
 quickstart:
-	tests/deps.sh build test quickstart
-	$(MAKE) run-quickstart
+	@tests/deps.sh build test quickstart
+	@echo 'building library, tool and module: a minute or two'
+	@$(MAKE) -s -j$$(nproc) all
+	@$(MAKE) -s run-quickstart
 
 run-tests: all programs $(if $(filter debug,$(K)),kunit)
 	set -f; KVER=$(KVER) KVER_TOO=$(if $(TOO),$(notdir \
@@ -417,8 +419,15 @@ sharedir := $(DESTDIR)$(PREFIX)/share
 completions := bash-completion/completions/mmnf zsh/site-functions/_mmnf \
 	fish/vendor_completions.d/mmnf.fish
 mandest = $(mandir)/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
+# `man mmnf_get` finds the page that has it.
+man3 = $(mandir)/man3/$(1).3
+functions := $(shell sed -n 's/^\.It Fn \(mmnf_[a-z0-9_]*\)$$/\1/p' lib/mmnf.3)
 # After a staged install the package's own scripts do this.
-ldconfig := $(if $(DESTDIR),,-ldconfig)
+define settle
+	$(if $(DESTDIR),,-ldconfig)
+	$(if $(DESTDIR),,-! command -v systemd-sysusers >/dev/null || systemd-sysusers)
+	$(if $(DESTDIR),,-! command -v udevadm >/dev/null || udevadm control --reload)
+endef
 
 install: lib tools
 	install -d $(bindir) $(libdir)/pkgconfig $(incdir)/linux \
@@ -439,7 +448,8 @@ install: lib tools
 		build/mmnf completion $(firstword $(subst -, ,$(subst /, ,$(c)))) \
 		>$(sharedir)/$(c) &&) :
 	$(foreach m,$(man),install -D -m 644 $(m) $(call mandest,$(m)) &&) :
-	$(ldconfig)
+	for f in $(functions); do ln -sf mmnf.3 $(call man3,$$f) || exit 1; done
+	$(settle)
 
 uninstall:
 	rm -f $(bindir)/mmnf $(libdir)/libmmnf.so $(incdir)/mmnf.h \
@@ -448,8 +458,9 @@ uninstall:
 		$(unitdir)/mmnf-nbd@.service \
 		$(usersdir)/mmnf.conf \
 		$(addprefix $(sharedir)/,$(completions)) \
-		$(foreach m,$(man),$(call mandest,$(m)))
-	$(ldconfig)
+		$(foreach m,$(man),$(call mandest,$(m))) \
+		$(foreach f,$(functions),$(call man3,$(f)))
+	$(settle)
 
 # Debian packages in build/deb: a copy of the sources whose debian/ is tools/debian.
 deb_src = build/deb/mmnf-$(VERSION)
@@ -475,11 +486,12 @@ check-deb: deb
 # DKMS gets what the module needs and no more: `dkms add .` would copy build/.
 DKMS ?= dkms
 DKMS_SOURCES ?= /usr/src
+MODULES_LOAD ?= /etc/modules-load.d
 dkms_name := mmnf/$(VERSION)
 dkms_src := $(DKMS_SOURCES)/mmnf-$(VERSION)
 dkms_kernels := $(shell sed -n 's/^BUILD_EXCLUSIVE_KERNEL="\(.*\)"/\1/p' dkms.conf)
 
-# Whatever version was there goes first.
+# Whatever version was there goes first.  Loaded at boot from then on.
 dkms:
 	@echo '$(KVER)' | grep -Eq '$(dkms_kernels)' || { echo "mmnf: kernel" \
 		"'$(KVER)' is none of those that it is made for: 6.1 to 7.3" >&2; \
@@ -490,9 +502,12 @@ dkms:
 		LICENSES $(dkms_src)
 	$(DKMS) add $(dkms_name)
 	$(DKMS) install $(dkms_name) -k $(KVER)
+	install -d $(MODULES_LOAD)
+	echo mmnf >$(MODULES_LOAD)/mmnf.conf
 
 dkms-remove:
 	$(call dkms_remove_all)
+	rm -f $(MODULES_LOAD)/mmnf.conf
 
 # Its own list says which: "mmnf/0.1.0, 6.1.0-56-amd64, x86_64: installed".
 define dkms_remove_all

@@ -11,7 +11,8 @@ command -v dkms >/dev/null || { echo "no dkms: tests/deps.sh test"; exit 4; }
 dkms="dkms --sourcetree $TMPDIR/src --dkmstree $TMPDIR/tree \
 	--installtree $TMPDIR/modules"
 run() {
-	make -C "$1" "$2" KVER="$KVER" DKMS="$dkms" DKMS_SOURCES="$TMPDIR/src"
+	make -C "$1" "$2" KVER="$KVER" DKMS="$dkms" DKMS_SOURCES="$TMPDIR/src" \
+		MODULES_LOAD="$TMPDIR/load"
 }
 installed() {
 	find "$TMPDIR/modules/$KVER" -name 'mmnf.ko*' | grep .
@@ -20,6 +21,7 @@ installed() {
 run "$MMNF_SRC" dkms
 installed
 [ ! -e "$TMPDIR/src/mmnf/build" ]
+[ "$(cat "$TMPDIR/load/mmnf.conf")" = mmnf ]
 
 (cd "$MMNF_SRC" && cp -r --parents Kbuild Makefile dkms.conf kmod lib/core \
 	include LICENSES "$TMPDIR/new")
@@ -31,7 +33,7 @@ run "$TMPDIR/new" dkms
 run "$TMPDIR/new" dkms-remove
 if installed; then exit 1; fi
 [ -z "$($dkms status)" ]
-[ -z "$(ls "$TMPDIR/src")" ]
+[ -z "$(find "$TMPDIR/src" "$TMPDIR/load" -mindepth 1)" ]
 
 # A kernel that it is not made for is refused in one sentence.
 for kernel in 5.10.0-1-amd64 7.4.0; do

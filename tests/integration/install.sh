@@ -4,9 +4,9 @@
 # and in C++, and make uninstall leaves no file.
 set -euo pipefail
 stage=$TMPDIR/stage
-export PKG_CONFIG_PATH=$stage/opt/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$stage
 
 make -s -C "$MMNF_SRC" install DESTDIR="$stage" PREFIX=/opt
+export PKG_CONFIG_PATH=$stage/opt/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$stage
 cat >"$TMPDIR/user.c" <<'END'
 #include <mmnf.h>
 #include <linux/mmnf.h>
@@ -33,6 +33,11 @@ if [ -e "$stage/opt/bin/mmnf" ]; then
 	"$stage/opt/bin/mmnf" --version
 fi
 find "$stage" -name mmnf.4 | grep -q /opt/share/man/man4/
+# A page for each function of the library.
+sed -n 's/^[[:space:]]*\(mmnf_[a-z0-9_]*\);$/\1/p' "$MMNF_SRC/lib/mmnf.map" |
+	while read -r function; do
+		grep -q "$function" "$stage/opt/share/man/man3/$function.3"
+	done
 
 make -s -C "$MMNF_SRC" uninstall DESTDIR="$stage" PREFIX=/opt
 left=$(find "$stage" ! -type d)

@@ -20,7 +20,7 @@ cat >"$TMPDIR/dkms" <<-EOF
 EOF
 chmod +x "$TMPDIR/dkms"
 make -C "$MMNF_SRC" dkms KVER="$KVER" DKMS="$TMPDIR/dkms" \
-	DKMS_SOURCES="$TMPDIR/src"
+	DKMS_SOURCES="$TMPDIR/src" MODULES_LOAD="$TMPDIR/load"
 
 export MMNF_DKMS=$TMPDIR
 MMNF_VERSION=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' "$MMNF_SRC/dkms.conf")
