@@ -5,8 +5,9 @@
  * A field is made in the folder, measured and removed: records of a page, each
  * with values that its number foretells, so that every byte that is timed is also
  * compared.  States, of all that is measured: cold, evicted, which is checked;
- * warm, read ahead and not touched; hot, touched before.  Wall time, one thread:
- * numbers of one run are to be compared with each other.
+ * warm, read ahead and not touched; hot, touched before.  To the GPU: cold, from
+ * storage; warm, from the page cache; hot, in its memory already.  Wall time, one
+ * thread: numbers of one run are to be compared with each other.
  */
 #include <errno.h>
 #include <ftw.h>
@@ -33,26 +34,37 @@ enum state { COLD, WARM, HOT, NR_STATES };
 static const char *const what_names[] = { "single", "batch-1000", "scan" };
 static const char *const state_names[] = { "cold", "warm", "hot" };
 
+/* The GPU's is by way of the mapping. */
+static const struct {
+	const char *name;
+	uint32_t engine;
+	bool is_gpu;
+} engines[] = {
+	{ "mmap", MMNF_ENGINE_MMAP, false },
+	{ "device", MMNF_ENGINE_DEVICE, false },
+	{ "direct", MMNF_ENGINE_DIRECT, false },
+	{ "gpu", MMNF_ENGINE_MMAP, true },
+};
+
+#define NR_ENGINES (sizeof(engines) / sizeof(engines[0]))
+
 /**
  * struct table - what was measured, and with what
  * @ns: of one access, of one batch, of one record of a scan; 0: not measured
  * @why: why an engine or a state was not
+ * @device: where on the GPU results go; 0: to @data
  */
 struct table {
 	const char *folder;
 	char path[4096];
 	float *data;
 	uint64_t *index;
+	uint64_t device;
 	uint64_t nr_wrong;
-	double ns[3][NR_WHATS][NR_STATES];
-	char why[3][200];
+	double ns[NR_ENGINES][NR_WHATS][NR_STATES];
+	char why[NR_ENGINES][232];
 	double memory_ns[NR_WHATS];
 };
-
-static const uint32_t engines[] = { MMNF_ENGINE_MMAP, MMNF_ENGINE_DEVICE,
-				    MMNF_ENGINE_DIRECT };
-
-#define NR_ENGINES (sizeof(engines) / sizeof(engines[0]))
 
 static double now_ns(void)
 {
@@ -121,6 +133,35 @@ static int make_field(const struct options *o, struct table *t)
 
 static const struct mmnf_box whole = { .count = { RECORDS, RECORD_FLOATS } };
 
+/*
+ * Copies a box, or if that is NULL the batch: to the GPU first where the table has
+ * memory there, and then, no longer timed, from there to be compared.  0: failed.
+ */
+static double copy(struct mmnf_field *field, struct table *t,
+		   const struct mmnf_box *box)
+{
+	size_t bytes = (box ? box->count[0] : BATCH) * RECORD_BYTES;
+	struct mmnf_selection s = { .size = sizeof(s), .box = box };
+	double from, took;
+	ssize_t got;
+
+	if (!box) {
+		s.index = t->index;
+		s.nr_index = BATCH;
+	}
+	from = now_ns();
+	if (t->device)
+		got = mmnf_batch_get_device(field, &s, t->device, bytes, NULL);
+	else if (box)
+		got = mmnf_get(field, box, t->data, bytes);
+	else
+		got = mmnf_batch_get(field, t->index, BATCH, t->data, bytes);
+	took = now_ns() - from;
+	if (got >= 0 && t->device)
+		got = mmnf_device_read(0, t->data, t->device, bytes, NULL);
+	return got < 0 ? 0 : took;
+}
+
 static double resident_share(struct mmnf_field *field)
 {
 	struct mmnf_residency r = { .size = sizeof(r) };
@@ -140,6 +181,8 @@ static const char *bring(struct mmnf_field *field, enum state state,
 	double end = now_ns() + WARM_SECONDS * 1e9;
 
 	if (state != HOT) {
+		if (t->device)
+			mmnf_gpu_forget(field, &whole);
 		mmnf_evict(field, &whole);
 		if (resident_share(field) > 0.01)
 			return "what is there cannot be evicted";
@@ -154,8 +197,7 @@ static const char *bring(struct mmnf_field *field, enum state state,
 	}
 	if (state == HOT)
 		for (; box.start[0] < RECORDS; box.start[0] += SCAN_RECORDS)
-			if (mmnf_get(field, &box, t->data,
-				     SCAN_RECORDS * RECORD_BYTES) < 0)
+			if (!copy(field, t, &box))
 				return "it cannot be read";
 	return NULL;
 }
@@ -171,15 +213,14 @@ static int by_value(const void *a, const void *b)
 static double measure_singles(struct mmnf_field *field, struct table *t)
 {
 	struct mmnf_box box = { .count = { 1, RECORD_FLOATS } };
-	double took[SINGLES], from;
+	double took[SINGLES];
 	unsigned int i;
 
 	for (i = 0; i < SINGLES; i++) {
 		box.start[0] = scattered(i + 7);
-		from = now_ns();
-		if (mmnf_get(field, &box, t->data, RECORD_BYTES) < 0)
+		took[i] = copy(field, t, &box);
+		if (!took[i])
 			return 0;
-		took[i] = now_ns() - from;
 		compare(t, box.start[0], t->data);
 	}
 	qsort(took, SINGLES, sizeof(took[0]), by_value);
@@ -188,14 +229,10 @@ static double measure_singles(struct mmnf_field *field, struct table *t)
 
 static double measure_batch(struct mmnf_field *field, struct table *t)
 {
-	double from = now_ns(), took;
+	double took = copy(field, t, NULL);
 	unsigned int i;
 
-	if (mmnf_batch_get(field, t->index, BATCH, t->data,
-			   BATCH * RECORD_BYTES) < 0)
-		return 0;
-	took = now_ns() - from;
-	for (i = 0; i < BATCH; i++)
+	for (i = 0; took > 0 && i < BATCH; i++)
 		compare(t, t->index[i], t->data + i * RECORD_FLOATS);
 	return took;
 }
@@ -203,14 +240,13 @@ static double measure_batch(struct mmnf_field *field, struct table *t)
 static double measure_scan(struct mmnf_field *field, struct table *t)
 {
 	struct mmnf_box box = { .count = { SCAN_RECORDS, RECORD_FLOATS } };
-	double took = 0, from;
+	double took = 0, one;
 
 	for (; box.start[0] < RECORDS; box.start[0] += SCAN_RECORDS) {
-		from = now_ns();
-		if (mmnf_get(field, &box, t->data,
-			     SCAN_RECORDS * RECORD_BYTES) < 0)
+		one = copy(field, t, &box);
+		if (!one)
 			return 0;
-		took += now_ns() - from;
+		took += one;
 		compare(t, box.start[0], t->data);
 	}
 	return took / RECORDS;
@@ -220,6 +256,28 @@ static double (*const measure[])(struct mmnf_field *field, struct table *t) = {
 	measure_singles, measure_batch, measure_scan
 };
 
+/* Turns the tier on and takes memory for results; else why[] says why not. */
+static bool begin_gpu(struct mmnf_field *field, struct table *t, char *why,
+		      size_t len)
+{
+	struct mmnf_tiers tiers = { .size = sizeof(tiers) };
+
+	if (mmnf_gpu_enable(field, NULL) || mmnf_tiers_info(field, &tiers)) {
+		snprintf(why, len, "%s", mmnf_last_error());
+		return false;
+	}
+	/* The tests' driver computes on the CPU: its time says nothing. */
+	if (strstr(tiers.tier[0].text, "not a GPU")) {
+		snprintf(why, len, "%s", tiers.tier[0].text);
+		return false;
+	}
+	if (mmnf_device_alloc(&t->device, 0, BATCH * RECORD_BYTES)) {
+		snprintf(why, len, "%s", mmnf_last_error());
+		return false;
+	}
+	return true;
+}
+
 /* Each of it from a state that was brought about for it. */
 static int measure_engine(const struct options *o, struct table *t, size_t e)
 {
@@ -228,10 +286,15 @@ static int measure_engine(const struct options *o, struct table *t, size_t e)
 	const char *why = NULL;
 	int what, state;
 
-	opts.engine = engines[e];
+	opts.engine = engines[e].engine;
 	opts.l2_bytes = L2_BYTES;
 	if (mmnf_field_open(&field, t->path, &opts)) {
 		snprintf(t->why[e], sizeof(t->why[e]), "%s", mmnf_last_error());
+		return EXIT_SUCCESS;
+	}
+	if (engines[e].is_gpu &&
+	    !begin_gpu(field, t, t->why[e], sizeof(t->why[e]))) {
+		mmnf_field_close(field);
 		return EXIT_SUCCESS;
 	}
 	for (state = 0; state < NR_STATES; state++)
@@ -246,9 +309,11 @@ static int measure_engine(const struct options *o, struct table *t, size_t e)
 			}
 			t->ns[e][what][state] = measure[what](field, t);
 		}
+	mmnf_device_free(t->device, NULL);
+	t->device = 0;
 	mmnf_field_close(field);
 	return t->nr_wrong ? failure(o, "engine %s: wrong values were read",
-				     engine_name(engines[e])) :
+				     engines[e].name) :
 			     EXIT_SUCCESS;
 }
 
@@ -333,7 +398,7 @@ static void print_row(const char *engine, const char *tier, const char *state,
 	duration(ns[BATCH_OF_1000 * pitch], batch);
 	speed(ns[BATCH_OF_1000 * pitch], BATCH * RECORD_BYTES, batch_speed);
 	speed(ns[SCAN * pitch], RECORD_BYTES, scan_speed);
-	printf("%-8s %-22s %-5s %12s %12s %13s %13s\n", engine, tier, state,
+	printf("%-8s %-23s %-5s %12s %12s %13s %13s\n", engine, tier, state,
 	       single, batch, batch_speed, scan_speed);
 }
 
@@ -341,8 +406,11 @@ static const char *tier_of(size_t e, int state)
 {
 	if (state == COLD)
 		return "L3 storage";
-	return engines[e] == MMNF_ENGINE_DIRECT ? "L2 cache of the library" :
-						  "L2 page cache";
+	if (engines[e].is_gpu && state == HOT)
+		return "L1 memory of the GPU";
+	return engines[e].engine == MMNF_ENGINE_DIRECT ?
+		       "L2 cache of the library" :
+		       "L2 page cache";
 }
 
 static void put_tiers(const struct table *t)
@@ -355,7 +423,7 @@ static void put_tiers(const struct table *t)
 		return;
 	if (!mmnf_tiers_info(field, &tiers))
 		for (i = 0; i < tiers.nr_tiers; i++)
-			if (!tiers.tier[i].is_on)
+			if (tiers.tier[i].level > 2 && !tiers.tier[i].is_on)
 				printf("L%u %s: not measured: %s\n",
 				       tiers.tier[i].level, tiers.tier[i].name,
 				       tiers.tier[i].text);
@@ -370,19 +438,19 @@ static void print_table(const struct table *t)
 
 	machine_line(machine, sizeof(machine));
 	printf("%s\nrecords of 4 KiB from 128 MiB in %s; wall time, one thread\n\n"
-	       "%-8s %-22s %-5s %12s %12s %13s %13s\n",
+	       "%-8s %-23s %-5s %12s %12s %13s %13s\n",
 	       machine, t->folder, "engine", "tier", "state", "one, median",
 	       "1,000 at once", "", "in order");
 	print_row("memcpy", "plain memory", "hot", t->memory_ns, 1);
 	for (e = 0; e < NR_ENGINES; e++) {
 		for (state = 0; state < NR_STATES; state++)
 			if (t->ns[e][SINGLE][state] > 0)
-				print_row(engine_name(engines[e]),
-					  tier_of(e, state), state_names[state],
+				print_row(engines[e].name, tier_of(e, state),
+					  state_names[state],
 					  &t->ns[e][0][state], NR_STATES);
 		if (t->why[e][0])
-			printf("%-8s not measured: %s\n",
-			       engine_name(engines[e]), t->why[e]);
+			printf("%-8s not measured: %s\n", engines[e].name,
+			       t->why[e]);
 	}
 	put_tiers(t);
 }
@@ -421,12 +489,12 @@ static json_t *table_json(const struct table *t)
 					json_array_append_new(
 						list,
 						line_json(
-							engine_name(engines[e]),
+							engines[e].name,
 							what_names[what],
 							state_names[state],
 							t->ns[e][what][state]));
 		if (t->why[e][0])
-			json_object_set_new(missing, engine_name(engines[e]),
+			json_object_set_new(missing, engines[e].name,
 					    json_string(t->why[e]));
 	}
 	machine_line(machine, sizeof(machine));

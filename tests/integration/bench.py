@@ -95,6 +95,9 @@ def timeline_is_drawn():
 @test
 def tiers_are_measured_here():
     os.mkdir("here")
+    # The fake driver, where it is built, must not be measured.
+    fake = os.path.join(os.environ["MMNF_BUILD"], "libmmnf-fakecuda.so")
+    os.environ["MMNF_LIBCUDA"] = fake
     done = bench("here", "--table", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -112,6 +115,9 @@ def tiers_are_measured_here():
         assert not missing or told["not_measured"][engine], (engine, missing)
         assert "single@hot" in by_engine[engine], by_engine
     assert ("device" in by_engine) != ("device" in told["not_measured"]), told
+    assert "gpu" not in by_engine, by_engine
+    assert ("not a GPU" if os.path.exists(fake) else "no GPU") in \
+        told["not_measured"]["gpu"], told
     assert os.listdir("here") == [], os.listdir("here")
     bench_refused(1, "nowhere", "nowhere", "--table")
     bench_refused(2, "--table measures", "--table", "--plot")
