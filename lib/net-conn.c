@@ -35,13 +35,13 @@ void mmnf_net_identity(const struct mmnf_net *net, u8 digest[32])
 	memset(digest, 0, 32);
 }
 
-int net_conn_dial(struct net_conn *c, const char *uri,
-		  const struct mmnf_net_opts *opts)
+void *net_conn_dial(const char *uri, const struct mmnf_net_opts *opts,
+		    char *cause)
 {
 	(void)uri;
 	(void)opts;
-	snprintf(c->cause, sizeof(c->cause), MISSING);
-	return -1;
+	snprintf(cause, sizeof(MISSING), MISSING);
+	return NULL;
 }
 
 bool net_conn_poll(const struct net_conn *c, struct pollfd *pfd)
@@ -96,9 +96,9 @@ void net_conn_bye(struct net_conn *c)
 	(void)c;
 }
 
-void net_conn_close(struct net_conn *c)
+void net_conn_close(void *handle)
 {
-	(void)c;
+	(void)handle;
 }
 
 #else
@@ -108,6 +108,7 @@ void net_conn_close(struct net_conn *c)
 #include <stdlib.h>
 
 #define LEAST_BLOCK_MAX 4096
+#define CAUSE_BYTES sizeof(((struct net_conn *)0)->cause)
 #define USER_TIMEOUT_MIN_MS 1000
 
 const char *mmnf_net_missing(void)
@@ -142,15 +143,14 @@ void mmnf_net_identity(const struct mmnf_net *net, u8 digest[32])
 }
 
 /* libnbd's words without the name of its function. */
-static void take_cause(struct net_conn *c)
+static void take_cause(char *cause)
 {
 	const char *words = nbd_get_error(), *colon;
 
 	if (!words)
 		words = "lost";
 	colon = strncmp(words, "nbd_", 4) ? NULL : strstr(words, ": ");
-	snprintf(c->cause, sizeof(c->cause), "%.150s",
-		 colon ? colon + 2 : words);
+	snprintf(cause, CAUSE_BYTES, "%.150s", colon ? colon + 2 : words);
 }
 
 static bool set_up(struct nbd_handle *h, const struct mmnf_net_opts *opts)
@@ -169,18 +169,16 @@ static bool set_up(struct nbd_handle *h, const struct mmnf_net_opts *opts)
 		!nbd_set_tls_username(h, opts->tls_username));
 }
 
-int net_conn_dial(struct net_conn *c, const char *uri,
-		  const struct mmnf_net_opts *opts)
+void *net_conn_dial(const char *uri, const struct mmnf_net_opts *opts,
+		    char *cause)
 {
 	struct nbd_handle *h = nbd_create();
 
-	if (h && set_up(h, opts) && !nbd_aio_connect_uri(h, uri)) {
-		c->handle = h;
-		return 0;
-	}
-	take_cause(c);
+	if (h && set_up(h, opts) && !nbd_aio_connect_uri(h, uri))
+		return h;
+	take_cause(cause);
 	nbd_close(h);
-	return -1;
+	return NULL;
 }
 
 bool net_conn_poll(const struct net_conn *c, struct pollfd *pfd)
@@ -216,7 +214,7 @@ int net_conn_step(struct net_conn *c, short revents)
 {
 	if (revents && !notify(c, revents & POLLIN, revents & POLLOUT,
 			       revents & (POLLHUP | POLLERR | POLLNVAL))) {
-		take_cause(c);
+		take_cause(c->cause);
 		return -1;
 	}
 	return nbd_aio_is_ready(c->handle);
@@ -333,7 +331,7 @@ enum net_sent net_conn_send(struct net_wire *w, int *err)
 		return NET_SENT;
 	*err = nbd_get_errno();
 	if (is_over(c)) {
-		take_cause(c);
+		take_cause(c->cause);
 		c->late = late_of(c);
 	}
 	/* Completed, with an error, or never taken? */
@@ -362,11 +360,10 @@ bool net_conn_notify(struct net_conn *c, u32 events)
 		ok = notify(c, events & EPOLLIN, events & EPOLLOUT,
 			    events & (EPOLLHUP | EPOLLERR));
 	} while (ok && net->settled != last && c->flying && --more &&
-		 nbd_aio_get_direction(c->handle) ==
-			 LIBNBD_AIO_DIRECTION_READ);
+		 nbd_aio_get_direction(c->handle) == LIBNBD_AIO_DIRECTION_READ);
 	if (ok)
 		return true;
-	take_cause(c);
+	take_cause(c->cause);
 	c->late = late_of(c);
 	return false;
 }
@@ -390,10 +387,9 @@ void net_conn_bye(struct net_conn *c)
 		nbd_aio_disconnect(c->handle, 0);
 }
 
-void net_conn_close(struct net_conn *c)
+void net_conn_close(void *handle)
 {
-	nbd_close(c->handle);
-	c->handle = NULL;
+	nbd_close(handle);
 }
 
 #endif

@@ -284,7 +284,8 @@ void net_group_lost(struct net_conn *c)
 
 	c->state = NET_DOWN;
 	/* Before the requests it had: none may be written to any more. */
-	net_conn_close(c);
+	net_conn_close(c->handle);
+	c->handle = NULL;
 	net_drive_unwatch(c);
 	net_settle(g->net);
 	while ((w = c->flying)) {

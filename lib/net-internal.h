@@ -7,6 +7,7 @@
  *	net-group.c	parts of a group: queues, windows, retries, failing
  *	net-wire.c	parts that are one request on a connection
  *	net-conn.c	a connection: the only file that knows libnbd
+ *	net-dial.c	threads that look up names
  *	net-keep.c	a thread that connects, and looks at the clock
  *	net-drive.c	who waits for the sockets
  *
@@ -37,6 +38,7 @@ struct net_queue {
 };
 
 struct net_group;
+struct net_dial;
 
 /**
  * struct net_wire - a request on a connection
@@ -61,6 +63,7 @@ enum net_state { NET_DOWN, NET_DIALLING, NET_UP };
 /**
  * struct net_conn - a connection, in its place of a group
  * @gateway: that it is, was or will be connected to
+ * @dial: looks up the gateway's name, and starts to connect
  * @watched: a copy of its socket, for epoll; while it is up
  * @events: that epoll looks for
  * @cause: why it was lost or is not there
@@ -70,6 +73,7 @@ struct net_conn {
 	u32 index, gateway, in_flight, events;
 	enum net_state state;
 	int watched;
+	struct net_dial *dial;
 	void *handle;
 	u32 failures;
 	s64 due_ns, since_ns;
@@ -152,6 +156,8 @@ struct mmnf_net {
 	pthread_cond_t settled_down; /* groups are known, or failed */
 	pthread_t keeper;
 	bool has_keeper, has_driver;
+	u32 nr_users; /* whoever opened it, and threads that dial */
+	struct net_dial *dials;
 	struct mmnf_net *next; /* of all */
 };
 
@@ -161,6 +167,9 @@ s64 mmnf_now_ns(void);
 
 /* How many forks led to this process; cheaper to ask than its number. */
 u32 net_forks(void);
+
+/* One user less; with the lock, which is given up. */
+void net_put(struct mmnf_net *net);
 
 /* ---- net.c: all with net.lock */
 
@@ -220,9 +229,9 @@ u64 net_percentile(const u64 *latency, u32 percent); /* ns */
 
 /* ---- net-conn.c */
 
-/* Of the keeper, without the lock; 0 or -1 with c->cause. */
-int net_conn_dial(struct net_conn *c, const char *uri,
-		  const struct mmnf_net_opts *opts);
+/* Without the lock: a handle that connects, or NULL with cause, of 160 bytes. */
+void *net_conn_dial(const char *uri, const struct mmnf_net_opts *opts,
+		    char *cause);
 /* What to poll for; false: nothing. */
 bool net_conn_poll(const struct net_conn *c, struct pollfd *pfd);
 /* 1: connected; 0: not yet; -1 with c->cause. */
@@ -245,7 +254,18 @@ u32 net_conn_events(const struct net_conn *c);
 int net_conn_fd(const struct net_conn *c);
 /* Says goodbye to the server, where nothing is in flight. */
 void net_conn_bye(struct net_conn *c);
-void net_conn_close(struct net_conn *c);
+void net_conn_close(void *handle);
+
+/* ---- net-dial.c */
+
+/* Of the keeper, without the lock: c->handle, or c->dial, or -1 with c->cause. */
+int net_dial_start(struct net_conn *c);
+/* With the lock.  1: c->handle; 0: not yet; -1 with c->cause. */
+int net_dial_take(struct net_conn *c);
+/* With the lock: it is not wanted any more. */
+void net_dial_forget(struct net_conn *c);
+/* In exit(), which libnbd does not live through. */
+void net_dial_cancel(struct mmnf_net *net);
 
 /* ---- net-keep.c */
 

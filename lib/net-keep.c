@@ -2,8 +2,7 @@
 /*
  * The keeper: a thread that brings connections up and looks at the clock.
  *
- * Dialling is done here alone, for looking up a name may take seconds.  A
- * connection that is dialled is the keeper's, without a lock; once up it is
+ * A connection that is dialled is the keeper's, without a lock; once up it is
  * handed to the group.  One that fails goes on with the next gateway.
  *
  *	down --due--> dialling --ready, same export--> up
@@ -25,6 +24,7 @@
 
 #define TICK_MIN_NS (5 * 1000000LL)
 #define TICK_MAX_NS (100 * 1000000LL)
+#define FIRST_NS (250 * 1000000ULL)
 #define REFUSED_NS (1000 * 1000000LL)
 #define QUIET_TICKS 10 /* then it sleeps until there is something to do */
 
@@ -52,8 +52,10 @@ static void failed(struct net_conn *c, s64 now, s64 wait)
 {
 	struct net_group *g = c->group;
 
+	net_dial_forget(c);
 	if (c->handle)
-		net_conn_close(c);
+		net_conn_close(c->handle);
+	c->handle = NULL;
 	c->state = NET_DOWN;
 	if (!g->known)
 		snprintf(g->cause, sizeof(g->cause), "server %u %.140s: %s",
@@ -150,13 +152,27 @@ static void connected(struct net_conn *c, s64 now)
 	net_group_pump(g);
 }
 
+/*
+ * How long it may take.  As long as nobody has answered, and there are others to be
+ * asked, not so long: an open is not to wait for a gateway that hangs.
+ */
+static s64 patience(const struct net_conn *c)
+{
+	const struct net_group *g = c->group;
+	s64 ns = g->net->opts.request_timeout_ns;
+
+	if (!g->known && c->failures + 1 < g->nr_uris)
+		ns = (s64)min_u64((u64)ns, FIRST_NS);
+	return ns;
+}
+
 static void dial(struct net_conn *c)
 {
 	struct mmnf_net *net = c->group->net;
 	s64 now = mmnf_now_ns();
 
-	c->due_ns = now + net->opts.request_timeout_ns;
-	if (!net_conn_dial(c, c->group->uri[c->gateway], &net->opts))
+	c->due_ns = now + patience(c);
+	if (!net_dial_start(c))
 		return;
 	pthread_mutex_lock(&net->lock);
 	failed(c, now, 0);
@@ -167,7 +183,7 @@ static void dial(struct net_conn *c)
 static void step(struct net_conn *c, short revents, s64 now)
 {
 	struct mmnf_net *net = c->group->net;
-	int ready = net_conn_step(c, revents);
+	int ready = c->handle ? net_conn_step(c, revents) : 0;
 
 	if (!ready && now < c->due_ns)
 		return;
@@ -177,7 +193,8 @@ static void step(struct net_conn *c, short revents, s64 now)
 	} else {
 		if (!ready)
 			snprintf(c->cause, sizeof(c->cause),
-				 "no answer to the connection");
+				 c->dial ? "its name is being looked up" :
+					   "no answer to the connection");
 		failed(c, now, 0);
 	}
 	net_settle(net);
@@ -214,6 +231,8 @@ static void take_own(struct round *r, struct net_group *g, s64 now)
 
 		if (c->state == NET_DOWN && c->due_ns <= now)
 			c->state = NET_DIALLING;
+		if (c->dial && net_dial_take(c) < 0)
+			failed(c, now, 0);
 		if (c->state == NET_DIALLING)
 			r->conn[r->nr++] = c;
 		else if (c->state == NET_DOWN)
@@ -262,9 +281,11 @@ static void wait_for(struct mmnf_net *net, struct round *r)
 	for (i = 0; i < r->nr; i++) {
 		struct net_conn *c = r->conn[i];
 
-		if (!c->handle)
+		if (!c->handle && !c->dial)
 			dial(c);
-		if (c->handle && net_conn_poll(c, &r->pfd[nr]))
+		r->pfd[nr].fd = -1;
+		r->pfd[nr].revents = 0;
+		if (c->dial || (c->handle && net_conn_poll(c, &r->pfd[nr])))
 			r->conn[nr++] = c;
 		sooner(r, c->due_ns);
 	}

@@ -126,6 +126,7 @@ static int init(struct mmnf_net *net, const struct mmnf_net_layout *layout,
 	pthread_cond_init(&net->settled_down, NULL);
 	net->epoll = net->kick = net->nudge = -1;
 	net->forks = net_forks();
+	net->nr_users = 1;
 	net->done_end = &net->done;
 	net->opts = *opts;
 	net->opts.tls_dir = copy_text(opts->tls_dir, &err);
@@ -220,6 +221,7 @@ static void rest_all(void)
 			/* Whoever waits is told, and whoever comes. */
 			mmnf_net_shut(net);
 			rest(net);
+			net_dial_cancel(net);
 		}
 	pthread_mutex_unlock(&all_lock);
 }
@@ -388,6 +390,15 @@ static void free_net(struct mmnf_net *net)
 	free(net);
 }
 
+void net_put(struct mmnf_net *net)
+{
+	bool last = !--net->nr_users;
+
+	pthread_mutex_unlock(&net->lock);
+	if (last)
+		free_net(net);
+}
+
 void mmnf_net_close(struct mmnf_net *net)
 {
 	u32 i, k;
@@ -399,9 +410,14 @@ void mmnf_net_close(struct mmnf_net *net)
 	mmnf_net_shut(net);
 	rest(net);
 	/* Those that were being dialled. */
+	pthread_mutex_lock(&net->lock);
 	for (i = 0; net->group && i < net->nr_groups; i++)
-		for (k = 0; k < net->opts.connections; k++)
-			if (net->group[i].conn[k].handle)
-				net_conn_close(&net->group[i].conn[k]);
-	free_net(net);
+		for (k = 0; k < net->opts.connections; k++) {
+			struct net_conn *c = &net->group[i].conn[k];
+
+			net_dial_forget(c);
+			if (c->handle)
+				net_conn_close(c->handle);
+		}
+	net_put(net);
 }

@@ -6,10 +6,64 @@
 #define KTAP_TIMEOUT 120
 #include "net_util.h"
 
+#include <netdb.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sys/resource.h>
 
 #define EXPORT "pattern 1P"
+
+/*
+ * The resolver, for libnbd: "storeN" is server N, by its Unix socket.  It can be made
+ * to hang, where a real one does.
+ */
+static bool resolver_hangs;
+static unsigned int nr_hanging;
+
+int getaddrinfo(const char *node, const char *service,
+		const struct addrinfo *hints, struct addrinfo **out)
+{
+	struct addrinfo *ai = calloc(1, sizeof(*ai));
+	struct sockaddr_un *addr = calloc(1, sizeof(*addr));
+
+	(void)service;
+	(void)hints;
+	if (!ai || !addr || strncmp(node, "store", 5))
+		abort();
+	if (__atomic_load_n(&resolver_hangs, __ATOMIC_ACQUIRE))
+		__atomic_add_fetch(&nr_hanging, 1, __ATOMIC_RELEASE);
+	while (__atomic_load_n(&resolver_hangs, __ATOMIC_ACQUIRE))
+		poll(NULL, 0, 10);
+	addr->sun_family = AF_UNIX;
+	snprintf(addr->sun_path, sizeof(addr->sun_path), "s%s", node + 5);
+	ai->ai_family = AF_UNIX;
+	ai->ai_socktype = SOCK_STREAM;
+	ai->ai_addr = (struct sockaddr *)addr;
+	ai->ai_addrlen = sizeof(*addr);
+	*out = ai;
+	return 0;
+}
+
+void freeaddrinfo(struct addrinfo *ai)
+{
+	free(ai->ai_addr);
+	free(ai);
+}
+
+/* Server 0 is gone, and looking up its name does not end. */
+static void hang(struct mmnf_field *field)
+{
+	struct mmnf_box box = { { 4096 }, { 4096 }, { 1 } };
+	int64_t end = now_ns() + 60 * 1000000000LL;
+
+	__atomic_store_n(&resolver_hangs, true, __ATOMIC_RELEASE);
+	kill(servers[0].pid, SIGKILL);
+	EXPECT_GT(mmnf_prefetch(field, &box), 0);
+	while (!__atomic_load_n(&nr_hanging, __ATOMIC_ACQUIRE)) {
+		ASSERT_LT(now_ns(), end);
+		sleep_ms(5);
+	}
+}
 
 static const uint64_t elements[1] = { 1ULL << 44 };
 
@@ -96,6 +150,119 @@ TEST(forked_child_holds_the_sockets)
 	mmnf_field_close(r.field);
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
+}
+
+/* Two servers in stripes, the first by its name. */
+static struct mmnf_field *open_named(void)
+{
+	MMNF_OPTS(mmnf_create_opts, opts);
+	const char *uris[2] = { "nbd://store0", servers[1].uri };
+
+	opts.net = uris;
+	opts.nr_net = 2;
+	opts.stripe_bytes = 1 << 20;
+	if (access("f", F_OK))
+		ASSERT_EQ(mmnf_field_create("f", MMNF_U64, 1, elements, &opts),
+			  0);
+	return open_remote("f", 0);
+}
+
+TEST(name_that_hangs_holds_up_nobody_else)
+{
+	const uint64_t second = (1 << 20) / 8;
+	struct mmnf_field *field;
+	int64_t from;
+	uint64_t got;
+
+	scratch();
+	need_servers();
+	server_start(0, EXPORT);
+	server_start(1, EXPORT);
+	field = open_named();
+	ASSERT_EQ(read_one(field, 5, &got), 8);
+	EXPECT_EQ(got, pattern(5, 2, 1 << 20));
+	hang(field);
+	/* The other server is reconnected to. */
+	server_kill(1);
+	server_start(1, EXPORT);
+	from = now_ns();
+	EXPECT_EQ(read_one(field, second + 70000, &got), 8);
+	EXPECT_EQ(got, pattern(second + 70000, 2, 1 << 20));
+	EXPECT_LT(now_ns() - from, 20 * 1000000000LL);
+	/* One look-up of a connection at a time. */
+	sleep_ms(1000);
+	EXPECT_LE(__atomic_load_n(&nr_hanging, __ATOMIC_ACQUIRE), 2);
+	/* Nor does it hold up the end; what is left of it ends by itself. */
+	from = now_ns();
+	mmnf_field_close(field);
+	EXPECT_LT(now_ns() - from, 20 * 1000000000LL);
+	server_kill(0);
+	server_start(0, EXPORT);
+	__atomic_store_n(&resolver_hangs, false, __ATOMIC_RELEASE);
+	field = open_named();
+	EXPECT_EQ(read_one(field, 6, &got), 8);
+	mmnf_field_close(field);
+}
+
+/* A thread that is cancelled in exit() leaves what libnbd had for it. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:libnbd\nleak:libxml2\nleak:getaddrinfo\nleak:vasprintf\n";
+}
+
+TEST(exit_while_a_name_hangs)
+{
+	int status;
+	pid_t pid;
+
+	scratch();
+	need_servers();
+	server_start(0, EXPORT);
+	server_start(1, EXPORT);
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		hang(open_named());
+		/* What is at exit is the parent's. */
+		servers[1].pid = 0;
+		scratch_path[0] = 0;
+		exit(0);
+	}
+	ASSERT_EQ(waitpid(pid, &status, 0), pid);
+	EXPECT_EQ(status, 0);
+}
+
+/* Of two gateways to the same bytes the first takes connections and says nothing. */
+TEST(open_while_a_gateway_hangs)
+{
+	MMNF_OPTS(mmnf_create_opts, create);
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	const char *uris[1];
+	char both[200];
+	int64_t took;
+	uint64_t got;
+
+	scratch();
+	need_servers();
+	server_start(0, EXPORT);
+	server_start(1, EXPORT);
+	snprintf(both, sizeof(both), "%s,%s", servers[0].uri, servers[1].uri);
+	uris[0] = both;
+	create.net = uris;
+	create.nr_net = 1;
+	ASSERT_EQ(mmnf_field_create("f", MMNF_U64, 1, elements, &create), 0);
+	kill(servers[0].pid, SIGSTOP);
+	opts.net_request_timeout_ms = 60000;
+	took = now_ns();
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	took = now_ns() - took;
+	printf("# open in %lld ms\n", (long long)took / 1000000);
+	EXPECT_LT(took, 30 * 1000000000LL);
+	EXPECT_EQ(read_one(field, 7, &got), 8);
+	EXPECT_EQ(got, pattern(7, 1, 0));
+	mmnf_field_close(field);
 }
 
 TEST_MAIN
