@@ -239,6 +239,11 @@ MMNF_API int mmnf_field_open(struct mmnf_field **out, const char *path,
 
 /**
  * mmnf_field_close() - unmap and release; NULL is fine, never fails
+ *
+ * With net_cache_dir, what the servers do not have yet is sent first, for
+ * net_fail_timeout_ms, and 30 s at most.  The rest stays in the log there and is
+ * sent after the next open for writing with that directory; mmnf_field_sync()
+ * tells whether there is any.
  */
 MMNF_API void mmnf_field_close(struct mmnf_field *field);
 

@@ -27,6 +27,8 @@
 #include "ssd.h"
 #include "tier.h"
 
+#define CLOSE_NS 30000000000LL /* as long as a request waits by default */
+
 /* Of a group: writes of this epoch are not on stable storage yet. */
 struct unsynced {
 	bool any, lost;
@@ -121,8 +123,10 @@ void mmnf_engine_net_shut(struct mmnf_field *field)
 	if (!r)
 		return;
 	/* What cannot be brought to the servers now stays in the log. */
-	if (ssd_of(r))
+	if (ssd_of(r)) {
+		mmnf_net_hurry(r->net, CLOSE_NS);
 		mmnf_ssd_sync(r->ssd);
+	}
 	mmnf_net_shut(r->net);
 }
 

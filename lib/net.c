@@ -229,6 +229,17 @@ void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,
 	pthread_mutex_unlock(&net->lock);
 }
 
+void mmnf_net_hurry(struct mmnf_net *net, s64 fail_timeout_ns)
+{
+	s64 *limit = &net->opts.fail_timeout_ns;
+
+	pthread_mutex_lock(&net->lock);
+	if (!*limit || *limit > fail_timeout_ns)
+		*limit = fail_timeout_ns;
+	net_keep_nudge(net);
+	pthread_mutex_unlock(&net->lock);
+}
+
 bool mmnf_net_cancel(struct mmnf_net *net, struct mmnf_net_io *io)
 {
 	u32 i, n = 0;

@@ -149,6 +149,9 @@ struct mmnf_net;
 int mmnf_net_open(struct mmnf_net **out, const struct mmnf_net_layout *layout,
 		  const struct mmnf_net_opts *opts, u64 need_bytes);
 
+/* From now on a request waits so long at most, whatever opts said. */
+void mmnf_net_hurry(struct mmnf_net *net, s64 fail_timeout_ns);
+
 /* Requests under way and to come are done with -ECANCELED. */
 void mmnf_net_shut(struct mmnf_net *net);
 void mmnf_net_close(struct mmnf_net *net);

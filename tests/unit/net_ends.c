@@ -152,6 +152,49 @@ TEST(forked_child_holds_the_sockets)
 	waitpid(child, NULL, 0);
 }
 
+/*
+ * However long requests may wait, closing does not wait for ever: the log keeps what
+ * the server does not have, and the next open sends it.
+ */
+TEST(close_leaves_it_to_the_log)
+{
+	static const uint64_t data[512] = { 3, 1, 4, 1, 5 };
+	struct mmnf_box page = { { 512 }, { 512 }, { 1 } };
+	static const uint64_t few[1] = { 1 << 20 };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	uint64_t got[512];
+	int64_t took;
+
+	scratch();
+	need_servers();
+	server_start(0, "memory 1G");
+	make_remote("f", MMNF_U64, 1, few, 1, 0);
+	opts.writable = 1;
+	opts.net_fail_timeout_ms = MMNF_NET_FOREVER;
+	opts.net_cache_dir = "cache";
+	opts.net_cache_bytes = 64 << 20;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	server_kill(0);
+	ASSERT_EQ(mmnf_write(field, &page, data, sizeof(data)), sizeof(data));
+	took = now_ns();
+	mmnf_field_close(field);
+	took = now_ns() - took;
+	printf("# closed after %lld ms\n", (long long)took / 1000000);
+	EXPECT_LT(took, 80 * 1000000000LL);
+	server_start(0, "memory 1G");
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	EXPECT_EQ(mmnf_field_sync(field), 0);
+	mmnf_field_close(field);
+	/* By another road. */
+	opts.net_cache_dir = NULL;
+	opts.net_cache_bytes = 0;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	EXPECT_EQ(mmnf_get(field, &page, got, sizeof(got)), sizeof(got));
+	EXPECT_EQ(memcmp(got, data, sizeof(data)), 0);
+	mmnf_field_close(field);
+}
+
 /* Two servers in stripes, the first by its name. */
 static struct mmnf_field *open_named(void)
 {
