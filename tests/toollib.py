@@ -54,3 +54,16 @@ def run_tests(tests, *arguments, fresh=True):
         print(f"# {time.monotonic() - began:.1f} s\n{verdict} {number} {function.__name__}",
               flush=True)
     return 1 if failed else 0
+
+
+def report(checks):
+    """What checks yield, a name, whether it is so, and why not; the exit status."""
+    number = failed = 0
+    print("KTAP version 1", flush=True)
+    for number, (name, good, why) in enumerate(checks, start=1):
+        failed += not good
+        if not good:
+            print("# " + "\n# ".join(str(why).splitlines()))
+        print(f"{'' if good else 'not '}ok {number} {name}", flush=True)
+    print(f"1..{number}")
+    return 1 if failed else 0

@@ -13,18 +13,12 @@ static int with_box(const struct options *o,
 	struct mmnf_field_info info;
 	struct mmnf_field *field;
 	struct mmnf_box box;
-	const char *wrong;
 	ssize_t bytes;
 	int ret;
 
-	ret = open_field(o, false, &field, &info);
+	ret = open_box(o, &field, &info, &box);
 	if (ret)
 		return ret;
-	wrong = parse_box(o->box, &info, &box);
-	if (wrong) {
-		ret = usage_error(o, "--box %s: %s", o->box, wrong);
-		goto out;
-	}
 	bytes = act(field, &box);
 	if (bytes < 0 || mmnf_residency(field, &box, &r)) {
 		ret = library_failure(o);

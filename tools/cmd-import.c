@@ -68,18 +68,12 @@ int cmd_export(const struct options *o)
 	struct mmnf_field_info info;
 	struct mmnf_field *field;
 	struct mmnf_box box;
-	const char *wrong;
 	ssize_t bytes;
 	int ret;
 
-	ret = open_field(o, false, &field, &info);
+	ret = open_box(o, &field, &info, &box);
 	if (ret)
 		return ret;
-	wrong = parse_box(o->box, &info, &box);
-	if (wrong) {
-		ret = usage_error(o, "--box %s: %s", o->box, wrong);
-		goto out;
-	}
 	bytes = mmnf_export(field, &box, o->args[1], o->format, progress,
 			    (void *)"export");
 	if (bytes < 0)
@@ -88,7 +82,6 @@ int cmd_export(const struct options *o)
 		ret = print_result(o, json_pack("{ss ss sI}", "field",
 						o->args[0], "file", o->args[1],
 						"bytes", (json_int_t)bytes));
-out:
 	mmnf_field_close(field);
 	return ret;
 }

@@ -343,20 +343,16 @@ int cmd_map(const struct options *o)
 	struct map map = { .field = o->args[0] };
 	struct mmnf_field *field;
 	uint64_t seconds = SECONDS;
-	const char *wrong;
 	int ret;
 
 	if (o->seconds && (!parse_u64(o->seconds, &seconds) || !seconds))
 		return usage_error(o, "--seconds %s: expected 1 or more",
 				   o->seconds);
-	ret = open_field(o, false, &field, &map.info);
+	ret = open_box(o, &field, &map.info, &map.box);
 	if (ret)
 		return ret;
 	map.knows_use = map.info.engine == MMNF_ENGINE_DEVICE;
-	wrong = parse_box(o->box, &map.info, &map.box);
-	if (wrong)
-		ret = usage_error(o, "--box %s: %s", o->box, wrong);
-	else if (!box_elements(&map.box, map.info.ndim))
+	if (!box_elements(&map.box, map.info.ndim))
 		ret = usage_error(o, "--box %s: nothing is in it", o->box);
 	else
 		ret = choose_cells(o, &map);

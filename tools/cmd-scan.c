@@ -98,18 +98,12 @@ int cmd_scan(const struct options *o)
 	struct scan scan = { 0 };
 	struct mmnf_field *field;
 	struct mmnf_box box;
-	const char *wrong;
 	double seconds;
 	int ret;
 
-	ret = open_field(o, false, &field, &info);
+	ret = open_box(o, &field, &info, &box);
 	if (ret)
 		return ret;
-	wrong = parse_box(o->box, &info, &box);
-	if (wrong) {
-		ret = usage_error(o, "--box %s: %s", o->box, wrong);
-		goto out;
-	}
 	if (!parse_order(o->order, info.ndim, order)) {
 		ret = usage_error(
 			o, "--order %s: expected each of the %u axes once",

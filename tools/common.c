@@ -117,6 +117,21 @@ int open_field(const struct options *o, bool writable,
 	return 0;
 }
 
+int open_box(const struct options *o, struct mmnf_field **field,
+	     struct mmnf_field_info *info, struct mmnf_box *box)
+{
+	int ret = open_field(o, false, field, info);
+	const char *wrong;
+
+	if (ret)
+		return ret;
+	wrong = parse_box(o->box, info, box);
+	if (!wrong)
+		return EXIT_SUCCESS;
+	mmnf_field_close(*field);
+	return usage_error(o, "--box %s: %s", o->box, wrong);
+}
+
 json_t *json_numbers(const uint64_t *numbers, unsigned int nr)
 {
 	json_t *list = json_array();

@@ -128,6 +128,9 @@ int layout_options(const struct options *o, unsigned int ndim,
 /* Opens the field args[0] with the options given; 0 or an exit status. */
 int open_field(const struct options *o, bool writable,
 	       struct mmnf_field **field, struct mmnf_field_info *info);
+/* The same for reading, and --box of it. */
+int open_box(const struct options *o, struct mmnf_field **field,
+	     struct mmnf_field_info *info, struct mmnf_box *box);
 
 const char *engine_name(uint32_t engine);
 json_t *json_numbers(const uint64_t *numbers, unsigned int nr);

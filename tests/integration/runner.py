@@ -10,6 +10,7 @@ import tempfile
 SRC = os.environ["MMNF_SRC"]
 sys.path.insert(0, os.path.join(SRC, "tests"))
 import ktap  # noqa: E402
+from toollib import report  # noqa: E402
 
 # name, output, exit status, note, (passed, failed, skipped)
 REPORTS = [
@@ -87,12 +88,7 @@ def main():
     results = list(check_reports())
     results += check_harness("gcc", ".c", "gnu11")
     results += check_harness("g++", ".cc", "c++11")
-    print(f"KTAP version 1\n1..{len(results)}")
-    for number, (name, good, why) in enumerate(results, start=1):
-        if not good:
-            print(f"# {why}")
-        print(f"{'' if good else 'not '}ok {number} {name}")
-    return 0 if all(good for _, good, _ in results) else 1
+    return report(results)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ import subprocess
 import sys
 
 SRC = os.environ["MMNF_SRC"]
+sys.path.insert(0, os.path.join(SRC, "tests"))
+from toollib import report  # noqa: E402
+
 RUN = os.path.join(SRC, "tests", "bench", "run.py")
 CASES = ["stride-16MiB-forward@10us", "hot-17p@10us"]
 ENGINES = {"default", "madv_random", "madv_sequential", "off", "willneed", "uring",
@@ -43,17 +46,5 @@ def check():
     yield "every_value_is_right", not wrong, str(wrong)
 
 
-def main():
-    print("KTAP version 1", flush=True)
-    number = failed = 0
-    for number, (name, good, output) in enumerate(check(), start=1):
-        failed += not good
-        if not good:
-            print("# " + "\n# ".join(output.splitlines()))
-        print(f"{'' if good else 'not '}ok {number} {name}", flush=True)
-    print(f"1..{number}")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(check()))

@@ -8,6 +8,9 @@ import sys
 import tempfile
 
 SRC = os.environ["MMNF_SRC"]
+sys.path.insert(0, os.path.join(SRC, "tests"))
+from toollib import report  # noqa: E402
+
 RUN = os.path.join(SRC, "tests", "vm", "run.py")
 
 GOOD = """
@@ -54,17 +57,5 @@ def check():
     yield "timeout_shows_the_stack", "NMI" in output, output
 
 
-def main():
-    print("KTAP version 1", flush=True)
-    number = failed = 0
-    for number, (name, good, output) in enumerate(check(), start=1):
-        failed += not good
-        if not good:
-            print("# " + "\n# ".join(output.splitlines()))
-        print(f"{'' if good else 'not '}ok {number} {name}", flush=True)
-    print(f"1..{number}")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(check()))

@@ -10,6 +10,9 @@ import sys
 import tempfile
 
 SRC = os.environ["MMNF_SRC"]
+sys.path.insert(0, os.path.join(SRC, "tests"))
+from toollib import report  # noqa: E402
+
 RUN = os.path.join(SRC, "tests", "vm", "run.py")
 ROWS, STEP, PAGE = 4096, 17, 4096
 
@@ -101,22 +104,13 @@ def check(share, status, output):
 
 
 def main():
-    print("KTAP version 1", flush=True)
-    number = failed = 0
     with tempfile.TemporaryDirectory() as share:
         write_npy(os.path.join(share, "one.npy"))
         done = subprocess.run([sys.executable, RUN, "--icount", "--share", share, "--",
                                GUEST],
                               cwd=SRC, stdout=subprocess.PIPE, text=True,
                               stderr=subprocess.STDOUT, check=False)
-        for number, (name, good, text) in enumerate(
-                check(share, done.returncode, done.stdout), start=1):
-            failed += not good
-            if not good:
-                print("# " + "\n# ".join(text.splitlines()))
-            print(f"{'' if good else 'not '}ok {number} {name}", flush=True)
-    print(f"1..{number}")
-    return 1 if failed else 0
+        return report(check(share, done.returncode, done.stdout))
 
 
 if __name__ == "__main__":

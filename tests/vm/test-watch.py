@@ -13,6 +13,9 @@ import sys
 import tempfile
 
 SRC = os.environ["MMNF_SRC"]
+sys.path.insert(0, os.path.join(SRC, "tests"))
+from toollib import report  # noqa: E402
+
 BUILD = os.environ["MMNF_BUILD"]
 RUN = os.path.join(SRC, "tests", "vm", "run.py")
 ROWS, COLUMNS, PAGE = 256, 16, 4096
@@ -140,13 +143,7 @@ def main():
         os.makedirs(screens, exist_ok=True)
         for name in ("map-guest.png", "top-guest.png", "top-guest.txt"):
             shutil.copy(os.path.join(share, name), os.path.join(screens, name))
-    results = list(check(seen))
-    print(f"KTAP version 1\n1..{len(results)}")
-    for number, (name, good, why) in enumerate(results, 1):
-        if not good:
-            print(f"# {why[:2000] if isinstance(why, str) else why}")
-        print(f"{'' if good else 'not '}ok {number} {name}")
-    return 0 if all(good for _, good, _ in results) else 1
+    return report(check(seen))
 
 
 if __name__ == "__main__":
