@@ -421,7 +421,7 @@ completions := bash-completion/completions/mmnf zsh/site-functions/_mmnf \
 mandest = $(mandir)/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
 # `man mmnf_get` finds the page that has it.
 man3 = $(mandir)/man3/$(1).3
-functions := $(shell sed -n 's/^\.It Fn \(mmnf_[a-z0-9_]*\)$$/\1/p' lib/mmnf.3)
+functions = $(shell sed -n 's/^\.It Fn \(mmnf_[a-z0-9_]*\)$$/\1/p' lib/mmnf.3)
 # After a staged install the package's own scripts do this.
 define settle
 	$(if $(DESTDIR),,-ldconfig)

@@ -287,8 +287,11 @@ void top_nest(const struct mmnf_published_stream *s, char *text, size_t len)
 		human_bytes(stride < 0 ? -(uint64_t)stride : (uint64_t)stride,
 			    bytes);
 		used += (size_t)snprintf(text + used, len - used, "%s%s%s",
-					 i ? ", " : "", stride < 0 ? "-" : "+",
-					 bytes);
+					 i ? ", " : "",
+					 stride < 0 ? "-" :
+					 stride	    ? "+" :
+						      "",
+					 stride ? bytes : "again");
 		if (s->level[i].nr != UINT64_MAX && used < len)
 			used += (size_t)snprintf(text + used, len - used,
 						 " x %" PRIu64, s->level[i].nr);

@@ -82,7 +82,7 @@ const struct top_field *top_find(const struct top *top, const char *key);
 uint64_t top_wait_ns(const struct top_field *field,
 		     const struct top_field *before, double part);
 
-/* "4.10 kB x 16, 1.05 MB x 64, 1.07 GB": the loops, innermost first. */
+/* "+4.10 kB x 16, +1.05 MB x 64, again": the loops, innermost first. */
 void top_nest(const struct mmnf_published_stream *s, char *text, size_t len);
 
 /**

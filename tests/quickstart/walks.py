@@ -136,6 +136,7 @@ def axis_walks(program, engine, layout, at, values, scratch):
             raise SystemExit(f"quickstart: axes ended with {done.returncode}")
         r = json.loads(done.stdout)
         print(f"  walk along axis {order[-1]}: {r['values']:,} values by pointer, "
-              f"{r['wrong']} wrong; {r['prefetched']:,} pages read ahead", flush=True)
+              f"{r['wrong']} wrong; {r['late'] + r['misses']:,} waited for storage",
+              flush=True)
         wrong += r["wrong"]
     return wrong
