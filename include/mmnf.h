@@ -532,7 +532,8 @@ struct mmnf_residency {
 /**
  * mmnf_residency() - where a box is now, by whole pages
  *
- * Needs a file the caller owns or may write: for others Linux tells nothing.
+ * Of a file that the caller neither owns nor may write Linux tells nothing: there
+ * only what this field has mapped is known, and is hot; the rest is cold.
  *
  * Return: 0 or -errno.
  */

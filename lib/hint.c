@@ -160,30 +160,17 @@ MMNF_EXPORT ssize_t mmnf_prefetch(struct mmnf_field *field,
 	return err ? err : (ssize_t)bytes;
 }
 
-/* Which of PROBE_PAGES pages from a page of the file are resident. */
-static bool ask_mincore(int fd, u64 start, u64 bytes, unsigned char *state)
-{
-	void *p = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, (off_t)start);
-	bool ok;
-
-	if (p == MAP_FAILED)
-		return false;
-	ok = !mincore(p, bytes, state);
-	munmap(p, bytes);
-	return ok;
-}
-
-static u64 resident_pages(int fd, const struct mmnf_span *span)
+static u64 resident_pages(struct mmnf_field *field, struct mmnf_segment *s,
+			  const struct mmnf_span *span)
 {
 	unsigned char state[PROBE_PAGES];
 	u64 page = mmnf_page_bytes(), done, n, i, sum = 0;
 
 	for (done = 0; done < span->bytes; done += n) {
 		n = min_u64(span->bytes - done, PROBE_PAGES * page);
-		if (!ask_mincore(fd, span->start + done, n, state))
-			continue;
+		mmnf_resident_pages(field, s, span->start + done, n, state);
 		for (i = 0; i < (n + page - 1) / page; i++)
-			sum += state[i] & 1;
+			sum += state[i];
 	}
 	return sum;
 }
@@ -198,7 +185,7 @@ static void drop(struct mmnf_field *field, struct mmnf_segment *s,
 	for (i = 0; i < nr; i++) {
 		u64 len = round_up_u64(spans[i].bytes, page);
 
-		before = resident_pages(s->fd, &spans[i]);
+		before = resident_pages(field, s, &spans[i]);
 		/* Pages that this handle maps would not go. */
 		pthread_mutex_lock(&field->windows.lock);
 		m = mmnf_window_find(field, s->number);
@@ -207,7 +194,7 @@ static void drop(struct mmnf_field *field, struct mmnf_segment *s,
 		pthread_mutex_unlock(&field->windows.lock);
 		posix_fadvise(s->fd, (off_t)spans[i].start, (off_t)len,
 			      POSIX_FADV_DONTNEED);
-		after = resident_pages(s->fd, &spans[i]);
+		after = resident_pages(field, s, &spans[i]);
 		if (after < before)
 			*bytes += (before - after) * page;
 		*bytes += MMNF_TILE_BYTES * mmnf_cache_forget(field, s->number,
@@ -238,7 +225,7 @@ struct probe {
 #define PAGEMAP_PRESENT (1ULL << 63)
 
 static void probe_load(struct mmnf_field *field, struct probe *p,
-		       const struct mmnf_segment *s, u64 number)
+		       struct mmnf_segment *s, u64 number)
 {
 	u64 page = mmnf_page_bytes(), start, bytes;
 	struct mmnf_mapping *m;
@@ -249,8 +236,7 @@ static void probe_load(struct mmnf_field *field, struct probe *p,
 	start = p->first * page;
 	bytes = min_u64(s->file_bytes - start, PROBE_PAGES * page);
 	memset(p->mapped, 0, sizeof(p->mapped));
-	if (!ask_mincore(s->fd, start, bytes, p->resident))
-		memset(p->resident, 0, sizeof(p->resident));
+	mmnf_resident_pages(field, s, start, bytes, p->resident);
 	pthread_mutex_lock(&field->windows.lock);
 	m = mmnf_window_find(field, s->number);
 	base = m ? m->base + start : NULL;
@@ -262,7 +248,7 @@ static void probe_load(struct mmnf_field *field, struct probe *p,
 }
 
 static void classify(struct mmnf_field *field, struct probe *p,
-		     const struct mmnf_segment *s, const struct mmnf_run *run,
+		     struct mmnf_segment *s, const struct mmnf_run *run,
 		     struct mmnf_residency *out)
 {
 	u64 page = mmnf_page_bytes(), end = run->offset + run->bytes, at, n, i;
@@ -279,19 +265,16 @@ static void classify(struct mmnf_field *field, struct probe *p,
 			out->hot_bytes += n;
 			continue;
 		}
-		if (!(p->resident[i] & 1))
-			continue;
 		if (p->mapped[i] & PAGEMAP_PRESENT)
 			out->hot_bytes += n;
-		else
+		else if (p->resident[i])
 			out->warm_bytes += n;
 	}
 }
 
 /* The data of a run; what was never written is cold, however much it is. */
 static void classify_data(struct mmnf_field *field, struct probe *p,
-			  const struct mmnf_segment *s,
-			  const struct mmnf_run *run,
+			  struct mmnf_segment *s, const struct mmnf_run *run,
 			  struct mmnf_residency *out)
 {
 	u64 start = run->offset, end = start + run->bytes, bytes;

@@ -160,6 +160,7 @@ struct mmnf_shard;
  * @file_bytes: length when it was opened
  * @refs: users; 0: may be closed
  * @direct_fd: see mmnf_segment_direct(); -1 until then
+ * @look: where resident.c has it in memory; NULL: not yet, MAP_FAILED: it can't
  * @shard: of its index; NULL: it has none
  */
 struct mmnf_segment {
@@ -167,6 +168,7 @@ struct mmnf_segment {
 	u32 refs;
 	int fd, direct_fd;
 	bool cached, dirty, created;
+	char *look;
 	struct mmnf_shard *shard;
 };
 
@@ -213,6 +215,21 @@ void mmnf_segment_name(const struct mmnf_field *field, u64 number, char *name);
  */
 int mmnf_segment_direct(struct mmnf_field *field, struct mmnf_segment *s);
 void mmnf_segment_close_all(struct mmnf_field *field);
+
+/* ---- resident.c */
+
+/* Does mincore() say of a file what is so? */
+bool mmnf_resident_may_ask(int fd);
+/* Of all files of the field that were opened? */
+bool mmnf_resident_is_known(const struct mmnf_field *field);
+
+/*
+ * A byte per page from start, a multiple of a page: 1 if it is known to be in the
+ * page cache, else 0.  The range is inside the file.
+ */
+void mmnf_resident_pages(struct mmnf_field *field, struct mmnf_segment *s,
+			 u64 start, u64 bytes, unsigned char *state);
+void mmnf_resident_close(struct mmnf_segment *s);
 
 /* ---- window.c */
 
@@ -291,11 +308,12 @@ void mmnf_guard_close(struct mmnf_field *field);
 
 /* ---- walk.c: the predictor of the mmap engine */
 
+/* @found: pages that a plan named and that were here already */
 struct mmnf_walk {
 	pthread_mutex_t lock;
 	u64 id, pages_per_segment;
 	struct mmnf_table table;
-	struct mmnf_pending pending;
+	struct mmnf_pending pending, found;
 };
 
 int mmnf_walk_init(struct mmnf_field *field);
@@ -303,8 +321,12 @@ int mmnf_walk_init(struct mmnf_field *field);
 /* Was this page this caller's previous one?  Counts the access if so. */
 bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,
 		     const void *ip);
+
+enum mmnf_seen { MMNF_ABSENT, MMNF_HERE, MMNF_UNKNOWN };
+
+/* @pointer: through the page cache, also where the engine has an L2 */
 void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
-		     const void *ip, bool resident);
+		     const void *ip, enum mmnf_seen seen, bool pointer);
 void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats);
 
 /* ---- fetch.c */
@@ -339,6 +361,7 @@ struct mmnf_field {
 	struct mmnf_view view; /* first: mmnf_activate() looks there */
 	struct mmnf_store store;
 	bool writable, prefetch_off, no_uring, sqpoll;
+	bool blind; /* some file's residency is not told; see resident.c */
 	u32 engine;
 	char engine_reason[128];
 	const struct mmnf_tier_ops *ops;

@@ -153,6 +153,8 @@ static int open_file(struct mmnf_field *field, const char *key, u64 *bytes)
 		close(fd);
 		return err;
 	}
+	if (!mmnf_resident_may_ask(fd))
+		__atomic_store_n(&field->blind, true, __ATOMIC_RELAXED);
 	/* Here the library predicts; the kernel's guesses would only add. */
 	if (field->walk || field->prefetch_off)
 		posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
@@ -194,6 +196,7 @@ static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
 
 static void discard(struct mmnf_segment *s)
 {
+	mmnf_resident_close(s);
 	if (s->fd >= 0)
 		close(s->fd);
 	if (s->direct_fd >= 0 && s->direct_fd != s->fd)

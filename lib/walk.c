@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
 /*
  * The predictor of engines that the kernel does not predict for: accesses
- * through the library go into lib/core, its plans are read with fadvise, or into
- * L2.
+ * through the library go into lib/core, and of its plans what is not here yet is
+ * read: into L2 for those who copy where there is one, else into the page cache.
  *
  * One table for the field: a position is segment * segment_bytes + offset, so a
  * walk goes on across segments.  An access to the page of the same caller's
  * previous access is counted and otherwise passed over.  A page that was read
  * ahead and is not resident when touched is late; any other absent page is a
- * miss.
+ * miss.  Where nobody tells what is resident, what was read ahead is thought to be.
+ * Of a page that was found here when a plan named it the predictor learns as of one
+ * that was read ahead, so that it goes on over what is resident; it is not counted.
  *
  * walk.lock guards table and pending; plans are carried out without it, so
  * that nobody waits for another's reading ahead.
@@ -18,7 +20,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "cache.h"
 #include "tier.h"
+
+#define LOOK_PAGES 512
 
 int mmnf_walk_init(struct mmnf_field *field)
 {
@@ -60,42 +65,108 @@ bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,
 	return false;
 }
 
-static void note_pending(struct mmnf_field *field, u64 segment, u64 start,
-			 u64 bytes)
+/* Neighbouring pages that a plan named: were they asked for, or here? */
+static void note(struct mmnf_field *field, u64 segment, u64 start, u64 nr,
+		 bool here)
 {
 	struct mmnf_field_stats *stats = field->stats;
 	struct mmnf_walk *w = field->walk;
-	u64 page = mmnf_page_bytes();
-	u64 first = segment * w->pages_per_segment + start / page;
-	u64 nr = (start + bytes - 1) / page - start / page + 1;
+	u64 first = segment * w->pages_per_segment + start / mmnf_page_bytes();
 
 	pthread_mutex_lock(&w->lock);
-	mmnf_count(&stats->prefetched_pages, nr);
-	mmnf_count(&stats->wasted_pages,
-		   mmnf_pending_add(&w->pending, first, nr));
+	if (here) {
+		mmnf_pending_add(&w->found, first, nr);
+	} else {
+		mmnf_count(&stats->prefetched_pages, nr);
+		mmnf_count(&stats->wasted_pages,
+			   mmnf_pending_add(&w->pending, first, nr));
+	}
 	pthread_mutex_unlock(&w->lock);
 }
 
+/* A byte per page: 1 if it is where it would be read to. */
+static void look(struct mmnf_field *field, struct mmnf_segment *s, u64 start,
+		 u64 bytes, bool pointer, unsigned char *here)
+{
+	u64 page = mmnf_page_bytes(), i;
+
+	if (!field->ops->cached || pointer) {
+		mmnf_resident_pages(field, s, start, bytes, here);
+		return;
+	}
+	for (i = 0; i * page < bytes; i++)
+		here[i] = mmnf_cache_has(field->cache, s->number,
+					 start + i * page);
+}
+
+/* Notes the pages of a part; here[] begins with it. */
+static void note_part(struct mmnf_field *field, u64 segment, u64 start, u64 nr,
+		      const unsigned char *here)
+{
+	u64 page = mmnf_page_bytes(), i, last;
+
+	for (i = 0; i < nr; i = last) {
+		for (last = i + 1; last < nr && here[last] == here[i];)
+			last++;
+		note(field, segment, start + i * page, last - i, here[i]);
+	}
+}
+
+/*
+ * Reads what is absent of at most LOOK_PAGES pages, from the first such page to
+ * the last: what lies between is passed over by whoever reads.  False: not now.
+ */
+static bool read_part(struct mmnf_field *field, struct mmnf_segment *s,
+		      u64 start, u64 bytes, bool pointer)
+{
+	u64 page = mmnf_page_bytes(), nr = (bytes + page - 1) / page;
+	u64 first = 0, after = nr, end, at;
+	unsigned char here[LOOK_PAGES];
+
+	look(field, s, start, bytes, pointer, here);
+	while (first < nr && here[first])
+		first++;
+	while (after > first && here[after - 1])
+		after--;
+	note_part(field, s->number, start, first, here);
+	note_part(field, s->number, start + after * page, nr - after,
+		  here + after);
+	at = start + first * page;
+	end = start + min_u64(bytes, after * page);
+	for (; at < end && mmnf_hint_data(s->fd, &at, end, &bytes);
+	     at += bytes) {
+		bytes += at % page;
+		at -= at % page;
+		if (!field->ops->cached || pointer)
+			mmnf_hint_willneed(s->fd, at, bytes);
+		else if (!mmnf_ahead_add(field, s->number, at, bytes))
+			return false;
+		note_part(field, s->number, at, (bytes + page - 1) / page,
+			  here + (at - start) / page);
+	}
+	return true;
+}
+
 static void read_range(struct mmnf_field *field, u64 segment, u64 start,
-		       u64 bytes)
+		       u64 bytes, bool pointer)
 {
 	struct mmnf_segment *s;
-	u64 end = start + bytes;
+	u64 end, n;
 
 	if (!bytes || mmnf_segment_get(field, segment, false, &s))
 		return;
-	for (; mmnf_hint_data(s->fd, &start, end, &bytes); start += bytes) {
-		if (!field->ops->cached)
-			mmnf_hint_willneed(s->fd, start, bytes);
-		else if (!mmnf_ahead_add(field, segment, start, bytes))
+	end = min_u64(start + bytes, s->file_bytes);
+	for (; start < end; start += n) {
+		n = min_u64(end - start, LOOK_PAGES * mmnf_page_bytes());
+		if (!read_part(field, s, start, n, pointer))
 			break;
-		note_pending(field, segment, start, bytes);
 	}
 	mmnf_segment_put(field, s);
 }
 
 /* Neighbouring positions are read in one piece. */
-static void carry_out(struct mmnf_field *field, const struct mmnf_plan *plan)
+static void carry_out(struct mmnf_field *field, const struct mmnf_plan *plan,
+		      bool pointer)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	u64 i, nr = mmnf_plan_nr(plan), page = mmnf_page_bytes();
@@ -114,24 +185,24 @@ static void carry_out(struct mmnf_field *field, const struct mmnf_plan *plan)
 			end = max_u64(end, to);
 			continue;
 		}
-		read_range(field, segment, start, end - start);
+		read_range(field, segment, start, end - start, pointer);
 		segment = in;
 		start = from;
 		end = to;
 	}
-	read_range(field, segment, start, end - start);
+	read_range(field, segment, start, end - start, pointer);
 }
 
 void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
-		     const void *ip, bool resident)
+		     const void *ip, enum mmnf_seen seen, bool pointer)
 {
 	static __thread pid_t thread;
 	struct mmnf_field_stats *stats = field->stats;
 	struct mmnf_walk *w = field->walk;
 	struct mmnf_access access = { 0 };
 	struct mmnf_plan plan;
-	u64 page, expected;
-	bool planned;
+	u64 page, expected, found;
+	bool planned, resident;
 
 	if (!thread)
 		thread = gettid();
@@ -144,8 +215,10 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
 	pthread_mutex_lock(&w->lock);
 	expected = mmnf_pending_take(&w->pending, page, 1);
 	mmnf_count(&stats->used_pages, expected);
+	found = mmnf_pending_take(&w->found, page, 1);
+	resident = seen == MMNF_HERE || (seen == MMNF_UNKNOWN && expected);
 	access.outcome = resident ? MMNF_HIT : expected ? MMNF_LATE : MMNF_MISS;
-	access.fresh = resident && expected;
+	access.fresh = resident && (expected || found);
 	mmnf_count(access.outcome == MMNF_HIT  ? &stats->hits :
 		   access.outcome == MMNF_LATE ? &stats->late :
 						 &stats->misses,
@@ -156,7 +229,7 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
 		mmnf_publish_stream(field, &w->table);
 	pthread_mutex_unlock(&w->lock);
 	if (planned)
-		carry_out(field, &plan);
+		carry_out(field, &plan, pointer);
 }
 
 void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats)

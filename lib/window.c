@@ -366,16 +366,20 @@ struct mmnf_mapping *mmnf_window_use(struct mmnf_field *field, u64 segment)
  * What the predictor is told of a touch.  A tile that is not where it would be
  * by its number is still told by its number: the walk is one through the field.
  */
-static void observe(struct mmnf_field *field, u64 segment, u64 offset,
+static void observe(struct mmnf_field *field, u64 segment, u64 nominal,
 		    const char *at, const void *ip)
 {
+	enum mmnf_seen seen = MMNF_UNKNOWN;
 	u64 page = mmnf_page_bytes();
-	unsigned char state = 1;
+	unsigned char here = 1;
 
-	if (mmnf_walk_again(field, segment, offset, ip))
+	if (mmnf_walk_again(field, segment, nominal, ip))
 		return;
-	mincore((void *)(at - (uintptr_t)at % page), page, &state);
-	mmnf_walk_touch(field, segment, offset, ip, state & 1);
+	if (mmnf_resident_is_known(field)) {
+		mincore((void *)(at - (uintptr_t)at % page), page, &here);
+		seen = here & 1 ? MMNF_HERE : MMNF_ABSENT;
+	}
+	mmnf_walk_touch(field, segment, nominal, ip, seen, true);
 }
 
 /* With the lock; for whom, is told to the predictor. */

@@ -167,7 +167,10 @@ int mmnf_source_open(struct mmnf_source *src, const char *name)
 		return fd;
 	}
 	src->fd = fd;
+	/* Else the kernel takes the head for the beginning of a walk. */
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 	n = read_at(fd, src->head, MMNF_HEAD_MAX, 0);
+	posix_fadvise(fd, 0, 0, POSIX_FADV_NORMAL);
 	if (n < 0) {
 		mmnf_source_close(src);
 		return mmnf_error_system((int)-n, "%s", name);

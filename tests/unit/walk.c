@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What the library reads ahead of walks that it predicts itself: into the memory
+ * where it is looked for, each page once, and nothing that is there already.
+ *
+ * The expected numbers are those of the file's pages.
+ */
+#include "field_util.h"
+
+#include <grp.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGES 2048
+#define PAGE 4096
+#define PART 1024
+#define ROWS 512
+#define ROW (PAGES * PAGE / ROWS)
+#define FIELD "walk.bin#raw,dtype=u8,shape=512x16384"
+#define NOBODY 65534
+
+static int value(uint64_t row)
+{
+	return (int)(row % 251);
+}
+
+/* Data on disk and not in memory. */
+static void make_file(void)
+{
+	static char page[PAGE];
+	uint64_t i;
+	int fd;
+
+	scratch();
+	ASSERT_EQ(chmod(scratch_path, 0755), 0);
+	fd = open("walk.bin", O_WRONLY | O_CREAT | O_EXCL, 0644);
+	ASSERT_GE(fd, 0);
+	for (i = 0; i < PAGES; i++) {
+		memset(page, value(i * PAGE / ROW), sizeof(page));
+		ASSERT_EQ(write(fd, page, sizeof(page)), PAGE);
+	}
+	ASSERT_EQ(fsync(fd), 0);
+	ASSERT_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+	close(fd);
+}
+
+static struct mmnf_field *open_engine(uint32_t engine)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+
+	opts.engine = engine;
+	opts.l2_bytes = 64 << 20;
+	ASSERT_EQ(mmnf_field_open(&field, FIELD, &opts), 0);
+	return field;
+}
+
+static void touch(struct mmnf_field *field, uint64_t row, uint64_t column)
+{
+	uint64_t at[2] = { row, column };
+	const uint8_t *p = mmnf_activate(field, at);
+
+	ASSERT_TRUE(p);
+	ASSERT_EQ(*p, value(row));
+}
+
+static void copy(struct mmnf_field *field, uint64_t row, uint64_t column)
+{
+	struct mmnf_box box = { { row, column }, { 1, PART }, { 1, 1 } };
+	static uint8_t data[PART];
+
+	ASSERT_EQ(mmnf_get(field, &box, data, sizeof(data)), PART);
+	ASSERT_EQ(data[PART - 1], value(row));
+}
+
+typedef void one_fn(struct mmnf_field *field, uint64_t row, uint64_t column);
+
+/*
+ * Column by column: a page is passed in four walks, one after the other.  At most so
+ * many pages are to be read ahead.
+ */
+static void walk(struct mmnf_field *field, one_fn *one, uint64_t most)
+{
+	struct mmnf_field_stats stats;
+	uint64_t row, column;
+
+	for (column = 0; column < ROW; column += PART)
+		for (row = 0; row < ROWS; row++)
+			one(field, row, column);
+	stats = stats_of(field);
+	EXPECT_EQ(stats.accesses, PAGES * PAGE / PART);
+	EXPECT_EQ(stats.accesses, stats.hits + stats.late + stats.misses);
+	EXPECT_EQ(stats.prefetched_pages,
+		  stats.used_pages + stats.wasted_pages + stats.pending_pages);
+	EXPECT_GT(stats.prefetched_pages, PAGES / 2);
+	EXPECT_LE(stats.prefetched_pages, most);
+	EXPECT_LE(stats.misses, PAGES / 4);
+}
+
+static void walk_engine(uint32_t engine, one_fn *one)
+{
+	struct mmnf_field *field;
+
+	make_file();
+	field = open_engine(engine);
+	/* What is on its way may be asked for twice. */
+	walk(field, one, 2 * PAGES);
+	mmnf_field_close(field);
+}
+
+TEST(pointers_by_mmap)
+{
+	walk_engine(MMNF_ENGINE_MMAP, touch);
+}
+
+TEST(pointers_by_direct)
+{
+	walk_engine(MMNF_ENGINE_DIRECT, touch);
+}
+
+/* L2 is for copies: a pointer does not look there. */
+TEST(pointers_by_direct_are_read_for)
+{
+	MMNF_OPTS(mmnf_residency, where);
+	struct mmnf_box ahead = { { 0 }, { 1, PAGE }, { 1, 1 } };
+	struct mmnf_field *field, *other;
+	uint64_t row = 0, tries;
+
+	make_file();
+	field = open_engine(MMNF_ENGINE_DIRECT);
+	other = open_engine(MMNF_ENGINE_MMAP);
+	while (row < ROWS - 1 && !stats_of(field).pending_pages)
+		touch(field, row++, 0);
+	ASSERT_GT(stats_of(field).pending_pages, 0);
+	ahead.start[0] = row;
+	for (tries = 0; tries < 1000 && !where.warm_bytes; tries++) {
+		ASSERT_EQ(mmnf_residency(other, &ahead, &where), 0);
+		usleep(10000);
+	}
+	EXPECT_EQ(where.warm_bytes, PAGE);
+	mmnf_field_close(other);
+	mmnf_field_close(field);
+}
+
+TEST(copies_by_mmap)
+{
+	walk_engine(MMNF_ENGINE_MMAP, copy);
+}
+
+TEST(copies_by_direct)
+{
+	walk_engine(MMNF_ENGINE_DIRECT, copy);
+}
+
+/* To whoever neither owns a file nor may write it mincore() says it is all here. */
+static void walk_as_nobody(void)
+{
+	MMNF_OPTS(mmnf_residency, where);
+	struct mmnf_box all = { { 0 }, { ROWS, ROW }, { 1, 1 } };
+	struct mmnf_field *field = open_engine(MMNF_ENGINE_MMAP);
+
+	EXPECT_EQ(mmnf_residency(field, &all, &where), 0);
+	EXPECT_EQ(where.cold_bytes, PAGES * PAGE);
+	walk(field, touch, UINT64_MAX);
+	EXPECT_EQ(mmnf_residency(field, &all, &where), 0);
+	EXPECT_EQ(where.hot_bytes, PAGES * PAGE);
+	mmnf_field_close(field);
+}
+
+TEST(pointers_of_others)
+{
+	pid_t child;
+	int status;
+
+	if (geteuid())
+		SKIP("needs root, to become somebody else");
+	make_file();
+	child = fork();
+	ASSERT_GE(child, 0);
+	if (!child) {
+		/* Who has changed its user has to ask for its own /proc. */
+		if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY) ||
+		    prctl(PR_SET_DUMPABLE, 1))
+			_exit(1);
+		walk_as_nobody();
+		_exit(0);
+	}
+	ASSERT_EQ(waitpid(child, &status, 0), child);
+	EXPECT_EQ(status, 0);
+}
+
+TEST_MAIN
