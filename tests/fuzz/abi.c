@@ -69,7 +69,8 @@ static void op_attach(struct __test_metadata *_metadata)
 		   place(&attach, sizeof(attach)));
 	if (!err) {
 		d->file = which;
-		d->write = write;
+		/* As the flags were in the end, spoiled or not. */
+		d->write = attach.flags & MMNF_ATTACH_WRITE;
 		d->ndim = attach.ndim;
 		d->has_records = attach.record_bytes;
 	}
