@@ -359,6 +359,8 @@ static void drop_hung(struct net_group *g, struct net_conn *c, s64 now)
 	snprintf(c->cause, sizeof(c->cause), "no answer");
 	c->late = MMNF_NET_LATE_HUNG;
 	net_group_lost(c);
+	/* It would take the next connection, too, and hang. */
+	c->gateway = (c->gateway + 1) % g->nr_uris;
 }
 
 s64 net_group_clock(struct net_group *g, s64 now)

@@ -276,16 +276,12 @@ TEST(exit_while_a_name_hangs)
 	EXPECT_EQ(status, 0);
 }
 
-/* Of two gateways to the same bytes the first takes connections and says nothing. */
-TEST(open_while_a_gateway_hangs)
+/* Two gateways to the same bytes. */
+static void make_gateways(void)
 {
 	MMNF_OPTS(mmnf_create_opts, create);
-	MMNF_OPTS(mmnf_open_opts, opts);
-	struct mmnf_field *field;
 	const char *uris[1];
 	char both[200];
-	int64_t took;
-	uint64_t got;
 
 	scratch();
 	need_servers();
@@ -296,6 +292,17 @@ TEST(open_while_a_gateway_hangs)
 	create.net = uris;
 	create.nr_net = 1;
 	ASSERT_EQ(mmnf_field_create("f", MMNF_U64, 1, elements, &create), 0);
+}
+
+/* The first takes connections and says nothing. */
+TEST(open_while_a_gateway_hangs)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	int64_t took;
+	uint64_t got;
+
+	make_gateways();
 	kill(servers[0].pid, SIGSTOP);
 	opts.net_request_timeout_ms = 60000;
 	took = now_ns();
@@ -305,6 +312,28 @@ TEST(open_while_a_gateway_hangs)
 	EXPECT_LT(took, 30 * 1000000000LL);
 	EXPECT_EQ(read_one(field, 7, &got), 8);
 	EXPECT_EQ(got, pattern(7, 1, 0));
+	mmnf_field_close(field);
+}
+
+/* It hangs once connected to: not asked again before the other. */
+TEST(gateway_that_comes_to_hang)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	int64_t took;
+	uint64_t got;
+
+	make_gateways();
+	opts.net_connections = 1;
+	opts.net_request_timeout_ms = 5000;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	kill(servers[0].pid, SIGSTOP);
+	took = now_ns();
+	EXPECT_EQ(read_one(field, 7, &got), 8);
+	took = now_ns() - took;
+	printf("# read in %lld ms\n", (long long)took / 1000000);
+	EXPECT_EQ(got, pattern(7, 1, 0));
+	EXPECT_LT(took, 2 * 5000 * 1000000LL);
 	mmnf_field_close(field);
 }
 
