@@ -6,6 +6,8 @@
  *	net random URI DEPTH READS ROUNDS	4 KiB records at random places
  *	net walk URI STRIDE READS ROUNDS	records in a stride, cold, one by one;
  *						the loop is told all beforehand
+ *	net scan URI BYTES READS ROUNDS		so many bytes in a row at once, by the
+ *						library in boxes of 32 MiB
  *	net open URI ROUNDS
  *	net share SECONDS URI...		reads each 100 ms of each server
  *
@@ -33,6 +35,8 @@
 #define CONNS 4
 #define WALK_DEPTH 64
 #define STRIPE (1ULL << 20)
+#define SCAN_DEPTH 16
+#define SCAN_BOX (32ULL << 20)
 
 static uint64_t seed = 88172645463325252ULL;
 
@@ -91,6 +95,8 @@ static void check(const void *record, uint64_t at)
 
 /* ---- libnbd */
 
+static size_t read_bytes = RECORD; /* of a read of the loop */
+
 struct slot {
 	char *data;
 	uint64_t at;
@@ -127,6 +133,7 @@ static int raw_done(void *user, int *error)
 	if (*error)
 		errx(1, "libnbd: %s", strerror(*error));
 	check(s->data, s->at);
+	check(s->data + read_bytes - RECORD, s->at + read_bytes - RECORD);
 	s->done = true;
 	return 1;
 }
@@ -138,7 +145,7 @@ static void raw_start(struct slot *s, int conn, uint64_t at, char *to)
 	s->at = at;
 	s->data = to;
 	s->done = false;
-	if (nbd_aio_pread(handle[conn], s->data, RECORD, at, done, 0) < 0)
+	if (nbd_aio_pread(handle[conn], s->data, read_bytes, at, done, 0) < 0)
 		errx(1, "%s", nbd_get_error());
 }
 
@@ -170,10 +177,10 @@ static char *all;
 
 static void make_room(unsigned int nr)
 {
-	all = malloc((size_t)nr * RECORD);
+	all = malloc(nr * read_bytes);
 	if (!all)
 		errx(1, "no memory");
-	memset(all, 1, (size_t)nr * RECORD);
+	memset(all, 1, nr * read_bytes);
 }
 
 /* Places in a list, up to depth at once; seconds. */
@@ -190,7 +197,7 @@ static double raw_reads(const uint64_t *list, unsigned int nr,
 			if (slots[i].done) {
 				raw_start(&slots[i], (int)i % nr_open,
 					  list[started],
-					  all + (size_t)started * RECORD);
+					  all + started * read_bytes);
 				started++;
 			}
 		raw_wait();
@@ -322,6 +329,48 @@ static void run_walk(const char *uri, uint64_t stride, unsigned int nr,
 	free(list);
 }
 
+/* Cold bytes in a row, into memory. */
+static double in_boxes(uint64_t from, uint64_t bytes)
+{
+	struct mmnf_box box = { { 0 }, { 0, 512 }, { 1, 1 } };
+	uint64_t at, n;
+
+	begin();
+	for (at = 0; at < bytes; at += n) {
+		n = bytes - at < SCAN_BOX ? bytes - at : SCAN_BOX;
+		box.start[0] = (from + at) / RECORD;
+		box.count[0] = n / RECORD;
+		if (mmnf_get(field, &box, all + at, n) != (ssize_t)n)
+			errx(1, "%s", mmnf_last_error());
+		check(all + at, from + at);
+		check(all + at + n - RECORD, from + at + n - RECORD);
+	}
+	return end();
+}
+
+static void run_scan(const char *uri, size_t bytes, unsigned int nr,
+		     unsigned int rounds)
+{
+	uint64_t *list = malloc(nr * sizeof(*list)), from = 1ULL << 40;
+	unsigned int i;
+
+	read_bytes = bytes;
+	make_room(nr);
+	field_open(uri, 64 << 20);
+	raw_open(uri, 1);
+	while (list && rounds--) {
+		for (i = 0; i < nr; i++)
+			list[i] = from + i * bytes;
+		report("libnbd", nr, raw_reads(list, nr, SCAN_DEPTH));
+		from += nr * bytes;
+		report("mmnf", nr, in_boxes(from, nr * bytes));
+		from += nr * bytes;
+	}
+	raw_close();
+	mmnf_field_close(field);
+	free(list);
+}
+
 static void run_open(const char *uri, unsigned int rounds)
 {
 	double wall;
@@ -406,12 +455,17 @@ int main(int argc, char **argv)
 		run_walk(argv[2], strtoull(argv[3], NULL, 0),
 			 (unsigned int)atoi(argv[4]),
 			 (unsigned int)atoi(argv[5]));
+	else if (!strcmp(what, "scan") && argc == 6)
+		run_scan(argv[2], strtoull(argv[3], NULL, 0),
+			 (unsigned int)atoi(argv[4]),
+			 (unsigned int)atoi(argv[5]));
 	else if (!strcmp(what, "open") && argc == 4)
 		run_open(argv[2], (unsigned int)atoi(argv[3]));
 	else if (!strcmp(what, "share") && argc == 3 + SERVERS)
 		run_share(atof(argv[2]), argv + 3);
 	else
 		errx(2, "random URI DEPTH READS ROUNDS | walk URI STRIDE READS "
-			"ROUNDS | open URI ROUNDS | share SECONDS URI...");
+			"ROUNDS | scan URI BYTES READS ROUNDS | open URI "
+			"ROUNDS | share SECONDS URI...");
 	return 0;
 }

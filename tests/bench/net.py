@@ -7,10 +7,17 @@
 
 Servers are nbdkit's `pattern`, 1 PB, on Unix sockets of this machine, with and
 without a delay of 1 ms.  Both sides read the same number of records in turn,
-ROUNDS times, and check them; the best time of each counts: what others do on the
-machine at the time only ever adds.  Ratios of one run are what is compared.
+ROUNDS times, and check them.  Shown are the best time of each and
+their ratio, and the median of the ratios of each round, whose halves the same
+neighbours disturb; that is the one that has a target.  At a depth of 1 without a
+delay the time is the scheduler's, for both.
 
-    random      4 KiB records at random places, so many at once
+    random      4 KiB records at random places, so many at once.  The library keeps
+                them in L2, for about a microsecond of the processor each, which
+                shows where a server takes only a few
+    scan        256 KiB in a row, 16 at once in the loop; boxes of 32 MiB by the
+                library, which go through L2, too; there is no target: 10 Gbit/s
+                are 1,250 MB/s
     walk        every 17th record, one after the other, cold; the oracle is a
                 loop of libnbd with 64 at once that is told all beforehand
     open        of the petabyte
@@ -34,15 +41,17 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 NET = os.path.join(TOP, "build", "tests", "bench", "net")
 RESULTS = os.path.join(TOP, "build", "bench")
-ROUNDS = 15
+ROUNDS = 31
 # case: engine measured against, arguments, server, least ratio
 CASES = {
-    "random-1-0ms": ("libnbd", ["random", "{}", "1", "2000"], 0, 0.95),
-    "random-16-0ms": ("libnbd", ["random", "{}", "16", "4000"], 0, 0.95),
-    "random-64-0ms": ("libnbd", ["random", "{}", "64", "4000"], 0, 0.95),
-    "random-1-1ms": ("libnbd", ["random", "{}", "1", "200"], 1, 0.95),
-    "random-16-1ms": ("libnbd", ["random", "{}", "16", "2000"], 1, 0.95),
-    "random-64-1ms": ("libnbd", ["random", "{}", "64", "6000"], 1, 0.95),
+    "random-1-0ms": ("libnbd", ["random", "{}", "1", "1000"], 0, 0.95),
+    "random-16-0ms": ("libnbd", ["random", "{}", "16", "2000"], 0, 0.95),
+    "random-64-0ms": ("libnbd", ["random", "{}", "64", "2000"], 0, 0.95),
+    "random-1-1ms": ("libnbd", ["random", "{}", "1", "100"], 1, 0.95),
+    "random-16-1ms": ("libnbd", ["random", "{}", "16", "1000"], 1, 0.95),
+    "random-64-1ms": ("libnbd", ["random", "{}", "64", "4000"], 1, 0.95),
+    "scan-0ms": ("libnbd", ["scan", "{}", "262144", "512"], 0, None),
+    "scan-1ms": ("libnbd", ["scan", "{}", "262144", "512"], 1, None),
     "walk-1ms": ("oracle", ["walk", "{}", "17", "6000"], 1, 0.9),
 }
 
@@ -96,12 +105,15 @@ def compare(report, case, uris):
     for engine, values in times.items():
         report.add(case, engine, "read", min(values), "us")
         report.add(case, engine, "cpu", min(cpu[engine]), "us")
-    ratio = min(times[peer]) / min(times["mmnf"])
+    ratio = statistics.median(a / b for a, b in zip(times[peer], times["mmnf"]))
+    report.add(case, "mmnf", "ratio", ratio, "ratio")
+    best = min(times[peer]) / min(times["mmnf"])
     print(f"{case:16} {min(times[peer]):9.1f} {min(times['mmnf']):9.1f} "
-          f"{ratio:7.2f} {min(cpu[peer]):9.1f} {min(cpu['mmnf']):9.1f}",
+          f"{best:7.2f} {ratio:7.2f} {min(cpu[peer]):9.1f} {min(cpu['mmnf']):9.1f}",
           flush=True)
-    report.target(f"{case}: {ratio:.2f} of {peer}, expected {least}",
-                  ratio >= least)
+    if least:
+        report.target(f"{case}: {ratio:.2f} of {peer}, expected {least}",
+                      ratio >= least)
 
 
 def share(report, folder):
@@ -145,7 +157,7 @@ def main():
         slow, slow_uri = server(folder, "slow", "-t", "64", "--filter=delay",
                                 "pattern", "1P", "rdelay=1ms")
         try:
-            print(f"{'µs a read':16} {'peer':>9} {'mmnf':>9} {'ratio':>7} "
+            print(f"{'µs a read':16} {'peer':>9} {'mmnf':>9} {'ratio':>7} {'median':>7} "
                   f"{'peer cpu':>9} {'mmnf cpu':>9}")
             for case in filter(is_wanted, CASES):
                 compare(report, case, (fast_uri, slow_uri))

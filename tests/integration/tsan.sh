@@ -15,12 +15,16 @@ for program in "${programs[@]}"; do
 	grep -q '^ok' "$TMPDIR/out"
 done
 
-# Readers of servers that come and go; without nbdkit it skips.
-make -s build/tsan/tests/unit/net_faults
-status=0
-build/tsan/tests/unit/net_faults 'killed*' 'gone*' 'closed*' >"$TMPDIR/out" ||
-	status=$?
-if [ $status != 0 ] && [ $status != 4 ]; then
-	cat "$TMPDIR/out"
-	exit 1
-fi
+# Readers of servers that come and go; without nbdkit they skip.
+make -s build/tsan/tests/unit/{net_faults,net_ends}
+served()
+{
+	status=0
+	"build/tsan/tests/unit/$1" "${@:2}" >"$TMPDIR/out" || status=$?
+	if [ $status != 0 ] && [ $status != 4 ]; then
+		cat "$TMPDIR/out"
+		exit 1
+	fi
+}
+served net_faults 'killed*' 'gone*' 'closed*'
+served net_ends 'name*' 'open*'
