@@ -543,11 +543,11 @@ MMNF_API int mmnf_residency(struct mmnf_field *field,
 
 struct mmnf_field_stats {
 	size_t size; /* set by the caller */
-	/* Both engines. */
 	uint64_t gets, get_bytes, windows_mapped, windows_unmapped;
-	/* Faults are counted where the kernel predicts (DEVICE), accesses
-	 * through the library where the library does (MMAP). */
+	/* Faults where the kernel predicts (DEVICE), else accesses through the
+	 * library.  accesses = hits + late + misses. */
 	uint64_t accesses, hits, late, misses;
+	/* prefetched = used + wasted + pending. */
 	uint64_t prefetched_pages, used_pages, wasted_pages, pending_pages;
 };
 

@@ -30,7 +30,7 @@ INCLUDES = ["-I" + os.path.join(SRC, "include"),
 STATUS = {"mmnf stat": 0 if os.path.exists("/sys/class/misc/mmnf/fields") else 1,
           "mmnf doctor": (0, 1)}
 LEFT_OUT = ("mmnf nbd ", "mmnf record ", "mmnf predict trace", "mmnf scan /dev/nbd0",
-            "rbd ", "qemu-nbd ", "make ", "sudo ", "cc ", "env/bin/python ")
+            "rbd ", "qemu-nbd ", "make ", "sudo ", "cc ")
 tests = []
 
 
@@ -113,7 +113,7 @@ def readme_programs():
     library = section(text_of("README.md"), "The library in one screen")
     program = compiled("example", re.search(r"```c\n(.*?)```", library, re.S)[1])
     assert subprocess.check_output([program], text=True) == "42\n"
-    command = re.search(r"^ +env/bin/python (.*)$", library, re.M)[1]
+    command = re.search(r"^ +build/env/bin/python (.*)$", library, re.M)[1]
     env = dict(os.environ, PYTHONPATH=os.path.join(SRC, "lib", "python"),
                MMNF_LIBRARY=os.environ["MMNF_LIB"])
     told = subprocess.check_output([sys.executable, *shlex.split(command)], env=env, text=True)
@@ -159,6 +159,32 @@ def manual_of_the_device():
                      if "ioctl(dev, MMNF_IOC_" in b and "_init" not in b)
     assert "MMNF_IOC_ATTACH" in source and "MMNF_IOC_PREFETCH" in source, source
     compile_device(source, "double sum = 0;")
+
+
+@test
+def numbers_of_the_device():
+    """Limits and defaults in mmnf.4 are those of the sources."""
+    page = text_of("kmod", "mmnf.4")
+    sources = text_of("kmod", "internal.h") + text_of("lib", "core", "predict.h")
+    defaults = text_of("lib", "core", "predict.c")
+
+    def said(pattern):
+        words = re.search(pattern, page, re.M)[1].replace(",", "").split()
+        return int(words[0]) << (20 if words[1:] == ["MiB"] else 0)
+
+    def meant(text, pattern):
+        value = re.search(pattern, text)[1].strip("()").replace("U", "").replace("L", "")
+        number, _, shift = value.partition(" << ")
+        return int(number) << int(shift or 0)
+
+    for words, name in ((r"one selection, (.*)\.$", "MAX_ITEMS"),
+                        (r"per field, (.*)\.$", "NR_STREAMS"),
+                        (r"^in a policy, (\d+)\.$", "MAX_DEPTH"),
+                        (r"dropped because (\d+) ", "QUEUE_PLANS")):
+        assert said(words) == meant(sources, rf"define MMNF_{name} (.*)"), name
+    for name in ("min_depth", "max_depth", "max_window_bytes", "max_inflight_bytes"):
+        words = rf"^\.It Va {name}\n(?:(?!\.It).*\n)*?Default (.*)\.$"
+        assert said(words) == meant(defaults, rf"\.{name} = (.*),"), name
 
 
 @test

@@ -55,11 +55,13 @@ set -e
 cd /data
 ! command -v gcc && ! command -v make
 mmnf doctor
-mmnf create f --shape 512,1024 --dtype f32 --fill 2
-mmnf get f 3,5
-pointer-walk f
-pointer-walk f | grep -q '/dev/mmnf answers'
-pointer-walk f | grep -q '^sum 1048576,'
+mmnf create f --shape 512,1024 --dtype f32
+python3 -c 'import mmnf; f = mmnf.open(\"f\", writable=True); f[...] = 3; f.close()'
+mmnf evict f
+pointer-walk f >walk
+cat walk
+grep -q '^sum 1572864, engine /dev/mmnf answers' walk
+grep -q '^[1-9][0-9]* accesses, [1-9].* missed, [1-9][0-9]* pages read ahead' walk
 mmnf create words --shape 2000,16 --dtype f32 --fill 0.25
 python3 /usr/share/doc/mmnf-tools/examples/train.py words 5 | grep '^step 4 loss'
 mmnf map f --cells 8x4
