@@ -3,6 +3,9 @@
  * fill_value by the Zarr v3 specification: integers as JSON integers; floats as
  * numbers, "NaN", "Infinity", "-Infinity", or "0x" and the bits in hexadecimal,
  * which is how a NaN with a payload is kept.
+ *
+ * jansson's integers end at 2^63 - 1.  A fill_value above, which uint64 has, is put
+ * in quotes before jansson sees the text, and loses them after jansson wrote it.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -102,15 +105,32 @@ static int parse_float(enum mmnf_dtype dtype, const json_t *v, u8 *fill)
 	return 0;
 }
 
+/* Is it a number from 2^63 to 2^64 - 1, in quotes? */
+static bool parse_large(const json_t *v, u64 *n)
+{
+	const char *s = json_string_value(v);
+
+	if (!s || strspn(s, "0123456789") != strlen(s))
+		return false;
+	errno = 0;
+	*n = strtoull(s, NULL, 10);
+	return !errno && *n > (u64)S64_MAX;
+}
+
 int mmnf_zarr_fill_parse(enum mmnf_dtype dtype, const json_t *v, u8 *fill)
 {
 	u32 bits = mmnf_dtype_bytes(dtype) * 8;
 	bool is_signed = dtype == MMNF_I8 || dtype == MMNF_I16 ||
 			 dtype == MMNF_I32 || dtype == MMNF_I64;
 	json_int_t n;
+	u64 large;
 
 	if (mmnf_dtype_is_float(dtype))
 		return parse_float(dtype, v, fill);
+	if (dtype == MMNF_U64 && parse_large(v, &large)) {
+		put(dtype, large, fill);
+		return 0;
+	}
 	if (!json_is_integer(v))
 		return -EINVAL;
 	n = json_integer_value(v);
@@ -126,7 +146,7 @@ int mmnf_zarr_fill_parse(enum mmnf_dtype dtype, const json_t *v, u8 *fill)
 json_t *mmnf_zarr_fill_print(enum mmnf_dtype dtype, const u8 *fill)
 {
 	u32 bytes = mmnf_dtype_bytes(dtype);
-	char hex[24];
+	char digits[24];
 	u64 bits = 0;
 	double v;
 
@@ -145,8 +165,10 @@ json_t *mmnf_zarr_fill_print(enum mmnf_dtype dtype, const u8 *fill)
 	case MMNF_U32:
 		return json_integer((json_int_t)bits);
 	case MMNF_U64:
-		return bits > (u64)S64_MAX ? NULL :
-					     json_integer((json_int_t)bits);
+		if (bits <= (u64)S64_MAX)
+			return json_integer((json_int_t)bits);
+		snprintf(digits, sizeof(digits), "%" PRIu64, bits);
+		return json_string(digits);
 	default:
 		break;
 	}
@@ -157,6 +179,79 @@ json_t *mmnf_zarr_fill_print(enum mmnf_dtype dtype, const u8 *fill)
 		return json_string(v < 0 ? "-Infinity" : "Infinity");
 	if (bits == nan_bits(dtype))
 		return json_string("NaN");
-	snprintf(hex, sizeof(hex), "0x%0*" PRIx64, (int)bytes * 2, bits);
-	return json_string(hex);
+	snprintf(digits, sizeof(digits), "0x%0*" PRIx64, (int)bytes * 2, bits);
+	return json_string(digits);
+}
+
+#define KEY "\"fill_value\""
+
+/* Goes back over white space; text[0 .. at) is left. */
+static size_t back(const char *text, size_t at)
+{
+	while (at && text[at - 1] && strchr(" \t\r\n", text[at - 1]))
+		at--;
+	return at;
+}
+
+/* Where the digits that end at a place begin, if they are a fill_value; else 0. */
+static size_t number_of_key(const char *text, size_t end)
+{
+	size_t start = end, at;
+
+	while (start && text[start - 1] >= '0' && text[start - 1] <= '9')
+		start--;
+	at = back(text, start);
+	if (start == end || !at || text[at - 1] != ':')
+		return 0;
+	at = back(text, at - 1);
+	return at >= strlen(KEY) && !memcmp(text + at - strlen(KEY), KEY,
+					    strlen(KEY)) ?
+		       start :
+		       0;
+}
+
+json_t *mmnf_zarr_fill_load(const char *text, size_t len, size_t flags,
+			    json_error_t *where)
+{
+	json_t *root = json_loadb(text, len, flags, where);
+	size_t start = 0, end = (size_t)where->position, nr;
+	char *quoted;
+
+	if (root || json_error_code(where) != json_error_numeric_overflow)
+		return root;
+	if (end <= len)
+		start = number_of_key(text, end);
+	quoted = start ? malloc(len + 2) : NULL;
+	if (!quoted)
+		return NULL;
+	nr = end - start;
+	memcpy(quoted, text, start);
+	quoted[start] = '"';
+	memcpy(quoted + start + 1, text + start, nr);
+	quoted[end + 1] = '"';
+	memcpy(quoted + end + 2, text + end, len - end);
+	root = json_loadb(quoted, len + 2, flags, where);
+	free(quoted);
+	return root;
+}
+
+char *mmnf_zarr_fill_dump(const json_t *root)
+{
+	char *text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+	const json_t *fill = json_object_get(root, "fill_value");
+	char quoted[64], *at;
+	u64 n;
+	int nr;
+
+	if (!text || !parse_large(fill, &n))
+		return text;
+	nr = snprintf(quoted, sizeof(quoted), KEY ": \"%" PRIu64 "\"", n);
+	at = strstr(text, quoted);
+	if (!at)
+		return text;
+	at += strlen(KEY ": ");
+	nr -= (int)strlen(KEY ": ");
+	memmove(at, at + 1, (size_t)nr - 2);
+	memmove(at + nr - 2, at + nr, strlen(at + nr) + 1);
+	return text;
 }

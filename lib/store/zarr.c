@@ -242,7 +242,7 @@ int mmnf_zarr_parse(struct mmnf_store *out, const char *text, size_t len)
 	json_t *root;
 	int err;
 
-	root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
+	root = mmnf_zarr_fill_load(text, len, JSON_REJECT_DUPLICATES, &where);
 	if (!root)
 		return mmnf_error(
 			EINVAL,
@@ -316,12 +316,6 @@ static char *print_manifest(const struct mmnf_geometry *g, bool checksums,
 	json_t *fill = mmnf_zarr_fill_print(g->dtype, g->fill), *root, *ours;
 	char *text = NULL;
 
-	if (!fill) {
-		mmnf_error(
-			EOPNOTSUPP,
-			"fill is above 2^63 - 1: expected a number that JSON readers take");
-		return NULL;
-	}
 	ours = json_pack("{s:s}", "version", MMNF_VERSION);
 	if (checksums)
 		json_object_set_new(ours, "checksums",
@@ -339,8 +333,7 @@ static char *print_manifest(const struct mmnf_geometry *g, bool checksums,
 		fill, "codecs", mmnf_codecs_print(g), "attributes", "mmnf",
 		ours);
 	if (root)
-		text = json_dumps(root,
-				  JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+		text = mmnf_zarr_fill_dump(root);
 	json_decref(root);
 	if (!text)
 		mmnf_error(ENOMEM, "zarr.json: no memory");
@@ -435,20 +428,20 @@ int mmnf_zarr_resize(const struct mmnf_store *store, u64 extent)
 {
 	char *text, *changed = NULL;
 	ssize_t n = read_text(store->dir, "field", &text);
+	json_error_t where;
 	json_t *root;
 	int err = 0;
 
 	if (n < 0)
 		return (int)n;
 	/* Whatever else stands there is kept. */
-	root = json_loadb(text, (size_t)n, 0, NULL);
+	root = mmnf_zarr_fill_load(text, (size_t)n, 0, &where);
 	free(text);
 	if (json_array_set_new(json_object_get(root, "shape"), 0,
 			       json_integer((json_int_t)extent)))
 		err = mmnf_error(EINVAL, "zarr.json: expected a shape");
 	if (!err)
-		changed = json_dumps(root,
-				     JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+		changed = mmnf_zarr_fill_dump(root);
 	json_decref(root);
 	if (!err && !changed)
 		err = mmnf_error(ENOMEM, "zarr.json: no memory");

@@ -218,6 +218,20 @@ def special_fills(folder):
             check_ours(theirs, dtype, np.full((4, 5), fill))
 
 
+def large_fills(folder):
+    """Integers that not every JSON library has."""
+    for number, value in enumerate((2**63, 2**64 - 1)):
+        expected = np.full((4, 5), value, "u8")
+        path = os.path.join(folder, f"ours-{number}")
+        create(path, 8, (4, 5), 0, np.array(value, "u8"), None)
+        check_zarr(path, expected)
+        check_tensorstore(path, expected)
+        path = os.path.join(folder, f"theirs-{number}")
+        zarr.create_array(path, shape=(4, 5), chunks=(2, 5), dtype="u8", fill_value=value,
+                          compressors=None)
+        check_ours(path, "u8", expected)
+
+
 def main():
     some = TYPES if os.environ.get("MMNF_ALL") else {2: "u1", 3: "i2", 11: "f4", 8: "u8"}
     tests = [(f"ours_{np.dtype(t).name}", ours, (n, t)) for n, t in ALL.items()]
@@ -225,7 +239,7 @@ def main():
     tests += [(f"regular_{t}", regular, (t,)) for t in some.values()]
     tests += [(f"tensorstore_{np.dtype(t).name}", by_tensorstore, (t,)) for t in ALL.values()]
     tests += [(fn.__name__, fn, ()) for fn in (
-        many_tiles, refuses_what_is_not_handled, special_fills)]
+        many_tiles, refuses_what_is_not_handled, special_fills, large_fills)]
     return fieldlib.main(tests)
 
 

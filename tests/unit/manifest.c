@@ -162,6 +162,14 @@ static const struct {
 	{ { .type = "\"data_type\":\"int8\",", .fill = "\"fill_value\":-129," },
 	  EINVAL,
 	  "fill_value is -129" },
+	{ { .type = "\"data_type\":\"uint64\",",
+	    .fill = "\"fill_value\":18446744073709551616," },
+	  EINVAL,
+	  "fill_value is \"18446744073709551616\"" },
+	{ { .type = "\"data_type\":\"int64\",",
+	    .fill = "\"fill_value\":9223372036854775808," },
+	  EINVAL,
+	  "fill_value is \"9223372036854775808\"" },
 	{ { .type = "\"data_type\":\"int64\",", .fill = "\"fill_value\":0.5," },
 	  EINVAL,
 	  "fill_value is 0.5" },
@@ -411,6 +419,10 @@ static const struct {
 	{ "uint32", "4294967295", { 0xff, 0xff, 0xff, 0xff } },
 	{ "int64", "-9223372036854775808", { 0, 0, 0, 0, 0, 0, 0, 0x80 } },
 	{ "uint64", "256", { 0, 1 } },
+	{ "uint64", "9223372036854775808", { 0, 0, 0, 0, 0, 0, 0, 0x80 } },
+	{ "uint64",
+	  "18446744073709551615",
+	  { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff } },
 	{ "float16", "1.5", { 0, 0x3e } },
 	{ "float16", "\"NaN\"", { 0, 0x7e } },
 	{ "float16", "65504", { 0xff, 0x7b } },
@@ -446,6 +458,31 @@ TEST(fills_of_each_type)
 		EXPECT_EQ(memcmp(v, fills[i].bytes, 8), 0);
 		mmnf_field_close(field);
 	}
+}
+
+/* Above what jansson's integers hold; made, grown and read by others as a number. */
+TEST(fill_above_2_to_63)
+{
+	uint64_t shape[1] = { 3 }, fill = UINT64_MAX - 1, got[5] = { 0 };
+	struct mmnf_box box = { { 0 }, { 5 }, { 1 } };
+	struct mmnf_field *field;
+	char text[4096] = "";
+	int fd;
+
+	scratch();
+	field = make_field("f", MMNF_U64, 1, shape, 0, &fill);
+	ASSERT_EQ(mmnf_field_resize(field, 5), 0);
+	mmnf_field_close(field);
+	fd = open("f/zarr.json", O_RDONLY);
+	ASSERT_GT(read(fd, text, sizeof(text) - 1), 0);
+	close(fd);
+	EXPECT_TRUE(strstr(text, "\"fill_value\": 18446744073709551614,"));
+	field = open_field("f", false);
+	EXPECT_EQ(memcmp(info_of(field).fill, &fill, 8), 0);
+	EXPECT_EQ(mmnf_get(field, &box, got, sizeof(got)), sizeof(got));
+	EXPECT_EQ(got[0], fill);
+	EXPECT_EQ(got[4], fill);
+	mmnf_field_close(field);
 }
 
 TEST_MAIN
