@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #define ROWS 40ULL
@@ -395,6 +396,88 @@ TEST(a_limit_on_files_does_not_keep_a_field_shut)
 	ASSERT_EQ(mmnf_field_open(&f, "f", NULL), 0);
 	ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
 	mmnf_field_close(f);
+}
+
+/* ---- threads on one handle */
+
+#define WRITERS 3
+
+static struct mmnf_field *shared;
+static bool finished;
+
+/* Every WRITERS-th tile, each in two halves; the first writer also syncs. */
+static void *writer(void *arg)
+{
+	uint64_t first = (uint64_t)(uintptr_t)arg, t, half, i;
+	uint64_t nr = ROWS / 8 * (COLUMNS / 8);
+	uint32_t data[8 * 4];
+
+	for (t = first; t < nr; t += WRITERS) {
+		for (half = 0; half < 2; half++) {
+			struct mmnf_box box =
+				at(t / 3 * 8 + half * 4, t % 3 * 8, 4, 8);
+
+			for (i = 0; i < 32; i++)
+				data[i] = value(box.start[0] + i / 8,
+						box.start[1] + i % 8);
+			if (mmnf_write(shared, &box, data, sizeof(data)) < 0)
+				return "write";
+		}
+		if (!first && mmnf_field_sync(shared))
+			return "sync";
+	}
+	return NULL;
+}
+
+/* What is written or fill, by copies and by pointers. */
+static void *reader(void *arg)
+{
+	struct mmnf_box all = at(0, 0, ROWS, COLUMNS);
+	uint32_t data[ROWS * COLUMNS], want;
+	uint64_t c[2], i;
+	const uint32_t *p;
+
+	(void)arg;
+	while (!__atomic_load_n(&finished, __ATOMIC_ACQUIRE)) {
+		if (mmnf_get(shared, &all, data, sizeof(data)) < 0)
+			return "get";
+		for (i = 0; i < ROWS * COLUMNS; i++) {
+			c[0] = i / COLUMNS;
+			c[1] = i % COLUMNS;
+			want = value(c[0], c[1]);
+			p = mmnf_activate(shared, c);
+			if (!p || (*p != fill && *p != want))
+				return "pointer";
+			if (data[i] != fill && data[i] != want)
+				return "copy";
+		}
+	}
+	return NULL;
+}
+
+TEST(threads_write_and_read)
+{
+	pthread_t thread[WRITERS], other;
+	void *wrong;
+	uintptr_t i;
+
+	shared = make(1);
+	ASSERT_EQ(pthread_create(&other, NULL, reader, NULL), 0);
+	for (i = 0; i < WRITERS; i++)
+		ASSERT_EQ(pthread_create(&thread[i], NULL, writer, (void *)i),
+			  0);
+	for (i = 0; i < WRITERS; i++) {
+		ASSERT_EQ(pthread_join(thread[i], &wrong), 0);
+		EXPECT_TRUE(!wrong);
+	}
+	__atomic_store_n(&finished, true, __ATOMIC_RELEASE);
+	ASSERT_EQ(pthread_join(other, &wrong), 0);
+	EXPECT_TRUE(!wrong);
+	check(shared, at(0, 0, ROWS, COLUMNS));
+	mmnf_field_close(shared);
+	shared = open_field("f", false);
+	check(shared, at(0, 0, ROWS, COLUMNS));
+	mmnf_field_close(shared);
 }
 
 TEST_MAIN
