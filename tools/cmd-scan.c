@@ -6,6 +6,7 @@
  * A read error under the mapping ends the program by SIGBUS, as it would any
  * other that uses pointers.
  */
+#include <math.h>
 #include <string.h>
 #include <time.h>
 
@@ -90,6 +91,15 @@ static bool scan_box(struct mmnf_field *field,
 	return true;
 }
 
+/* JSON has no NaN and no infinity: they are words, as in mmnf get. */
+static json_t *number(double v)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%g", v);
+	return isfinite(v) ? json_real(v) : json_string(text);
+}
+
 int cmd_scan(const struct options *o)
 {
 	unsigned int order[MMNF_NDIM_MAX];
@@ -121,7 +131,7 @@ int cmd_scan(const struct options *o)
 	ret = print_result(
 		o, json_pack("{ss sI so sI sf sf so}", "engine",
 			     engine_name(info.engine), "elements",
-			     (json_int_t)scan.nr, "sum", json_real(scan.sum),
+			     (json_int_t)scan.nr, "sum", number(scan.sum),
 			     "checksum", (json_int_t)scan.checksum, "seconds",
 			     seconds, "ns_per_element",
 			     scan.nr ? seconds * 1e9 / (double)scan.nr : 0.0,

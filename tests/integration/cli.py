@@ -99,6 +99,14 @@ def scan_sums_whatever_the_order():
 
 
 @test
+def scan_sums_what_is_no_number():
+    for value, word in ((np.nan, "nan"), (np.inf, "inf")):
+        np.save("odd.npy", np.array([1, value, 2], "<f4"))
+        assert json.loads(ok("scan", "odd.npy", "--json"))["sum"].lstrip("-") == word
+        assert word in ok("scan", "odd.npy")
+
+
+@test
 def prefetch_and_evict_move_the_box():
     field_with("f", "0,0,0")
     box = ["--box", "0:5,0:6,:"]
