@@ -50,7 +50,7 @@ def device_part(data, kver):
     heading(f"3. Through /dev/mmnf, in a guest with Linux {kver}\n"
             "   (times are virtual: one instruction = 1 ns; simulated disk, 100 us a read)")
     return subprocess.run([sys.executable, os.path.join(HERE, "vm", "run.py"), "--icount",
-                           "--mem", "2G", "--timeout", "900", "--kver", kver, "--",
+                           "--mem", "2G", "--timeout", "1800", "--kver", kver, "--",
                            *script]).returncode
 
 
