@@ -3,6 +3,12 @@
 # A petabyte as one mapping, by the device and by the library, in a guest with five
 # levels of page tables: only a kernel that starts by its own stub turns them on.
 set -euo pipefail
+case $KVER in
+*-mmnf-debug)
+	echo "kernel: with KASAN 6.1 does not start with five levels"
+	exit 4
+	;;
+esac
 # shellcheck disable=SC2016 # the guest expands them
 exec "$MMNF_SRC/tests/vm/run.py" --packed --timeout 300 -- '
 insmod "$MMNF_KO"
