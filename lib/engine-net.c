@@ -5,15 +5,9 @@
  *
  *	segment, offset -> position = segment * segment_bytes + offset
  *
- * A queue is a list of requests of the net and a list of those that are done.
- * Whoever waits for one drives the net; with an eventfd the net's thread does.
+ * Reads are queue-net.c's.  With a persistent cache (ssd.h) writes go through its log.
  *
- * With a persistent cache (ssd.h) reads look there first, and writes go through its
- * log.  It knows blocks of 4096 bytes of the space: a read that does not begin or
- * end with one goes by way of memory of its own.
- *
- * Locks: queue.lock guards the list of what is done, and is outside of the net's.
- * remote.lock guards what was written since the last sync, and one write at a time
+ * Locks: remote.lock guards what was written since the last sync, and one write at a time
  * that has to read before, because servers take whole blocks alone; remote.syncing is
  * held outside of it, so that of two syncs each waits for what the other flushes.
  */
@@ -21,11 +15,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
-#include "net.h"
-#include "ssd.h"
-#include "tier.h"
+#include "engine-net.h"
 
 #define CLOSE_NS 30000000000LL /* as long as a request waits by default */
 
@@ -34,45 +25,6 @@ struct unsynced {
 	bool any, lost;
 	u64 epoch;
 };
-
-struct mmnf_remote {
-	struct mmnf_net *net;
-	struct mmnf_ssd *ssd; /* NULL: none was asked for; see ssd_of() */
-	pid_t pid;
-	pthread_mutex_t lock, syncing; /* syncing: outside of lock */
-	struct unsynced *unsynced;
-};
-
-/* bounce: of io.bytes, around what is wanted; ticket: of mmnf_ssd_read() */
-struct net_read {
-	struct mmnf_net_io io;
-	char *bounce;
-	struct iovec whole;
-	u64 ticket;
-	struct mmnf_read *read;
-	struct net_queue_head *queue;
-	struct net_read *next;
-};
-
-struct net_queue_head {
-	struct mmnf_queue head;
-	pthread_mutex_t lock;
-	int eventfd;
-	bool ready; /* there is something in done, or was */
-	struct mmnf_read *done, **done_end;
-	struct net_read *reads, *spare;
-};
-
-/* The cache; a child after fork() has none. */
-static struct mmnf_ssd *ssd_of(const struct mmnf_remote *r)
-{
-	return r->ssd && r->pid == getpid() ? r->ssd : NULL;
-}
-
-static u64 position(const struct mmnf_field *field, u64 segment, u64 offset)
-{
-	return segment * mmnf_field_geometry(field)->segment_bytes + offset;
-}
 
 /* ---- opening */
 
@@ -197,236 +149,6 @@ static int explain(struct mmnf_field *field, u64 segment, u64 offset, u64 bytes,
 {
 	return mmnf_net_explain(field->remote->net,
 				position(field, segment, offset), bytes, err);
-}
-
-/* ---- reading */
-
-static void tell(const struct net_queue_head *q)
-{
-	u64 one = 1;
-
-	if (q->eventfd >= 0 && write(q->eventfd, &one, sizeof(one)) < 0)
-		return; /* full: readable as it is */
-}
-
-/* Over: its memory is as wanted. */
-static void give_back(struct net_read *r, s64 result)
-{
-	struct net_queue_head *q = r->queue;
-	struct mmnf_read *read = r->read;
-
-	free(r->bounce);
-	r->bounce = NULL;
-	read->result = result;
-	read->next = NULL;
-	pthread_mutex_lock(&q->lock);
-	r->next = q->spare;
-	q->spare = r;
-	*q->done_end = read;
-	q->done_end = &read->next;
-	tell(q);
-	/* With the lock: without it the queue may be gone. */
-	if (!__atomic_load_n(&q->ready, __ATOMIC_RELAXED))
-		mmnf_net_wake(q->head.field->remote->net, &q->ready);
-	pthread_mutex_unlock(&q->lock);
-}
-
-/* All bytes of the request are there. */
-static void arrived(struct net_read *r)
-{
-	const struct mmnf_read *read = r->read;
-	u64 left = read->expected, n;
-	const char *from;
-	u32 i;
-
-	if (r->bounce) {
-		from = r->bounce +
-		       position(r->queue->head.field, read->segment,
-				read->offset) -
-		       r->io.offset;
-		for (i = 0; left; i++, left -= n, from += n) {
-			n = min_u64(left, read->iov[i].iov_len);
-			memcpy(read->iov[i].iov_base, from, n);
-		}
-	}
-	give_back(r, (s64)read->expected);
-}
-
-static bool read_ssd(struct mmnf_ssd *ssd, struct net_read *r)
-{
-	return mmnf_ssd_read(ssd, r->io.offset, r->io.bytes, r->io.iov,
-			     r->io.nr_iov, &r->ticket);
-}
-
-static void came(struct mmnf_net_io *io)
-{
-	struct net_read *r = io->owner;
-	struct mmnf_remote *remote = r->queue->head.field->remote;
-	int err = io->result;
-
-	if (!err && ssd_of(remote))
-		err = mmnf_ssd_came(remote->ssd, io->offset, io->bytes, io->iov,
-				    io->nr_iov, r->ticket);
-	if (err < 0) {
-		give_back(r, err);
-	} else if (err && !read_ssd(remote->ssd, r)) {
-		/* A write overtook it. */
-		mmnf_net_submit(remote->net, &io, 1);
-	} else {
-		arrived(r);
-	}
-}
-
-static void prepare(struct net_queue_head *q, struct net_read *r,
-		    struct mmnf_read *read)
-{
-	struct mmnf_field *field = q->head.field;
-	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	u64 at = position(field, read->segment, read->offset);
-
-	/* A tile at the end has more room than there are bytes. */
-	read->expected = min_u64(read->bytes, g->segment_bytes - read->offset);
-	read->expected = min_u64(read->expected,
-				 mmnf_net_bytes(field->remote->net) - at);
-	r->read = read;
-	r->io = (struct mmnf_net_io) {
-		.op = MMNF_NET_READ,
-		.priority = read->ahead ? MMNF_NET_PREFETCH : MMNF_NET_DEMAND,
-		.awaited = q->eventfd < 0,
-		.offset = at,
-		.bytes = read->expected,
-		.iov = read->iov,
-		.nr_iov = read->nr_iov,
-		.done = came,
-		.owner = r,
-	};
-	if (ssd_of(field->remote))
-		r->bounce = mmnf_ssd_widen(&r->io, &r->whole,
-					   mmnf_net_bytes(field->remote->net));
-}
-
-static u32 submit(struct mmnf_queue *head, struct mmnf_read *const *reads,
-		  u32 nr)
-{
-	struct net_queue_head *q = (struct net_queue_head *)head;
-	struct mmnf_remote *remote = head->field->remote;
-	struct mmnf_net_io *ios[64];
-	struct net_read *r;
-	u32 i, n = 0;
-
-	for (i = 0; i < nr && head->in_flight < head->depth; i++) {
-		pthread_mutex_lock(&q->lock);
-		r = q->spare;
-		q->spare = r->next;
-		pthread_mutex_unlock(&q->lock);
-		prepare(q, r, reads[i]);
-		head->in_flight++;
-		if (ssd_of(remote) && read_ssd(remote->ssd, r)) {
-			arrived(r);
-			continue;
-		}
-		ios[n++] = &r->io;
-		if (n < 64)
-			continue;
-		mmnf_net_submit(remote->net, ios, n);
-		n = 0;
-	}
-	if (n)
-		mmnf_net_submit(remote->net, ios, n);
-	return i;
-}
-
-static u32 take(struct net_queue_head *q, struct mmnf_read **done, u32 max)
-{
-	u32 n = 0;
-
-	pthread_mutex_lock(&q->lock);
-	while (n < max && q->done) {
-		done[n++] = q->done;
-		q->done = q->done->next;
-	}
-	if (!q->done) {
-		q->done_end = &q->done;
-		__atomic_store_n(&q->ready, false, __ATOMIC_RELAXED);
-	} else {
-		tell(q);
-	}
-	pthread_mutex_unlock(&q->lock);
-	q->head.in_flight -= n;
-	return n;
-}
-
-static u32 reap(struct mmnf_queue *head, struct mmnf_read **done, u32 max,
-		s64 timeout_ns)
-{
-	struct net_queue_head *q = (struct net_queue_head *)head;
-	u32 n = take(q, done, max);
-
-	if (n || !timeout_ns || !head->in_flight)
-		return n;
-	mmnf_net_wait(head->field->remote->net, &q->ready, timeout_ns);
-	return take(q, done, max);
-}
-
-static void cancel(struct mmnf_queue *head)
-{
-	struct net_queue_head *q = (struct net_queue_head *)head;
-	u32 i;
-
-	for (i = 0; head->in_flight && i < head->depth; i++)
-		mmnf_net_cancel(head->field->remote->net, &q->reads[i].io);
-}
-
-static void wait_ready(struct mmnf_queue *head, s64 timeout_ns)
-{
-	struct net_queue_head *q = (struct net_queue_head *)head;
-
-	mmnf_net_wait(head->field->remote->net, &q->ready, timeout_ns);
-}
-
-static void wake(struct mmnf_queue *head)
-{
-	struct net_queue_head *q = (struct net_queue_head *)head;
-
-	mmnf_net_wake(head->field->remote->net, &q->ready);
-}
-
-static int queue_open(struct mmnf_field *field, u32 depth, int eventfd,
-		      struct mmnf_queue **out)
-{
-	struct net_queue_head *q = calloc(1, sizeof(*q));
-	u32 i;
-
-	if (q)
-		q->reads = calloc(depth, sizeof(*q->reads));
-	if (!q || !q->reads) {
-		free(q);
-		return mmnf_error(ENOMEM, "no memory for a queue of reads");
-	}
-	q->head = (struct mmnf_queue) { field->ops, field, depth, 0 };
-	pthread_mutex_init(&q->lock, NULL);
-	q->eventfd = eventfd;
-	q->done_end = &q->done;
-	for (i = 0; i < depth; i++) {
-		q->reads[i].queue = q;
-		q->reads[i].next = q->spare;
-		q->spare = &q->reads[i];
-	}
-	*out = &q->head;
-	return 0;
-}
-
-static void queue_close(struct mmnf_queue *head)
-{
-	struct net_queue_head *q = (struct net_queue_head *)head;
-	struct mmnf_read *done[16];
-
-	cancel(head);
-	while (head->in_flight)
-		reap(head, done, 16, -1);
-	pthread_mutex_destroy(&q->lock);
-	free(q->reads);
-	free(q);
 }
 
 /* ---- writing */
@@ -571,12 +293,12 @@ const struct mmnf_tier_ops mmnf_tier_net = {
 	.cached = true,
 	.probe = probe,
 	.stats = stats,
-	.queue_open = queue_open,
-	.queue_close = queue_close,
-	.submit = submit,
-	.reap = reap,
-	.cancel = cancel,
-	.wait = wait_ready,
-	.wake = wake,
+	.queue_open = mmnf_queue_net_open,
+	.queue_close = mmnf_queue_net_close,
+	.submit = mmnf_queue_net_submit,
+	.reap = mmnf_queue_net_reap,
+	.cancel = mmnf_queue_net_cancel,
+	.wait = mmnf_queue_net_wait,
+	.wake = mmnf_queue_net_wake,
 	.explain = explain,
 };

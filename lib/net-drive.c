@@ -27,6 +27,7 @@
 
 #define EVENTS 32
 #define KICK UINT64_MAX
+#define WATCH (1ULL << 63) /* and the file's number */
 #define GRACE_NS 2000000LL
 
 /*
@@ -79,6 +80,30 @@ void net_drive_kick(struct mmnf_net *net)
 		return; /* full: readable as it is */
 }
 
+/* Tells whoever waits for it; with the lock. */
+static void wake(struct mmnf_net *net, bool *done)
+{
+	struct net_waiter *w;
+
+	__atomic_store_n(done, true, __ATOMIC_RELEASE);
+	for (w = net->waiters; w && w->done != done; w = w->next)
+		;
+	if (w && w != net->driving_waiter)
+		pthread_cond_signal(&w->cond);
+	else if (w && !pthread_equal(net->driving_thread, pthread_self()))
+		net_drive_kick(net);
+}
+
+/* The file may be another's by now, who then looks in vain. */
+static void take_watch(struct mmnf_net *net, int file)
+{
+	struct mmnf_net_watch *w;
+
+	for (w = net->watches; w; w = w->next)
+		if (w->file == file)
+			wake(net, w->done);
+}
+
 static void take_event(struct mmnf_net *net, const struct epoll_event *e)
 {
 	struct net_conn *c;
@@ -87,6 +112,10 @@ static void take_event(struct mmnf_net *net, const struct epoll_event *e)
 	if (e->data.u64 == KICK) {
 		if (read(net->kick, &n, sizeof(n)) < 0)
 			return; /* another has read it */
+		return;
+	}
+	if (e->data.u64 & WATCH) {
+		take_watch(net, (int)(u32)e->data.u64);
 		return;
 	}
 	c = &net->group[e->data.u64 >> 32].conn[(u32)e->data.u64];
@@ -214,16 +243,40 @@ static bool is_true(const bool *flag)
 
 void mmnf_net_wake(struct mmnf_net *net, bool *done)
 {
-	struct net_waiter *w;
+	pthread_mutex_lock(&net->lock);
+	wake(net, done);
+	pthread_mutex_unlock(&net->lock);
+}
+
+void mmnf_net_watch(struct mmnf_net *net, struct mmnf_net_watch *watch)
+{
+	struct epoll_event e = { .events = EPOLLIN | EPOLLONESHOT,
+				 .data.u64 = WATCH | (u32)watch->file };
+	int op = watch->is_known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
 
 	pthread_mutex_lock(&net->lock);
-	__atomic_store_n(done, true, __ATOMIC_RELEASE);
-	for (w = net->waiters; w && w->done != done; w = w->next)
-		;
-	if (w && w != net->driving_waiter)
-		pthread_cond_signal(&w->cond);
-	else if (w && !pthread_equal(net->driving_thread, pthread_self()))
-		net_drive_kick(net);
+	if (!watch->is_known) {
+		watch->next = net->watches;
+		net->watches = watch;
+		watch->is_known = true;
+	}
+	/* It cannot be watched: then it is looked at without end. */
+	if (epoll_ctl(net->epoll, op, watch->file, &e))
+		wake(net, watch->done);
+	pthread_mutex_unlock(&net->lock);
+}
+
+void mmnf_net_unwatch(struct mmnf_net *net, struct mmnf_net_watch *watch)
+{
+	struct mmnf_net_watch **at = &net->watches;
+
+	if (!watch->is_known)
+		return;
+	pthread_mutex_lock(&net->lock);
+	while (*at != watch)
+		at = &(*at)->next;
+	*at = watch->next;
+	epoll_ctl(net->epoll, EPOLL_CTL_DEL, watch->file, NULL);
 	pthread_mutex_unlock(&net->lock);
 }
 

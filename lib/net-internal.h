@@ -139,6 +139,7 @@ struct mmnf_net {
 	struct mmnf_net_io *done, **done_end;
 	/* net-drive.c */
 	int epoll, kick;
+	struct mmnf_net_watch *watches;
 	bool driving;
 	pthread_t driving_thread;
 	struct net_waiter *waiters, *driving_waiter;

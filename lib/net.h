@@ -191,6 +191,21 @@ bool mmnf_net_cancel(struct mmnf_net *net, struct mmnf_net_io *io);
 bool mmnf_net_wait(struct mmnf_net *net, const bool *done, s64 timeout_ns);
 void mmnf_net_wake(struct mmnf_net *net, bool *done);
 
+/* A file that somebody waits for as well as for requests; see mmnf_net_watch(). */
+struct mmnf_net_watch {
+	int file;
+	bool is_known;
+	bool *done;
+	struct mmnf_net_watch *next;
+};
+
+/*
+ * Once: when the file is readable, now or later, *done becomes true, as by
+ * mmnf_net_wake().  Begun with is_known false; unwatch() before the file is closed.
+ */
+void mmnf_net_watch(struct mmnf_net *net, struct mmnf_net_watch *watch);
+void mmnf_net_unwatch(struct mmnf_net *net, struct mmnf_net_watch *watch);
+
 /* One request and its end; the error has text. */
 int mmnf_net_do(struct mmnf_net *net, struct mmnf_net_io *io);
 

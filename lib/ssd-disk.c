@@ -161,6 +161,7 @@ int mmnf_ssd_disk_open(struct mmnf_ssd_disk **out, const char *path)
 	if (!d)
 		return mmnf_error(ENOMEM, "no memory");
 	d->disk = (struct mmnf_ssd_disk) {
+		.has_descriptors = true,
 		.open = open_file,
 		.close = close_file,
 		.bytes = bytes_of,

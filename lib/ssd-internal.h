@@ -7,6 +7,7 @@
  *	ssd-index.c	chunk -> slot, and which slot is given up; memory only
  *	ssd-record.c	valid bits and checksums of a slot; some in memory
  *	ssd-read.c	reads, and what was fetched instead
+ *	ssd-queue.c	reads that are under way together
  *	ssd-fill.c	the filler thread and the checkpoint
  *	ssd-dirty.c	which bytes are newer in the log; memory only
  *	ssd-log.c	the log's files
@@ -413,6 +414,50 @@ static inline u64 *ssd_stamp(struct ssd_stamps *stamps, u64 chunk)
 }
 
 /* ---- ssd-read.c */
+
+#define SSD_PIECE_IOV 64
+
+/**
+ * struct ssd_piece - blocks of one chunk, read at once
+ * @first, @nr: of the chunk's blocks
+ * @file, @at: where they are
+ * @sum: what their checksums should be
+ */
+struct ssd_piece {
+	u64 chunk, at;
+	u32 first, nr, slot, nr_iov;
+	int file;
+	u32 sum[SSD_BLOCKS_MAX];
+	struct iovec iov[SSD_PIECE_IOV];
+};
+
+/* What is left to be read: bytes from offset on, into memory from done on. */
+struct ssd_rest {
+	u64 offset, bytes, done;
+	const struct iovec *iov;
+	u32 nr_iov;
+};
+
+/*
+ * The next piece of a read, whose result is for piece_read(); false: its blocks are
+ * not all here, and then neither are those of the whole read.
+ */
+bool mmnf_ssd_piece_take(struct mmnf_ssd *ssd, struct ssd_rest *rest,
+			 struct ssd_piece *p);
+
+/* result: as of disk->read().  True: the bytes are there, and are right. */
+bool mmnf_ssd_piece_read(struct mmnf_ssd *ssd, const struct ssd_piece *p,
+			 ssize_t result);
+
+/*
+ * True: the log has some of it, so nobody but the log can answer: *hit says if it
+ * did.
+ */
+bool mmnf_ssd_read_log(struct mmnf_ssd *ssd, const struct ssd_rest *all,
+		       u64 *ticket, bool *hit);
+
+/* A read is over. */
+void mmnf_ssd_count_read(struct mmnf_ssd *ssd, u64 bytes, bool hit);
 
 /*
  * Forgets; lock is held.  drained: the log has lost these bytes, too, and a read

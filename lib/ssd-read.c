@@ -7,17 +7,8 @@
 
 #include "ssd-internal.h"
 
-#define IOV_MAX_HERE 64
-
-/* Blocks [first, first + nr) of a chunk, and what their checksums should be. */
-struct piece {
-	u64 chunk;
-	u32 first, nr, slot;
-	u32 sum[SSD_BLOCKS_MAX];
-};
-
 /* All valid? */
-static bool look_up(struct mmnf_ssd *ssd, struct piece *p)
+static bool look_up(struct mmnf_ssd *ssd, struct ssd_piece *p)
 {
 	struct ssd_entry *e;
 	u32 i;
@@ -40,7 +31,7 @@ static bool look_up(struct mmnf_ssd *ssd, struct piece *p)
  * A block was not what its record says.  Either all is as it was, and the disk is
  * wrong: the record goes.  Or the slot has moved on.
  */
-static void is_bad(struct mmnf_ssd *ssd, const struct piece *p, u32 i)
+static void is_bad(struct mmnf_ssd *ssd, const struct ssd_piece *p, u32 i)
 {
 	u32 slot = SSD_NO_SLOT;
 	struct ssd_entry *e;
@@ -55,40 +46,63 @@ static void is_bad(struct mmnf_ssd *ssd, const struct piece *p, u32 i)
 	pthread_mutex_unlock(&ssd->lock);
 }
 
-/* The next pieces of memory, of bytes in all. */
-static u32 cut(const struct iovec **iov, u32 *nr, u64 *at, u64 bytes,
-	       struct iovec *out)
+/* Memory for the piece; false: it is in pieces that are no blocks, or too many. */
+static bool cut(struct ssd_rest *rest, struct ssd_piece *p)
 {
-	u32 n = 0;
+	u64 bytes = p->nr * MMNF_SSD_BLOCK;
 
-	while (bytes && *nr && n < IOV_MAX_HERE) {
-		u64 len = min_u64((*iov)->iov_len - *at, bytes);
+	p->nr_iov = 0;
+	while (bytes && rest->nr_iov && p->nr_iov < SSD_PIECE_IOV) {
+		u64 n = min_u64(rest->iov->iov_len - rest->done, bytes);
 
-		if (len % MMNF_SSD_BLOCK)
-			return 0;
-		out[n++] =
-			(struct iovec) { (char *)(*iov)->iov_base + *at, len };
-		bytes -= len;
-		*at += len;
-		if (*at == (*iov)->iov_len) {
-			++*iov;
-			--*nr;
-			*at = 0;
+		if (n % MMNF_SSD_BLOCK)
+			return false;
+		p->iov[p->nr_iov++] = (struct iovec) {
+			(char *)rest->iov->iov_base + rest->done, n
+		};
+		bytes -= n;
+		rest->done += n;
+		if (rest->done == rest->iov->iov_len) {
+			rest->iov++;
+			rest->nr_iov--;
+			rest->done = 0;
 		}
 	}
-	return bytes ? 0 : n;
+	return !bytes;
 }
 
-static bool is_right(struct mmnf_ssd *ssd, const struct piece *p,
-		     const struct iovec *iov, u32 nr_iov)
+bool mmnf_ssd_piece_take(struct mmnf_ssd *ssd, struct ssd_rest *rest,
+			 struct ssd_piece *p)
+{
+	u64 in_chunk = rest->offset % ssd->chunk_bytes;
+	u64 bytes = min_u64(rest->bytes, ssd->chunk_bytes - in_chunk), at;
+
+	/* The end of the space, where it is no whole block, is never kept. */
+	if (in_chunk % MMNF_SSD_BLOCK || bytes % MMNF_SSD_BLOCK)
+		return false;
+	p->chunk = ssd_chunk(ssd, rest->offset);
+	p->first = (u32)(in_chunk / MMNF_SSD_BLOCK);
+	p->nr = (u32)(bytes / MMNF_SSD_BLOCK);
+	if (!cut(rest, p) || !look_up(ssd, p))
+		return false;
+	p->file = ssd_data_file(ssd, p->slot, &at);
+	p->at = at + p->first * MMNF_SSD_BLOCK;
+	rest->offset += bytes;
+	rest->bytes -= bytes;
+	return true;
+}
+
+static bool is_right(struct mmnf_ssd *ssd, const struct ssd_piece *p)
 {
 	u64 block = p->chunk * ssd->chunk_blocks + p->first, at;
 	u32 i, n = 0;
 
-	for (i = 0; i < nr_iov; i++) {
-		for (at = 0; at < iov[i].iov_len; at += MMNF_SSD_BLOCK, n++) {
-			if (mmnf_ssd_block_sum(ssd, block + n,
-					       (char *)iov[i].iov_base + at) ==
+	for (i = 0; i < p->nr_iov; i++) {
+		const char *data = p->iov[i].iov_base;
+
+		for (at = 0; at < p->iov[i].iov_len;
+		     at += MMNF_SSD_BLOCK, n++) {
+			if (mmnf_ssd_block_sum(ssd, block + n, data + at) ==
 			    p->sum[n])
 				continue;
 			is_bad(ssd, p, n);
@@ -98,86 +112,83 @@ static bool is_right(struct mmnf_ssd *ssd, const struct piece *p,
 	return true;
 }
 
-static bool read_piece(struct mmnf_ssd *ssd, struct piece *p,
-		       const struct iovec *iov, u32 nr_iov)
+bool mmnf_ssd_piece_read(struct mmnf_ssd *ssd, const struct ssd_piece *p,
+			 ssize_t result)
 {
-	u64 offset;
-	ssize_t n;
-	int file;
-
-	if (!nr_iov || !look_up(ssd, p))
-		return false;
-	file = ssd_data_file(ssd, p->slot, &offset);
-	n = ssd->disk->read(ssd->disk, file, iov, nr_iov,
-			    offset + p->first * MMNF_SSD_BLOCK);
-	if (n < 0) {
+	if (result < 0) {
 		pthread_mutex_lock(&ssd->lock);
-		mmnf_ssd_failed(ssd, (int)n, "reading");
+		mmnf_ssd_failed(ssd, (int)result, "reading");
 		pthread_mutex_unlock(&ssd->lock);
 	}
-	if (n != (ssize_t)(p->nr * MMNF_SSD_BLOCK)) {
+	if (result != (ssize_t)(p->nr * MMNF_SSD_BLOCK)) {
 		is_bad(ssd, p, 0);
 		return false;
 	}
-	return is_right(ssd, p, iov, nr_iov);
+	return is_right(ssd, p);
 }
 
-static bool read_all(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
-		     const struct iovec *iov, u32 nr_iov)
+static bool read_all(struct mmnf_ssd *ssd, struct ssd_rest *rest)
 {
-	struct iovec part[IOV_MAX_HERE];
-	struct piece p;
-	u64 at = 0, n;
+	struct mmnf_ssd_disk *d = ssd->disk;
+	struct ssd_piece p;
 
-	/* The end of the space, where it is no whole block, is never kept. */
-	if (offset % MMNF_SSD_BLOCK || bytes % MMNF_SSD_BLOCK)
-		return false;
-	for (; bytes; bytes -= n, offset += n) {
-		p.chunk = ssd_chunk(ssd, offset);
-		p.first = (u32)(offset % ssd->chunk_bytes / MMNF_SSD_BLOCK);
-		n = min_u64(bytes,
-			    ssd->chunk_bytes - offset % ssd->chunk_bytes);
-		p.nr = (u32)(n / MMNF_SSD_BLOCK);
-		if (!read_piece(ssd, &p, part,
-				cut(&iov, &nr_iov, &at, n, part)))
+	while (rest->bytes)
+		if (!mmnf_ssd_piece_take(ssd, rest, &p) ||
+		    !mmnf_ssd_piece_read(
+			    ssd, &p, d->read(d, p.file, p.iov, p.nr_iov, p.at)))
 			return false;
-	}
 	return true;
 }
 
 /* All of it in the log; lock is held, and given up meanwhile. */
-static bool read_log(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
-		     const struct iovec *iov, u32 nr_iov)
+static bool lay_over(struct mmnf_ssd *ssd, const struct ssd_rest *all)
 {
 	const struct ssd_dirty *d = &ssd->dirty;
-	u64 end = offset + bytes, at = offset;
+	u64 end = all->offset + all->bytes, at = all->offset;
 	u32 i;
 
-	for (i = mmnf_ssd_dirty_find(d, offset); i < d->nr && at < end; i++) {
+	for (i = mmnf_ssd_dirty_find(d, at); i < d->nr && at < end; i++) {
 		if (d->e[i]->start > at)
 			return false;
 		at = d->e[i]->end;
 	}
 	return at >= end &&
-	       !mmnf_ssd_overlay(ssd, offset, bytes, iov, nr_iov, UINT64_MAX);
+	       !mmnf_ssd_overlay(ssd, all->offset, all->bytes, all->iov,
+				 all->nr_iov, UINT64_MAX);
+}
+
+bool mmnf_ssd_read_log(struct mmnf_ssd *ssd, const struct ssd_rest *all,
+		       u64 *ticket, bool *hit)
+{
+	bool is_dirty;
+
+	pthread_mutex_lock(&ssd->lock);
+	*ticket = ssd->clock;
+	is_dirty = mmnf_ssd_dirty_overlaps(&ssd->dirty, all->offset,
+					   all->offset + all->bytes);
+	*hit = is_dirty && lay_over(ssd, all);
+	pthread_mutex_unlock(&ssd->lock);
+	return is_dirty;
+}
+
+void mmnf_ssd_count_read(struct mmnf_ssd *ssd, u64 bytes, bool hit)
+{
+	mmnf_count(hit ? &ssd->stats.hits : &ssd->stats.misses, 1);
+	if (hit)
+		mmnf_count(&ssd->stats.hit_bytes, bytes);
 }
 
 bool mmnf_ssd_read(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 		   const struct iovec *iov, u32 nr_iov, u64 *ticket)
 {
-	bool hit = false, is_dirty;
+	struct ssd_rest rest = {
+		.offset = offset, .bytes = bytes, .iov = iov, .nr_iov = nr_iov
+	};
+	bool hit;
 
-	pthread_mutex_lock(&ssd->lock);
-	*ticket = ssd->clock;
-	is_dirty = mmnf_ssd_dirty_overlaps(&ssd->dirty, offset, offset + bytes);
-	if (is_dirty)
-		hit = read_log(ssd, offset, bytes, iov, nr_iov);
-	pthread_mutex_unlock(&ssd->lock);
-	if (!is_dirty)
-		hit = read_all(ssd, offset, bytes, iov, nr_iov);
-	mmnf_count(hit ? &ssd->stats.hits : &ssd->stats.misses, 1);
-	if (hit)
-		mmnf_count(&ssd->stats.hit_bytes, bytes);
+	if (!mmnf_ssd_read_log(ssd, &rest, ticket, &hit))
+		hit = read_all(ssd, &rest);
+	mmnf_ssd_count_read(ssd, bytes, hit);
 	return hit;
 }
 

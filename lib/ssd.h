@@ -68,6 +68,7 @@ struct mmnf_ssd;
  *	can do that
  */
 struct mmnf_ssd_disk {
+	bool has_descriptors; /* a file is one, as the kernel knows it */
 	int (*open)(struct mmnf_ssd_disk *disk, const char *name, bool direct);
 	void (*close)(struct mmnf_ssd_disk *disk, int file);
 	s64 (*bytes)(struct mmnf_ssd_disk *disk, int file);
@@ -179,6 +180,42 @@ void mmnf_ssd_close(struct mmnf_ssd *ssd);
  */
 bool mmnf_ssd_read(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 		   const struct iovec *iov, u32 nr_iov, u64 *ticket);
+
+/* ---- ssd-queue.c: reads of the cache that are under way together, by io_uring */
+
+struct mmnf_ssd_queue;
+
+/*
+ * For up to depth reads, of one thread at a time.  eventfd is written when one has
+ * come; -1: none.  NULL: not here; mmnf_ssd_read() is.
+ */
+struct mmnf_ssd_queue *mmnf_ssd_queue_open(struct mmnf_ssd *ssd, u32 depth,
+					   int eventfd);
+
+/* NULL is fine.  Nothing may be under way. */
+void mmnf_ssd_queue_close(struct mmnf_ssd_queue *q);
+
+enum mmnf_ssd_begun { MMNF_SSD_MISS, MMNF_SSD_HIT, MMNF_SSD_UNDER_WAY };
+
+/*
+ * mmnf_ssd_read() that does not wait for the data: owner comes out of
+ * mmnf_ssd_queue_take() if it is UNDER_WAY.  Begun by the next submit() or wait().
+ */
+enum mmnf_ssd_begun mmnf_ssd_queue_read(struct mmnf_ssd_queue *q, u64 offset,
+					u64 bytes, const struct iovec *iov,
+					u32 nr_iov, u64 *ticket, void *owner);
+void mmnf_ssd_queue_submit(struct mmnf_ssd_queue *q);
+
+/* One that has come, or NULL; hit: as mmnf_ssd_read() returns it. */
+void *mmnf_ssd_queue_take(struct mmnf_ssd_queue *q, bool *hit);
+
+u32 mmnf_ssd_queue_under_way(const struct mmnf_ssd_queue *q);
+
+/* Until one has come; -1: for ever.  Or the file is asked, which is readable then. */
+void mmnf_ssd_queue_wait(struct mmnf_ssd_queue *q, s64 timeout_ns);
+int mmnf_ssd_queue_file(const struct mmnf_ssd_queue *q);
+
+/* ---- ssd-read.c */
 
 /**
  * mmnf_ssd_came() - bytes that mmnf_ssd_read() had not came from the space

@@ -6,6 +6,7 @@
 #define KTAP_TIMEOUT 240
 #include "net_util.h"
 
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 
 #define NR 65536ULL /* u64: 512 KiB */
@@ -87,6 +88,96 @@ TEST(reads_without_the_server)
 		ASSERT_EQ(got[i], pattern(i, 1, 0));
 	EXPECT_TRUE(strstr(ssd_tier(field).text, " 0 misses"));
 	mmnf_field_close(field);
+}
+
+/*
+ * Batches of records of which some are in the cache, some are damaged there, and some
+ * were never read: each comes from where it can, with and without an eventfd.
+ */
+#define RECORD 512ULL
+#define NR_RECORDS 4096ULL /* 16 MiB, of which the first half is cached */
+#define AT_ONCE 300U
+
+static uint64_t records[AT_ONCE * RECORD];
+
+static struct mmnf_field *open_records(void)
+{
+	static const uint64_t shape[2] = { NR_RECORDS, RECORD };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+
+	if (access("f", F_OK))
+		make_remote("f", MMNF_U64, 2, shape, 1, 0);
+	opts.net_cache_dir = "cache";
+	opts.net_cache_bytes = 64 << 20;
+	opts.l2_bytes = 1 << 20;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	return field;
+}
+
+static void read_batch(struct mmnf_field *field, int fd)
+{
+	struct mmnf_completion done;
+	struct mmnf_request request = { 0 };
+	MMNF_OPTS(mmnf_batch_opts, opts);
+	struct mmnf_batch *batch;
+	uint64_t index[AT_ONCE], i, k;
+
+	for (i = 0; i < AT_ONCE; i++)
+		index[i] = rnd() % NR_RECORDS;
+	opts.eventfd = fd;
+	ASSERT_EQ(mmnf_batch_open(&batch, field, &opts), 0);
+	request.index = index;
+	request.nr = AT_ONCE;
+	request.dst = records;
+	request.dst_bytes = sizeof(records);
+	ASSERT_EQ(mmnf_batch_submit(batch, &request, 1), 1);
+	ASSERT_EQ(mmnf_batch_reap(batch, &done, 1, 1, -1), 1);
+	ASSERT_EQ(done.result, (int64_t)sizeof(records));
+	mmnf_batch_close(batch);
+	for (i = 0; i < AT_ONCE; i++)
+		for (k = 0; k < RECORD; k++)
+			ASSERT_EQ(records[i * RECORD + k],
+				  pattern(index[i] * RECORD + k, 1, 0));
+}
+
+TEST(cached_damaged_and_never_read)
+{
+	struct mmnf_field *field;
+	uint64_t i, k;
+	int fd, told;
+
+	need_servers();
+	scratch();
+	server_start(0, "pattern 16M");
+	field = open_records();
+	for (i = 0; i < NR_RECORDS / 2; i += AT_ONCE / 2) {
+		struct mmnf_box box = { { i, 0 },
+					{ AT_ONCE / 2, RECORD },
+					{ 1, 1 } };
+
+		ASSERT_GT(mmnf_get(field, &box, records, sizeof(records)), 0);
+	}
+	mmnf_field_close(field);
+
+	told = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	fd = open("cache/data.0", O_RDWR);
+	ASSERT_TRUE(fd >= 0 && told >= 0);
+	field = open_records();
+	memset(got, 0x5a, 4096);
+	for (i = 0; i < 6; i++) {
+		for (k = 0; k < 64; k++)
+			ASSERT_EQ(pwrite(fd, got, 4096,
+					 (off_t)(rnd() % 2048 * 4096)),
+				  4096);
+		read_batch(field, i % 2 ? told : 0);
+	}
+	printf("# %s\n", ssd_tier(field).text);
+	EXPECT_TRUE(!strstr(ssd_tier(field).text, " 0 bad"));
+	EXPECT_TRUE(!strstr(ssd_tier(field).text, " 0 hits"));
+	mmnf_field_close(field);
+	close(fd);
+	close(told);
 }
 
 TEST(one_process_has_the_directory)

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/* What engine-net.c and queue-net.c share. */
+#ifndef MMNF_ENGINE_NET_H
+#define MMNF_ENGINE_NET_H
+
+#include <unistd.h>
+
+#include "net.h"
+#include "ssd.h"
+#include "tier.h"
+
+struct unsynced;
+
+struct mmnf_remote {
+	struct mmnf_net *net;
+	struct mmnf_ssd *ssd; /* NULL: none was asked for; see ssd_of() */
+	pid_t pid;
+	pthread_mutex_t lock, syncing; /* syncing: outside of lock */
+	struct unsynced *unsynced; /* of each group */
+};
+
+/* The cache; a child after fork() has none. */
+static inline struct mmnf_ssd *ssd_of(const struct mmnf_remote *r)
+{
+	return r->ssd && r->pid == getpid() ? r->ssd : NULL;
+}
+
+static inline u64 position(const struct mmnf_field *field, u64 segment,
+			   u64 offset)
+{
+	return segment * mmnf_field_geometry(field)->segment_bytes + offset;
+}
+
+/* ---- queue-net.c: as struct mmnf_tier_ops says */
+
+int mmnf_queue_net_open(struct mmnf_field *field, u32 depth, int eventfd,
+			struct mmnf_queue **out);
+void mmnf_queue_net_close(struct mmnf_queue *head);
+u32 mmnf_queue_net_submit(struct mmnf_queue *head,
+			  struct mmnf_read *const *reads, u32 nr);
+u32 mmnf_queue_net_reap(struct mmnf_queue *head, struct mmnf_read **done,
+			u32 max, s64 timeout_ns);
+void mmnf_queue_net_cancel(struct mmnf_queue *head);
+void mmnf_queue_net_wait(struct mmnf_queue *head, s64 timeout_ns);
+void mmnf_queue_net_wake(struct mmnf_queue *head);
+
+#endif
