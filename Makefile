@@ -350,8 +350,9 @@ check-gpu:
 # A cluster of Ceph on the loopback, as root; its packages stay installed.
 check-ceph:
 	tests/deps.sh build test ceph
-	$(MAKE) lib tools build/tests/unit/net_engine
+	$(MAKE) all build/tests/unit/net_engine
 	build/venv/bin/python tests/ceph/check.py
+	KVER=$(KVER) build/venv/bin/python tests/ceph/kernel.py
 
 # F=npy ...: those targets for S seconds each; what is found stays in build/fuzz.
 # F=abi: N random uses of the device (a million, an hour in the debug kernel), from

@@ -5,6 +5,8 @@
  *	fault --> map_pages: host maps what is resident ---- mapped: a hit
  *	              `- not mapped -> fault: late or missed -> host reads
  *
+ * A host without map_pages has only the second, also for what is resident.
+ *
  * The virtual memory area belongs to the attached file (vm_file, i_mmap), so
  * truncate, hole punch, reclaim and writeback work as for any mapping of it.
  * Only the operations differ: a private copy of the host's with open, close,
@@ -341,6 +343,18 @@ static int may_map(struct mmnf_field *field, unsigned long vm_flags)
 }
 
 /*
+ * Its faults are of the page cache.  map_pages is only for that; where there is none
+ * (CephFS), readahead tells.
+ */
+static bool maps_page_cache(const struct vm_area_struct *vma)
+{
+	const struct vm_operations_struct *ops = vma->vm_ops;
+
+	return ops && ops->fault &&
+	       (ops->map_pages || vma->vm_file->f_mapping->a_ops->readahead);
+}
+
+/*
  * The host's own mmap, then what the kernel asked the device's file for, asked
  * of the file that is mapped instead.
  */
@@ -352,7 +366,7 @@ static int map_host(struct file *file, struct vm_area_struct *vma, bool write)
 	ret = mmnf_compat_mmap(file, vma);
 	if (ret)
 		return ret;
-	if (!vma->vm_ops || !vma->vm_ops->fault || !vma->vm_ops->map_pages)
+	if (!maps_page_cache(vma))
 		ret = -EOPNOTSUPP;
 	/*
 	 * Linking the area into i_mmap counts it as writable without a look at
@@ -407,7 +421,8 @@ int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 	mapping->ops.open = mmnf_vm_open;
 	mapping->ops.close = mmnf_vm_close;
 	mapping->ops.fault = mmnf_vm_fault;
-	mapping->ops.map_pages = mmnf_vm_map_pages;
+	if (mapping->host->map_pages)
+		mapping->ops.map_pages = mmnf_vm_map_pages;
 
 	/*
 	 * With the predictor on, a miss shall read its page and no blind

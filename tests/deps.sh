@@ -29,7 +29,7 @@ declare -A packages=(
 		clang libclang-rt-14-dev linux-source-6.1"
 	[quickstart]="mricron-data"
 	[bench]="gcc"
-	[ceph]="ceph-mon ceph-osd ceph-common ceph-base qemu-utils qemu-block-extra"
+	[ceph]="ceph-mon ceph-osd ceph-mds ceph-common ceph-base qemu-utils qemu-block-extra"
 	[deb]="debhelper dh-dkms dpkg-dev mmdebstrap"
 	[kselftest]="linux-source-6.1 xz-utils"
 	[kernel-6.12]="gcc-12 pahole"

@@ -12,7 +12,7 @@ daemons() {
 		pid=$(cat "$file")
 		name=$(cat "/proc/$pid/comm" 2>/dev/null) || continue
 		case $name in
-		ceph-mon | ceph-osd) echo "$pid" ;;
+		ceph-mon | ceph-osd | ceph-mds) echo "$pid" ;;
 		esac
 	done
 }
@@ -21,7 +21,7 @@ for signal in TERM KILL; do
 	for pid in $(daemons); do
 		kill -s "$signal" "$pid" 2>/dev/null || true
 	done
-	for _ in $(seq 50); do
+	for _ in $(seq 150); do
 		[ -n "$(daemons)" ] || exit 0
 		sleep 0.1
 	done

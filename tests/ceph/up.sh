@@ -3,16 +3,21 @@
 # A Ceph cluster on the loopback, of Debian's packages, as root: one monitor, three
 # OSDs that keep two copies, and an image of a petabyte.
 #
-#	up.sh DIR	everything is in DIR; does nothing if it is up
-#	down.sh DIR	ends what runs there, and no other
+#	up.sh DIR		everything is in DIR; does nothing if it is up
+#	up.sh DIR guest		to be ended and taken into a guest: one OSD, which keeps all
+#				in memory and writes it to DIR at its end, and a file system
+#	down.sh DIR		ends what runs there, and no other
 #
 # Without authentication, so on the loopback alone.  No manager: nothing that is
 # tested asks it.  The monitor has addresses of both protocols: with the old one
 # alone no OSD comes up.
 set -euo pipefail
-dir=$(realpath -m "${1:?usage: up.sh DIR}")
+dir=$(realpath -m "${1:?usage: up.sh DIR [guest]}")
 conf=$dir/ceph.conf
-nr_osds=3
+nr_osds=3 copies=2 store=bluestore fast_end=true
+[ "${2:-}" != guest ] || {
+	nr_osds=1 copies=1 store=memstore fast_end=false
+}
 export CEPH_CONF=$conf
 
 ceph_says() {
@@ -54,14 +59,16 @@ mon allow pool size one = true
 mon warn on pool no redundancy = false
 mon data avail crit = 1
 mon data avail warn = 2
-osd pool default size = 2
+osd pool default size = $copies
 osd pool default min size = 1
 osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
 [mon.a]
 mon data = $dir/mon/a
 [osd]
-osd objectstore = bluestore
+osd objectstore = $store
+osd fast shutdown = $fast_end
+memstore device bytes = 2147483648
 osd data = $dir/osd.\$id
 bluestore block size = 8589934592
 bluestore block create = true
@@ -70,6 +77,8 @@ bluestore cache size = 67108864
 osd memory target = 939524096
 osd class load list = *
 osd class default list = *
+[mds]
+mds data = $dir/mds
 [client]
 rbd default features = 1
 rbd cache = false
@@ -99,4 +108,17 @@ ceph_says osd pool create rbd 8 8 replicated >/dev/null 2>&1
 ceph_says osd pool application enable rbd rbd >/dev/null 2>&1
 # Layering alone: nothing that two gateways would take from each other.
 timeout 120 rbd create --size 1P --image-feature layering rbd/field
+if [ $store = memstore ]; then
+	mkdir "$dir/mds"
+	for pool in files.meta files.data; do
+		ceph_says osd pool create $pool 8 8 replicated >/dev/null 2>&1
+	done
+	ceph_says fs new files files.meta files.data >/dev/null 2>&1
+	ceph-mds -i a >>"$dir/start.log" 2>&1
+	for _ in $(seq 240); do
+		ceph_says mds stat | grep -q up:active && break
+		sleep 0.5
+	done
+	ceph_says mds stat | grep -q up:active
+fi
 echo "up: $conf"
