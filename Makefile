@@ -335,7 +335,7 @@ check:
 check-vm:
 	tests/deps.sh build test $(patsubst %,kernel-%,\
 		$(filter 6.12 new debug,$(K)))
-	$(MAKE) run-tests T="$(or $(T),lint/kernel_warnings kunit/* fuzz/abi \
+	$(MAKE) run-tests T="$(or $(T),lint/kernel-warnings kunit/* fuzz/abi \
 		kselftest/* vm/*)"
 
 lint:
