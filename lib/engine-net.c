@@ -77,6 +77,7 @@ void mmnf_engine_net_shut(struct mmnf_field *field)
 	/* What cannot be brought to the servers now stays in the log. */
 	if (ssd_of(r)) {
 		mmnf_net_hurry(r->net, CLOSE_NS);
+		mmnf_ssd_hurry(r->ssd, CLOSE_NS);
 		mmnf_ssd_sync(r->ssd);
 	}
 	mmnf_net_shut(r->net);

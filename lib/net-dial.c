@@ -72,14 +72,15 @@ static void *run(void *arg)
 	return NULL;
 }
 
-static bool is_out(const struct net_conn *c)
+/* A look-up for it that nobody waits for any more. */
+static struct net_dial *find(const struct net_conn *c)
 {
-	const struct net_dial *d;
+	struct net_dial *d;
 
 	for (d = c->group->net->dials; d; d = d->next)
 		if (d->conn == c && d->gateway == c->gateway)
-			return true;
-	return false;
+			return d;
+	return NULL;
 }
 
 /* With the lock. */
@@ -124,11 +125,8 @@ int net_dial_start(struct net_conn *c)
 		return c->handle ? 0 : -1;
 	}
 	pthread_mutex_lock(&net->lock);
-	if (is_out(c)) {
-		snprintf(c->cause, sizeof(c->cause),
-			 "its name is still being looked up");
-		err = -1;
-	} else if (start_thread(c)) {
+	c->dial = find(c);
+	if (!c->dial && start_thread(c)) {
 		snprintf(c->cause, sizeof(c->cause),
 			 "no thread to look up its name");
 		err = -1;

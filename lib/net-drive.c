@@ -243,6 +243,11 @@ static bool is_true(const bool *flag)
 
 void mmnf_net_wake(struct mmnf_net *net, bool *done)
 {
+	/* A forked child's lock may be held by a thread that it does not have. */
+	if (net->forks != net_forks()) {
+		__atomic_store_n(done, true, __ATOMIC_RELEASE);
+		return;
+	}
 	pthread_mutex_lock(&net->lock);
 	wake(net, done);
 	pthread_mutex_unlock(&net->lock);
@@ -270,7 +275,8 @@ void mmnf_net_unwatch(struct mmnf_net *net, struct mmnf_net_watch *watch)
 {
 	struct mmnf_net_watch **at = &net->watches;
 
-	if (!watch->is_known)
+	/* Of a forked child epoll would forget the parent's. */
+	if (!watch->is_known || net->forks != net_forks())
 		return;
 	pthread_mutex_lock(&net->lock);
 	while (*at != watch)
@@ -294,8 +300,8 @@ bool mmnf_net_wait(struct mmnf_net *net, const bool *done, s64 timeout_ns)
 	struct net_waiter self = { .done = done };
 	s64 end = -1, now;
 
-	if (is_true(done))
-		return true;
+	if (is_true(done) || net->forks != net_forks())
+		return is_true(done);
 	if (timeout_ns >= 0)
 		end = mmnf_now_ns() + timeout_ns;
 	pthread_cond_init(&self.cond, NULL);

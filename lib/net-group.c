@@ -94,7 +94,7 @@ static void name_cause(struct net_group *g, const struct net_conn *c,
 		       const char *cause, double seconds)
 {
 	snprintf(g->cause, sizeof(g->cause), "server %u %.140s: %s for %.1f s",
-		 g->index, g->uri[c->gateway], cause, seconds);
+		 g->index, g->uri[c->blamed], cause, seconds);
 }
 
 /* Why no connection is up, and since when. */

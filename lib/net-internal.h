@@ -66,11 +66,11 @@ enum net_state { NET_DOWN, NET_DIALLING, NET_UP };
  * @dial: looks up the gateway's name, and starts to connect
  * @watched: a copy of its socket, for epoll; while it is up
  * @events: that epoll looks for
- * @cause: why it was lost or is not there
+ * @cause: why it was lost or is not there; @blamed: the gateway that it speaks of
  */
 struct net_conn {
 	struct net_group *group;
-	u32 index, gateway, in_flight, events;
+	u32 index, gateway, blamed, in_flight, events;
 	enum net_state state;
 	int watched;
 	struct net_dial *dial;

@@ -60,6 +60,7 @@ static void failed(struct net_conn *c, s64 now, s64 wait)
 	if (!g->known)
 		snprintf(g->cause, sizeof(g->cause), "server %u %.140s: %s",
 			 g->index, g->uri[c->gateway], c->cause);
+	c->blamed = c->gateway;
 	c->failures++;
 	if (!wait)
 		wait = (s64)min_u64((u64)NET_BACKOFF_NS
@@ -147,6 +148,7 @@ static void connected(struct net_conn *c, s64 now)
 		g->count.reconnects++;
 	c->since_ns = now;
 	c->cause[0] = 0;
+	c->blamed = c->gateway;
 	g->nr_up++;
 	g->down_ns = 0;
 	net_group_pump(g);
@@ -224,6 +226,7 @@ static void sooner(struct round *r, s64 ns)
 /* With the lock. */
 static void take_own(struct round *r, struct net_group *g, s64 now)
 {
+	int got;
 	u32 i;
 
 	for (i = 0; i < g->nr_conns; i++) {
@@ -231,8 +234,11 @@ static void take_own(struct round *r, struct net_group *g, s64 now)
 
 		if (c->state == NET_DOWN && c->due_ns <= now)
 			c->state = NET_DIALLING;
-		if (c->dial && net_dial_take(c) < 0)
+		got = c->dial ? net_dial_take(c) : 0;
+		if (got < 0)
 			failed(c, now, 0);
+		else if (got) /* the server has its time from here */
+			c->due_ns = now + patience(c);
 		if (c->state == NET_DIALLING)
 			r->conn[r->nr++] = c;
 		else if (c->state == NET_DOWN)

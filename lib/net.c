@@ -193,12 +193,14 @@ static void pump(struct mmnf_net *net)
 			net_group_pump(&net->group[i]);
 }
 
+#define CHILD \
+	"a forked child has no network: expected it to open the field itself"
+
 /* A forked child would write into its parent's connections. */
 static void refuse_child(struct mmnf_net_io *io)
 {
 	io->result = -ENXIO;
-	io->text =
-		"a forked child has no network: expected it to open the field itself";
+	io->text = CHILD;
 	io->done(io);
 }
 
@@ -244,6 +246,8 @@ bool mmnf_net_cancel(struct mmnf_net *net, struct mmnf_net_io *io)
 {
 	u32 i, n = 0;
 
+	if (net->forks != net_forks())
+		return false;
 	pthread_mutex_lock(&net->lock);
 	io->cancelled = true;
 	for (i = 0; i < net->nr_groups && io->nr_parts; i++)
@@ -290,6 +294,8 @@ int mmnf_net_explain(struct mmnf_net *net, u64 offset, u64 bytes, int err)
 	u64 at, n;
 	u32 group;
 
+	if (net->forks != net_forks())
+		return mmnf_error(err, CHILD);
 	/* Of the groups it went to, the one that failed last. */
 	pthread_mutex_lock(&net->lock);
 	for (at = offset; at < min_u64(offset + bytes, net->bytes); at += n) {

@@ -470,8 +470,12 @@ int mmnf_ssd_drain_wait(struct mmnf_ssd *ssd, u64 seq)
 					 "not on the servers yet: %s", d->text);
 			break;
 		}
+		if (d->end_ns && mmnf_ssd_now_ns() >= d->end_ns) {
+			err = mmnf_error(ETIMEDOUT, "not on the servers yet");
+			break;
+		}
 		if (!ssd->no_threads) {
-			pthread_cond_wait(&d->done, &ssd->lock);
+			wait_for(ssd, &d->done, TICK_NS);
 			continue;
 		}
 		pthread_mutex_unlock(&ssd->lock);

@@ -309,6 +309,7 @@ struct ssd_drain {
 	u32 nr_holds, nr_replayed, nr_busy, nr_waiters;
 	u64 nr_acks, nr_errors, kicks, replay_seq;
 	s64 replay_ns, retry_ns, grace_ns, synced_ns, flush_ns;
+	s64 end_ns; /* nobody waits longer; 0: as long as it takes */
 	int error;
 	char text[160];
 };

@@ -296,6 +296,13 @@ int mmnf_ssd_write(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 	return err;
 }
 
+void mmnf_ssd_hurry(struct mmnf_ssd *ssd, s64 ns)
+{
+	pthread_mutex_lock(&ssd->lock);
+	ssd->drain.end_ns = mmnf_ssd_now_ns() + ns;
+	pthread_mutex_unlock(&ssd->lock);
+}
+
 int mmnf_ssd_sync(struct mmnf_ssd *ssd)
 {
 	u64 seq;

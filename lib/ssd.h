@@ -249,6 +249,9 @@ int mmnf_ssd_write(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
  */
 int mmnf_ssd_sync(struct mmnf_ssd *ssd);
 
+/* From now on nobody waits for the servers longer than that. */
+void mmnf_ssd_hurry(struct mmnf_ssd *ssd, s64 ns);
+
 /*
  * Forgets what lies in these bytes; a block that comes later is kept again.
  * Bytes that are on their way here are not kept.

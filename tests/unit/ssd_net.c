@@ -392,7 +392,7 @@ TEST(client_that_is_killed)
 	connections = 1;
 	mmnf_field_close(open_cached(false));
 	/* So that a process lives to see the end of what it found. */
-	grace_ms = 20;
+	grace_ms = 100;
 	for (round = 0; round < KILLS; round++) {
 		uint64_t before = p->begun, i;
 		pid_t pid = fork();
