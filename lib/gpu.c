@@ -376,6 +376,9 @@ u64 mmnf_gpu_invalidate(struct mmnf_field *field, u64 segment, u64 offset,
 	for (; g && bytes; g = g->next) {
 		u64 first = segment * g->tiles_per_segment;
 
+		/* A forked child has none: lock and counters are the parent's. */
+		if (!mmnf_cuda_is_mine(g->cuda))
+			continue;
 		pthread_mutex_lock(&g->lock);
 		dropped += drop_tiles(g, first + (offset >> g->tile_shift),
 				      first + ((offset + bytes - 1) >>

@@ -124,9 +124,11 @@ static bool replace(const struct mmnf_guarded *r, const struct mmnf_guard *g,
 	bool plain = g->shown_is_zero && page + bytes <= r->index;
 	u8 *p;
 
+	/* What is private is zero again after MADV_DONTNEED, which evicts. */
 	p = mmap(plain ? (void *)page : NULL, bytes,
 		 PROT_READ | (plain ? 0 : PROT_WRITE),
-		 MAP_PRIVATE | MAP_ANONYMOUS | (plain ? MAP_FIXED : 0), -1, 0);
+		 (plain ? MAP_PRIVATE | MAP_FIXED : MAP_SHARED) | MAP_ANONYMOUS,
+		 -1, 0);
 	if (p == MAP_FAILED)
 		return false;
 	if (plain)

@@ -324,9 +324,13 @@ bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,
 
 enum mmnf_seen { MMNF_ABSENT, MMNF_HERE, MMNF_UNKNOWN };
 
-/* @pointer: through the page cache, also where the engine has an L2 */
-void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
-		     const void *ip, enum mmnf_seen seen, bool pointer);
+/*
+ * @offset: in the file, where @nominal has been placed
+ * @pointer: through the page cache, also where the engine has an L2
+ */
+void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 nominal,
+		     u64 offset, const void *ip, enum mmnf_seen seen,
+		     bool pointer);
 void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats);
 
 /* ---- fetch.c */

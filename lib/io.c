@@ -55,7 +55,8 @@ static int take_first(struct mmnf_field *field, struct mmnf_run *run,
 		taken = take(field, s, run, dst);
 		if (field->walk &&
 		    !mmnf_walk_again(field, run->segment, nominal, ip))
-			mmnf_walk_touch(field, run->segment, nominal, ip,
+			mmnf_walk_touch(field, run->segment, nominal,
+					run->offset, ip,
 					taken ? MMNF_HERE : MMNF_ABSENT, false);
 		if (!taken && alone)
 			taken = wait_for(field, s, run, dst);

@@ -36,7 +36,8 @@ int mmnf_walk_init(struct mmnf_field *field)
 		return -ENOMEM;
 	pthread_mutex_init(&w->lock, NULL);
 	w->id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
-	w->pages_per_segment = round_up_u64(g->segment_bytes, page) / page;
+	w->pages_per_segment =
+		round_up_u64(g->segment_bytes + g->index_bytes, page) / page;
 	mmnf_table_init(&w->table, page, g->data_offset,
 			g->nr_segments * g->segment_bytes, g->record_bytes);
 	field->walk = w;
@@ -147,20 +148,61 @@ static bool read_part(struct mmnf_field *field, struct mmnf_segment *s,
 	return true;
 }
 
+/* Bytes of the file, from the page in which they begin.  False: not now. */
+static bool read_file(struct mmnf_field *field, struct mmnf_segment *s,
+		      u64 start, u64 end, bool pointer)
+{
+	u64 page = mmnf_page_bytes(), n;
+
+	start -= start % page;
+	end = min_u64(end, s->file_bytes);
+	for (; start < end; start += n) {
+		n = min_u64(end - start, LOOK_PAGES * page);
+		if (!read_part(field, s, start, n, pointer))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * From nominal offsets to those of the file.  Tiles that are neighbours there too
+ * are one piece of it: all of a range, unless somebody else wrote the segment.
+ *
+ *	nominal   | tile 0 | tile 1 | tile 2 |
+ *	file      | tile 2 | tile 0 | tile 1 |    pieces: 0 and 1, 2
+ */
 static void read_range(struct mmnf_field *field, u64 segment, u64 start,
 		       u64 bytes, bool pointer)
 {
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 end = min_u64(start + bytes, g->segment_bytes), first = 0,
+	    after = 0;
+	struct mmnf_run run = { .segment = segment };
 	struct mmnf_segment *s;
-	u64 end, n;
+	bool more = true;
 
 	if (!bytes || mmnf_segment_get(field, segment, false, &s))
 		return;
-	end = min_u64(start + bytes, s->file_bytes);
-	for (; start < end; start += n) {
-		n = min_u64(end - start, LOOK_PAGES * mmnf_page_bytes());
-		if (!read_part(field, s, start, n, pointer))
-			break;
+	if (g->indexed)
+		start = max_u64(start, g->data_offset);
+	for (; more && start < end; start += run.bytes) {
+		run.offset = start;
+		run.bytes = end - start;
+		if (g->indexed)
+			run.bytes = min_u64(run.bytes,
+					    g->tile_bytes -
+						    (start - g->data_offset) %
+							    g->tile_bytes);
+		if (mmnf_segment_place(field, s, &run))
+			continue;
+		if (run.offset != after) {
+			more = read_file(field, s, first, after, pointer);
+			first = run.offset;
+		}
+		after = run.offset + run.bytes;
 	}
+	if (more)
+		read_file(field, s, first, after, pointer);
 	mmnf_segment_put(field, s);
 }
 
@@ -193,8 +235,9 @@ static void carry_out(struct mmnf_field *field, const struct mmnf_plan *plan,
 	read_range(field, segment, start, end - start, pointer);
 }
 
-void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
-		     const void *ip, enum mmnf_seen seen, bool pointer)
+void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 nominal,
+		     u64 offset, const void *ip, enum mmnf_seen seen,
+		     bool pointer)
 {
 	static __thread pid_t thread;
 	struct mmnf_field_stats *stats = field->stats;
@@ -210,7 +253,7 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 offset,
 	access.thread = (u64)thread;
 	access.ip = (uintptr_t)ip;
 	access.pos =
-		segment * mmnf_field_geometry(field)->segment_bytes + offset;
+		segment * mmnf_field_geometry(field)->segment_bytes + nominal;
 
 	pthread_mutex_lock(&w->lock);
 	expected = mmnf_pending_take(&w->pending, page, 1);

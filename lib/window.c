@@ -367,7 +367,7 @@ struct mmnf_mapping *mmnf_window_use(struct mmnf_field *field, u64 segment)
  * by its number is still told by its number: the walk is one through the field.
  */
 static void observe(struct mmnf_field *field, u64 segment, u64 nominal,
-		    const char *at, const void *ip)
+		    u64 offset, const char *at, const void *ip)
 {
 	enum mmnf_seen seen = MMNF_UNKNOWN;
 	u64 page = mmnf_page_bytes();
@@ -379,7 +379,7 @@ static void observe(struct mmnf_field *field, u64 segment, u64 nominal,
 		mincore((void *)(at - (uintptr_t)at % page), page, &here);
 		seen = here & 1 ? MMNF_HERE : MMNF_ABSENT;
 	}
-	mmnf_walk_touch(field, segment, nominal, ip, seen, true);
+	mmnf_walk_touch(field, segment, nominal, offset, ip, seen, true);
 }
 
 /* With the lock; for whom, is told to the predictor. */
@@ -415,7 +415,7 @@ static const void *slow(struct mmnf_field *field, u64 segment, u64 offset,
 		absent = lookup(field, segment)->absent;
 	pthread_mutex_unlock(&field->windows.lock);
 	if (base && field->walk && !absent)
-		observe(field, segment, offset, base + offset, ip);
+		observe(field, segment, offset, offset, base + offset, ip);
 	return base ? base + offset : NULL;
 }
 
@@ -474,6 +474,23 @@ static const char *fill_tile(struct mmnf_field *field)
 	return base;
 }
 
+/*
+ * A tile that the file's index does not have: this handle may have written it and
+ * not synced it yet.  Its place in the file, or MMNF_TILE_ABSENT.
+ */
+static u64 written_place(struct mmnf_field *field, u64 segment, u64 nominal)
+{
+	struct mmnf_run run = { .segment = segment, .offset = nominal };
+	struct mmnf_segment *s;
+	int absent;
+
+	if (!field->writable || mmnf_segment_get(field, segment, false, &s))
+		return MMNF_TILE_ABSENT;
+	absent = mmnf_segment_place(field, s, &run);
+	mmnf_segment_put(field, s);
+	return absent ? MMNF_TILE_ABSENT : run.offset;
+}
+
 static const void *any(struct mmnf_field *field, const u64 *coord,
 		       const void *ip)
 {
@@ -508,6 +525,8 @@ static const void *any(struct mmnf_field *field, const u64 *coord,
 	if (!w.index)
 		return w.base + nominal;
 	place = mmnf_shard_place(g, w.index, w.bytes, nominal);
+	if (place == MMNF_TILE_ABSENT)
+		place = written_place(field, segment, nominal);
 	if (place == MMNF_TILE_ABSENT) {
 		at = fill_tile(field);
 		return at ? at + (nominal - g->data_offset) % g->tile_bytes :
@@ -520,7 +539,7 @@ static const void *any(struct mmnf_field *field, const u64 *coord,
 	}
 	at = w.base + place;
 	if (field->walk)
-		observe(field, segment, nominal, at, ip);
+		observe(field, segment, nominal, place, at, ip);
 	return at;
 }
 

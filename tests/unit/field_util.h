@@ -10,6 +10,8 @@
 #include <mmnf.h>
 #include <stdbool.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
 
 static uint64_t seed = 1;
 
@@ -47,6 +49,20 @@ static KTAP_UNUSED void scratch(void)
 	ASSERT_TRUE(mkdtemp(scratch_path));
 	ASSERT_EQ(chdir(scratch_path), 0);
 	atexit(scratch_remove);
+}
+
+#define TMPFS 0x01021994
+
+/* For tests that count what is read into pages of 4 KiB. */
+static KTAP_UNUSED void need_disk(void)
+{
+	struct statfs fs;
+
+	if (sysconf(_SC_PAGESIZE) != 4096)
+		SKIP("pages are not 4096 bytes");
+	ASSERT_EQ(statfs(".", &fs), 0);
+	if (fs.f_type == TMPFS)
+		SKIP("TMPDIR is a tmpfs: nothing there can be evicted");
 }
 
 static KTAP_UNUSED void put_file(const char *path, const void *data, size_t len)

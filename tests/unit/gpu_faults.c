@@ -237,13 +237,17 @@ static void forked(void)
 	struct mmnf_gpu_opts o = { .size = sizeof(o), .budget_bytes = 1 << 20 };
 	uint64_t index[2] = { 3, 400 }, p;
 	struct mmnf_selection sel = by_index(index, 2);
+	struct mmnf_box first = { { 0 }, { 1, COLUMNS }, { 1, 1 } };
 	uint32_t got[2 * COLUMNS];
 	int status;
 
 	open_device(0);
 	ASSERT_EQ(mmnf_gpu_enable(field, &o), 0);
+	ASSERT_EQ(mmnf_get_device(field, &p, 0, 0, NULL), 0);
 	fflush(NULL);
 	if (!fork()) {
+		/* The tile is the parent's, and so are its counters. */
+		EXPECT_EQ(mmnf_gpu_forget(field, &first), 0);
 		EXPECT_FAILS(mmnf_get_device(field, &p, 0, 3, NULL), ENODEV,
 			     "mmnf_get_device", "fork()");
 		EXPECT_EQ(mmnf_batch_get_host(field, &sel, got, sizeof(got)),

@@ -110,6 +110,26 @@ TEST(cut_file_reads_as_fill)
 	mmnf_field_close(f);
 }
 
+/* To evict takes the pages of the file away, and not what is shown for bad ones. */
+TEST(poison_is_not_evicted)
+{
+	struct mmnf_box all = { { 0 }, { ROWS, ROW }, { 1, 1 } };
+	uint32_t poison = 0xdeadbeef;
+	struct mmnf_field *f;
+	const uint32_t *p;
+
+	scratch();
+	f = make_rows("f", 0);
+	p = row(f, 0);
+	guard(f, NULL, &poison);
+	cut("f", 1);
+	EXPECT_EQ(p[8 * ROW], poison);
+	EXPECT_GE(mmnf_evict(f, &all), 0);
+	EXPECT_EQ(p[8 * ROW], poison);
+	EXPECT_EQ(p[5], 1);
+	mmnf_field_close(f);
+}
+
 TEST(poison_of_the_caller)
 {
 	uint32_t poison = 0xdeadbeef, i;

@@ -13,7 +13,6 @@
 #include <sys/vfs.h>
 #include <time.h>
 
-#define TMPFS 0x01021994
 #define PAGE 4096ULL
 #define NR_PAGES 64ULL
 
@@ -66,17 +65,6 @@ static struct mmnf_field *make_written(uint64_t nr)
 	for (row = 0; row < nr; row++)
 		ASSERT_EQ(write_row(field, row), PAGE);
 	return field;
-}
-
-static void need_disk(void)
-{
-	struct statfs fs;
-
-	if (sysconf(_SC_PAGESIZE) != PAGE)
-		SKIP("pages are not 4096 bytes");
-	ASSERT_EQ(statfs(".", &fs), 0);
-	if (fs.f_type == TMPFS)
-		SKIP("TMPDIR is a tmpfs: nothing there can be evicted");
 }
 
 /* ---- files that are not as they should be */

@@ -8,6 +8,8 @@
 #include "field_util.h"
 
 #include <grp.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,6 +35,7 @@ static void make_file(void)
 	int fd;
 
 	scratch();
+	need_disk();
 	ASSERT_EQ(chmod(scratch_path, 0755), 0);
 	fd = open("walk.bin", O_WRONLY | O_CREAT | O_EXCL, 0644);
 	ASSERT_GE(fd, 0);
@@ -188,6 +191,106 @@ TEST(pointers_of_others)
 	}
 	ASSERT_EQ(waitpid(child, &status, 0), child);
 	EXPECT_EQ(status, 0);
+}
+
+/* Nothing can be written there, but root owns all: mincore() tells it the truth. */
+TEST(pages_of_others_where_nothing_can_be_written)
+{
+	MMNF_OPTS(mmnf_residency, where);
+	struct mmnf_box all = { { 0 }, { ROWS, ROW }, { 1, 1 } };
+	struct mmnf_field *field;
+
+	if (geteuid())
+		SKIP("needs root, to mount");
+	make_file();
+	ASSERT_EQ(chown("walk.bin", 1, 1), 0);
+	if (unshare(CLONE_NEWNS) ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+		SKIP("mounts can't be unshared here");
+	ASSERT_EQ(mount("walk.bin", "walk.bin", NULL, MS_BIND, NULL), 0);
+	ASSERT_EQ(mount(NULL, "walk.bin", NULL,
+			MS_BIND | MS_REMOUNT | MS_RDONLY, NULL),
+		  0);
+	field = open_engine(MMNF_ENGINE_MMAP);
+	copy(field, 0, 0);
+	EXPECT_EQ(mmnf_residency(field, &all, &where), 0);
+	EXPECT_GE(where.warm_bytes, PAGE);
+	EXPECT_GT(mmnf_evict(field, &all), 0);
+	mmnf_field_close(field);
+	EXPECT_EQ(umount("walk.bin"), 0);
+}
+
+/*
+ * A shard as others may write it: tile t, a page, is not where its number says but
+ * at page PAGES - 1 - t.  What is read ahead are the pages of the tiles that come.
+ */
+#define SHARD                                                               \
+	"{\"zarr_format\":3,\"node_type\":\"array\",\"shape\":[2048,4096]," \
+	"\"data_type\":\"uint8\",\"fill_value\":0,\"chunk_grid\":"          \
+	"{\"name\":\"regular\",\"configuration\":"                          \
+	"{\"chunk_shape\":[2048,4096]}},\"chunk_key_encoding\":"            \
+	"{\"name\":\"default\",\"configuration\":{\"separator\":\"/\"}},"   \
+	"\"codecs\":[{\"name\":\"sharding_indexed\",\"configuration\":"     \
+	"{\"chunk_shape\":[1,4096],"                                        \
+	"\"codecs\":[{\"name\":\"bytes\"}],\"index_location\":\"end\","     \
+	"\"index_codecs\":[{\"name\":\"bytes\",\"configuration\":"          \
+	"{\"endian\":\"little\"}}]}}]}"
+
+static void make_shard(void)
+{
+	static uint8_t data[PAGES][PAGE];
+	uint64_t index[PAGES][2], t;
+	int fd;
+
+	scratch();
+	need_disk();
+	for (t = 0; t < PAGES; t++) {
+		index[t][0] = (PAGES - 1 - t) * PAGE;
+		index[t][1] = PAGE;
+		memset(data[PAGES - 1 - t], value(t), PAGE);
+	}
+	ASSERT_EQ(mkdir("shard", 0777), 0);
+	ASSERT_EQ(mkdir("shard/c", 0777), 0);
+	ASSERT_EQ(mkdir("shard/c/0", 0777), 0);
+	put_file("shard/zarr.json", SHARD, strlen(SHARD));
+	fd = open("shard/c/0/0", O_RDWR | O_CREAT | O_EXCL, 0666);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(write(fd, data, sizeof(data)), sizeof(data));
+	ASSERT_EQ(write(fd, index, sizeof(index)), sizeof(index));
+	ASSERT_EQ(fsync(fd), 0);
+	ASSERT_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+	close(fd);
+}
+
+static void walk_shard(uint32_t engine, one_fn *one)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field_stats stats;
+	struct mmnf_field *field;
+	uint64_t row;
+
+	make_shard();
+	opts.engine = engine;
+	ASSERT_EQ(mmnf_field_open(&field, "shard", &opts), 0);
+	for (row = 0; row < PAGES / 2; row += 3)
+		one(field, row, 0);
+	stats = stats_of(field);
+	EXPECT_EQ(stats.wasted_pages, 0);
+	EXPECT_GE(stats.used_pages, PAGES / 2 / 3 - 8);
+	EXPECT_LE(stats.misses, 8);
+	/* Late are those that were still on their way, and all that went elsewhere. */
+	EXPECT_GT(stats.hits, 16);
+	mmnf_field_close(field);
+}
+
+TEST(pointers_into_a_shard_of_others)
+{
+	walk_shard(MMNF_ENGINE_MMAP, touch);
+}
+
+TEST(copies_from_a_shard_of_others)
+{
+	walk_shard(MMNF_ENGINE_DIRECT, copy);
 }
 
 TEST_MAIN
