@@ -474,10 +474,7 @@ static const char *fill_tile(struct mmnf_field *field)
 	return base;
 }
 
-/*
- * A tile that the file's index does not have: this handle may have written it and
- * not synced it yet.  Its place in the file, or MMNF_TILE_ABSENT.
- */
+/* Of a tile that this handle has written and not synced, so that no index has it. */
 static u64 written_place(struct mmnf_field *field, u64 segment, u64 nominal)
 {
 	struct mmnf_run run = { .segment = segment, .offset = nominal };
