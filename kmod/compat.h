@@ -94,6 +94,19 @@ static inline bool mmnf_compat_owner(struct file *file)
 #endif
 }
 
+/*
+ * Whoever fills the file when it is used is told at mmap, of the file that is mapped:
+ * that is the device's.  Drop when the minimum is 6.14.
+ */
+static inline bool mmnf_compat_is_managed(struct file *file)
+{
+#ifdef FMODE_FSNOTIFY_HSM
+	return FMODE_FSNOTIFY_HSM(file->f_mode);
+#else
+	return false;
+#endif
+}
+
 /* Drop when the minimum is 6.5: the sqe itself was not shown before. */
 static inline const void *mmnf_compat_uring_arg(const struct io_uring_cmd *cmd)
 {

@@ -117,6 +117,10 @@ static struct file *file_reopen(int fd, bool write)
 				    (write ? O_RDWR : O_RDONLY) | O_LARGEFILE,
 				    current_cred());
 	fput(file);
+	if (!IS_ERR(private) && mmnf_compat_is_managed(private)) {
+		fput(private);
+		private = ERR_PTR(-EOPNOTSUPP);
+	}
 	return private;
 }
 

@@ -343,14 +343,14 @@ static int may_map(struct mmnf_field *field, unsigned long vm_flags)
 }
 
 /*
- * Its faults are of the page cache.  map_pages is only for that; where there is none
- * (CephFS), readahead tells.
+ * Its faults are of the page cache: not DAX, which may lie below overlayfs.  map_pages
+ * is for that; where there is none (CephFS), readahead tells.
  */
 static bool maps_page_cache(const struct vm_area_struct *vma)
 {
 	const struct vm_operations_struct *ops = vma->vm_ops;
 
-	return ops && ops->fault &&
+	return ops && ops->fault && !IS_DAX(file_inode(vma->vm_file)) &&
 	       (ops->map_pages || vma->vm_file->f_mapping->a_ops->readahead);
 }
 

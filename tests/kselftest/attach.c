@@ -3,6 +3,7 @@
 #include "util.h"
 
 #include <pthread.h>
+#include <sys/fanotify.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -201,6 +202,27 @@ TEST_F(attach, character_device_ebadf)
 		close(fd);
 	}
 	EXPECT_EQ(EBADF, attach_fd(self->dev, self->dev));
+}
+
+#ifndef FAN_PRE_ACCESS
+#define FAN_PRE_ACCESS 0x00100000
+#endif
+
+/* What fills it would be told of a mapping of the device, and not of the file's. */
+TEST_F(attach, file_filled_on_use_eopnotsupp)
+{
+	int watch =
+		fanotify_init(FAN_CLASS_PRE_CONTENT | FAN_CLOEXEC, O_RDONLY);
+	char path[64];
+
+	if (watch < 0)
+		SKIP(return, "kernel: fanotify_init: %s", strerror(errno));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", self->fd);
+	if (fanotify_mark(watch, FAN_MARK_ADD, FAN_PRE_ACCESS, AT_FDCWD, path))
+		SKIP(return, "kernel: FAN_PRE_ACCESS: %s", strerror(errno));
+	EXPECT_EQ(EOPNOTSUPP, attach_fd(self->dev, self->fd));
+	close(watch);
+	EXPECT_EQ(0, attach_fd(self->dev, self->fd));
 }
 
 TEST_F(attach, hugetlb_file_eopnotsupp)

@@ -281,48 +281,19 @@ TEST_F(walk, random_reads_nothing_ahead)
 		  PAGES / 16 + PAGES / 16 / 20);
 }
 
-#define KHUGEPAGED "/sys/kernel/mm/transparent_hugepage/khugepaged"
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
-static long nr_scans(void)
-{
-	FILE *f = fopen(KHUGEPAGED "/full_scans", "r");
-	long nr = -1;
-
-	if (f && fscanf(f, "%ld", &nr) != 1)
-		nr = -1;
-	if (f)
-		fclose(f);
-	return nr;
-}
-
-/* By Linux 7 khugepaged reads what is absent of 2 MiB around a page, if let. */
+/*
+ * By Linux 7 khugepaged reads what is absent of 2 MiB around a page, if let.  It comes
+ * when it likes; MADV_COLLAPSE asks the same of an area, and does it at once.
+ */
 TEST_F(walk, khugepaged_reads_nothing_around)
 {
-	u64 deadline = now_ms() + 10000;
-	long scans = nr_scans();
-	char *other;
-
-	if (scans < 0)
-		SKIP(return, "kernel: no khugepaged");
 	EXPECT_EQ(0, random_walk(self->p, 20));
 	sleep_ms(50);
-	/* It looks at those that have something which may become huge. */
-	other = mmap(NULL, 4 * MIB, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, other);
-	ASSERT_EQ(0, madvise(other, 4 * MIB, MADV_HUGEPAGE));
-	EXPECT_EQ(0, put_text(KHUGEPAGED, "pages_to_scan", "1000000"));
-	EXPECT_EQ(0, put_text(KHUGEPAGED, "alloc_sleep_millisecs", "20"));
-	EXPECT_EQ(0, put_text(KHUGEPAGED, "scan_sleep_millisecs", "20"));
-	while (nr_scans() < scans + 3 && now_ms() < deadline)
-		sleep_ms(20);
-	/* It may have had to wait for memory, or for a CPU. */
-	ksft_print_msg("khugepaged came by %ld times\n", nr_scans() - scans);
-	fflush(stdout);
-	put_text(KHUGEPAGED, "alloc_sleep_millisecs", "60000");
-	put_text(KHUGEPAGED, "scan_sleep_millisecs", "10000");
-	put_text(KHUGEPAGED, "pages_to_scan", "4096");
-	munmap(other, 4 * MIB);
+	EXPECT_EQ(EINVAL, err_of(madvise(self->p, BYTES, MADV_COLLAPSE)));
 	EXPECT_LE(resident_pages(_metadata, self->fd, 0, BYTES), 20 + 1);
 }
 
