@@ -97,10 +97,14 @@ def waits_for_an_osd(path, field, osd):
     with subprocess.Popen(
             [os.environ["MMNF"], "scan", field, "--box", "::31,0:1", "--engine", "device",
              "--json"], stdout=subprocess.PIPE, text=True) as walk:
-        time.sleep(10)
-        assert walk.poll() is None, "a walk was over without the OSD"
-        os.kill(osd, signal.SIGCONT)
-        r = json.loads(walk.communicate(timeout=PATIENCE_S)[0])
+        try:
+            time.sleep(10)
+            assert walk.poll() is None, "a walk was over without the OSD"
+            os.kill(osd, signal.SIGCONT)
+            r = json.loads(walk.communicate(timeout=PATIENCE_S)[0])
+        finally:
+            os.kill(osd, signal.SIGCONT)
+            walk.kill()
     assert walk.returncode == 0
     assert r["checksum"] == sum(word(n * PAGE) for n in rows) & (1 << 64) - 1, r
 

@@ -129,12 +129,12 @@ class Guest:
         """Makes the guest print where each CPU is, and panic."""
         try:
             with socket.socket(socket.AF_UNIX) as monitor:
-                monitor.settimeout(2)
+                monitor.settimeout(20)
                 monitor.connect(self.qmp)
                 for command in ("qmp_capabilities", "inject-nmi"):
                     monitor.recv(4096)
                     monitor.send(b'{"execute":"%s"}\n' % command.encode())
-                self.process.wait(10)
+                self.process.wait(60)
         except (OSError, subprocess.TimeoutExpired):
             pass
 
@@ -235,7 +235,7 @@ def parse(argv):
                         "kernels.sh: 6.1, 6.12, new, debug")
     parser.add_argument("--mem", default="1G")
     parser.add_argument("--smp", type=int, default=2)
-    parser.add_argument("--timeout", type=float, default=300, help="seconds")
+    parser.add_argument("--timeout", type=float, default=1000, help="seconds")
     parser.add_argument("--share", help="folder that the guest may write to;\n"
                         "same path inside, also as $MMNF_SHARE")
     parser.add_argument("--console", help="keep the kernel's log here")

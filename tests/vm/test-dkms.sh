@@ -13,6 +13,8 @@ set -euo pipefail
 command -v dkms >/dev/null || { echo "no dkms: tests/deps.sh test"; exit 1; }
 mkdir "$TMPDIR"/{src,tree,modules}
 compile=${MMNF_DKMS_COMPILE:-}
+timeout_s=${compile:+3600}
+timeout_s=${timeout_s:-1000}
 own="dkms --sourcetree $TMPDIR/src --dkmstree $TMPDIR/tree \
 	--installtree $TMPDIR/modules"
 # Everything that `make dkms` does, less the install.
@@ -31,7 +33,7 @@ MMNF_VERSION=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' "$MMNF_SRC/dkms.conf")
 export MMNF_VERSION
 # shellcheck disable=SC2016 # the guest expands them
 exec "$MMNF_SRC/tests/vm/run.py" --mem 1280M \
-	--timeout "${compile:+3}600" -- '
+	--timeout "$timeout_s" -- '
 set -ex
 have=/lib/modules/$KVER
 few=$TMPDIR/modules

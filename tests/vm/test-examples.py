@@ -47,7 +47,7 @@ def main():
         for name in ("pointer-walk", "prefetch-uring"):
             compiled(name, share)
         done = subprocess.run([sys.executable, RUN, "--share", share, "--timeout",
-                               "600", "--", GUEST], text=True, check=False,
+                               "1000", "--", GUEST], text=True, check=False,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         print(done.stdout)
         if done.returncode:

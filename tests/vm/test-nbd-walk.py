@@ -47,7 +47,7 @@ def main():
     done = subprocess.run(
         [sys.executable, RUN, "--icount", "--qemu-arg=-cpu max,erms=off", "--mem", "2G",
          # Of a debug kernel's own nbd over a Unix socket lockdep complains.
-         "--append", "sysctl.kernel.prove_locking=0", "--timeout", "600", "--", GUEST],
+         "--append", "sysctl.kernel.prove_locking=0", "--timeout", "1000", "--", GUEST],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     rows = [json.loads(line) for line in done.stdout.splitlines()
             if line.startswith('{"case"')]

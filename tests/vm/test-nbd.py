@@ -452,7 +452,7 @@ def inside():
 
 def main():
     return subprocess.run(
-        [sys.executable, os.path.join(SRC, "tests", "vm", "run.py"), "--timeout", "900",
+        [sys.executable, os.path.join(SRC, "tests", "vm", "run.py"), "--timeout", "1000",
          # Of a debug kernel's own nbd over a Unix socket lockdep complains.
          "--append", "sysctl.kernel.prove_locking=0",
          "--", sys.executable, os.path.abspath(__file__), "inside"],

@@ -249,7 +249,7 @@ def main():
         write_file(file)
         return subprocess.run(
             [sys.executable, os.path.join(SRC, "tests", "vm", "run.py"), "--timeout",
-             "600", "--", sys.executable, os.path.abspath(__file__), "inside", file],
+             "1000", "--", sys.executable, os.path.abspath(__file__), "inside", file],
             check=False).returncode
 
 

@@ -10,7 +10,7 @@ case $KVER in
 	;;
 esac
 # shellcheck disable=SC2016 # the guest expands them
-exec "$MMNF_SRC/tests/vm/run.py" --packed --timeout 300 -- '
+exec "$MMNF_SRC/tests/vm/run.py" --packed --timeout 1000 -- '
 insmod "$MMNF_KO"
 "$MMNF_BUILD/tests/kselftest/petabyte" | tee "$TMPDIR/log"
 rmmod mmnf

@@ -62,7 +62,7 @@ def main():
         print("no build/venv: tests/deps.sh test")
         return 4
     return subprocess.run(
-        [sys.executable, os.path.join(HERE, "run.py"), "--timeout", "600", "--", python,
+        [sys.executable, os.path.join(HERE, "run.py"), "--timeout", "1000", "--", python,
          os.path.abspath(__file__), "inside"], check=False).returncode
 
 

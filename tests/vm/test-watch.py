@@ -131,7 +131,7 @@ def main():
         pages = np.arange(ROWS * COLUMNS, dtype="<f4").reshape(ROWS, COLUMNS, 1)
         np.save(os.path.join(share, "a.npy"), np.repeat(pages, 1024, axis=2))
         done = subprocess.run([sys.executable, RUN, "--share", share, "--timeout",
-                               "600", "--", GUEST], text=True, check=False,
+                               "1000", "--", GUEST], text=True, check=False,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode or not os.path.exists(os.path.join(share, "seen.json")):
             print(done.stdout)
