@@ -32,6 +32,11 @@ def refused(status, text, *args, **kw):
     assert not done.stdout, done.stdout
 
 
+def word(offset):
+    """Of test data in files, at a multiple of 8."""
+    return (offset * 0x9E3779B97F4A7C15 + 1) & (1 << 64) - 1
+
+
 def run_tests(tests, *arguments, fresh=True):
     """Each is called with the arguments, in a fresh folder or where this stands; the
     exit status.  Whatever one raises, the next is worth its run."""

@@ -75,7 +75,7 @@ def of_case(case, rows, fastest, unscaled):
         yield "covered", covered(mmnf), "least", 0.99
         yield "wasted", wasted(mmnf), "most", 0.01
         if "watched" in rows:
-            yield "carry stall", carry_stall(rows["watched"]), "most", 1
+            yield "carry stall", carry_stall(rows["watched"]), "most", 0.02
             yield "bubble", bubble(rows["watched"]), "most", 0.02
     if unscaled and case.startswith("stride-") and "madv_random" in rows:
         yield "x madv_random", speed(rows, "madv_random"), "least", 4.5

@@ -37,11 +37,6 @@ def test(function):
     return function
 
 
-def word(offset):
-    """Of the data, at a multiple of 8."""
-    return (offset * 0x9E3779B97F4A7C15 + 1) & (1 << 64) - 1
-
-
 def told(*args):
     return json.loads(ok(*args, "--json"))
 
@@ -235,7 +230,7 @@ def main():
 
 if __name__ == "__main__":
     os.environ.setdefault("MMNF", os.path.join(BUILD, "mmnf"))
-    from toollib import ok, run_tests   # noqa: E402
+    from toollib import ok, run_tests, word   # noqa: E402
     if sys.argv[1:]:
         sys.exit(inside(sys.argv[2]))
     import numpy as np                  # the guest has no time for it

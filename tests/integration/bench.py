@@ -158,7 +158,7 @@ def targets_are_ratios():
              for t in targets.of_case("n", rows, {"uring": rows["uring"]}, False)}
     assert found == {"x willneed": (1.25, False), "x default": (12.5, False),
                      "covered": (0.9875, True), "wasted": (0.015, True),
-                     "carry stall": (0.5, False), "bubble": (0.05, True)}, found
+                     "carry stall": (0.5, True), "bubble": (0.05, True)}, found
     fast = {"uring": row("nest", 1000, 7000), "willneed": row("nest", 1000, 19000)}
     assert "x uring" not in [t[0] for t in targets.of_case("n", rows, fast, False)]
     fast["willneed"] = row("nest", 1000, 12000)

@@ -80,13 +80,6 @@ static struct mmnf_field *open_remote(const char *path, unsigned int fail_ms)
 	return field;
 }
 
-static ssize_t read_one(struct mmnf_field *field, uint64_t index, uint64_t *out)
-{
-	struct mmnf_box box = { { index }, { 1 }, { 1 } };
-
-	return mmnf_get(field, &box, out, sizeof(*out));
-}
-
 struct reader {
 	pthread_t thread;
 	struct mmnf_field *field;

@@ -42,13 +42,6 @@ static uint64_t index_on(unsigned int server, uint64_t chance)
 	return stripe * (STRIPE / 8) + chance % 8 * 4096 + chance % 512;
 }
 
-static ssize_t read_one(struct mmnf_field *field, uint64_t index, uint64_t *out)
-{
-	struct mmnf_box box = { { index }, { 1 }, { 1 } };
-
-	return mmnf_get(field, &box, out, sizeof(*out));
-}
-
 struct reader {
 	pthread_t thread;
 	struct mmnf_field *field;

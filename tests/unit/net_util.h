@@ -20,6 +20,15 @@ static struct server {
 	pid_t pid;
 } servers[SERVERS_MAX];
 
+/* Of a field of one axis of 8 bytes. */
+static KTAP_UNUSED ssize_t read_one(struct mmnf_field *field, uint64_t index,
+				    uint64_t *out)
+{
+	struct mmnf_box box = { { index }, { 1 }, { 1 } };
+
+	return mmnf_get(field, &box, out, sizeof(*out));
+}
+
 static KTAP_UNUSED int64_t now_ns(void)
 {
 	struct timespec ts;

@@ -100,14 +100,6 @@ static u64 count_kept(struct mmnf_ssd *ssd)
 	return n;
 }
 
-static struct mmnf_ssd_stats stats_now(struct mmnf_ssd *ssd)
-{
-	struct mmnf_ssd_stats s;
-
-	mmnf_ssd_stats(ssd, &s);
-	return s;
-}
-
 TEST(kept_over_a_close)
 {
 	struct mmnf_ssd *ssd;

@@ -18,6 +18,14 @@
 #define DISK_FILES 4096
 #define SECTOR 512
 
+static KTAP_UNUSED struct mmnf_ssd_stats stats_now(struct mmnf_ssd *ssd)
+{
+	struct mmnf_ssd_stats s;
+
+	mmnf_ssd_stats(ssd, &s);
+	return s;
+}
+
 struct disk_change {
 	bool is_truncate;
 	u64 offset, bytes;

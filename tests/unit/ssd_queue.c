@@ -169,14 +169,6 @@ static struct counts read_some(struct mmnf_ssd *ssd, u64 nr, int fd)
 	return n;
 }
 
-static struct mmnf_ssd_stats stats_now(struct mmnf_ssd *ssd)
-{
-	struct mmnf_ssd_stats s;
-
-	mmnf_ssd_stats(ssd, &s);
-	return s;
-}
-
 TEST(many_at_once)
 {
 	int fd = eventfd(0, EFD_CLOEXEC);

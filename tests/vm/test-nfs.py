@@ -22,7 +22,7 @@ import time
 
 SRC = os.environ["MMNF_SRC"]
 sys.path.insert(0, os.path.join(SRC, "tests"))
-from toollib import ok, run_tests  # noqa: E402
+from toollib import ok, run_tests, word  # noqa: E402
 
 NFS = os.path.join(SRC, "build", "nfs")
 ATTACH = 0xBD81
@@ -34,11 +34,6 @@ tests = []
 def test(function):
     tests.append(function)
     return function
-
-
-def word(offset):
-    """Of the files here, at a multiple of 8."""
-    return (offset * 0x9E3779B97F4A7C15 + 1) & (1 << 64) - 1
 
 
 def write_file(path):
