@@ -38,6 +38,7 @@ int net_drive_watch(struct net_conn *c)
 {
 	struct mmnf_net *net = c->group->net;
 	struct epoll_event e = { 0 };
+	int err;
 
 	c->watched = fcntl(net_conn_fd(c), F_DUPFD_CLOEXEC, 0);
 	if (c->watched < 0)
@@ -47,8 +48,9 @@ int net_drive_watch(struct net_conn *c)
 	e.data.u64 = (u64)c->group->index << 32 | c->index;
 	if (!epoll_ctl(net->epoll, EPOLL_CTL_ADD, c->watched, &e))
 		return 0;
+	err = -errno;
 	close(c->watched);
-	return -ENOSPC;
+	return err;
 }
 
 /* After its handle was closed: the server is to see the end of it as well. */

@@ -131,6 +131,7 @@ static void connected(struct net_conn *c, s64 now)
 {
 	struct net_group *g = c->group;
 	struct net_facts facts;
+	int err;
 
 	if (g->net->shut || net_conn_facts(c, &facts) ||
 	    !check_facts(c, &facts)) {
@@ -139,8 +140,10 @@ static void connected(struct net_conn *c, s64 now)
 	}
 	learn(g, &facts);
 	c->state = NET_UP;
-	if (net_drive_watch(c)) {
-		snprintf(c->cause, sizeof(c->cause), "epoll refuses it");
+	err = net_drive_watch(c);
+	if (err) {
+		snprintf(c->cause, sizeof(c->cause),
+			 "its socket cannot be watched: %s", strerror(-err));
 		failed(c, now, REFUSED_NS);
 		return;
 	}

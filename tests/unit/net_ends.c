@@ -313,21 +313,27 @@ TEST(gateway_that_comes_to_hang)
 {
 	MMNF_OPTS(mmnf_open_opts, opts);
 	struct mmnf_field *field;
-	int64_t took;
+	int64_t took = 0;
 	uint64_t got;
+	int tries;
 
 	make_gateways();
 	opts.net_connections = 1;
 	opts.net_request_timeout_ms = 5000;
-	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
-	kill(servers[0].pid, SIGSTOP);
-	took = now_ns();
-	EXPECT_EQ(read_one(field, 7, &got), 8);
-	took = now_ns() - took;
-	printf("# read in %lld ms\n", (long long)took / 1000000);
-	EXPECT_EQ(got, pattern(7, 1, 0));
+	/* A slow machine may have been given the other gateway: then nothing hangs. */
+	for (tries = 0; tries < 5 && took < 4000 * 1000000LL; tries++) {
+		kill(servers[0].pid, SIGCONT);
+		ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+		kill(servers[0].pid, SIGSTOP);
+		took = now_ns();
+		EXPECT_EQ(read_one(field, 7, &got), 8);
+		took = now_ns() - took;
+		printf("# read in %lld ms\n", (long long)took / 1000000);
+		EXPECT_EQ(got, pattern(7, 1, 0));
+		mmnf_field_close(field);
+	}
+	EXPECT_GT(took, 4000 * 1000000LL);
 	EXPECT_LT(took, 2 * 5000 * 1000000LL);
-	mmnf_field_close(field);
 }
 
 TEST_MAIN
