@@ -3,7 +3,16 @@
 
 A target is (text, value, least or most, bound).  Speeds are ratios of times in the
 same run: 1.5 x willneed is one and a half times as fast as that oracle.
+
+The waits at the ends of rows ("carry stall") are held to 2 % of the time, or to what
+the oracle waits there, which is told the whole walk beforehand.  Where the disk is the
+limit, foresight does not help: the walk takes as long as its reads, the loop waits
+nearly all of the time, and carries have their share of that or more, as the reads come
+in bunches.  On the disk of 1 ms the oracle, 64 reads ahead, waits 80 % of the time at
+the ends of nest2's rows of 64, and 22 to 25 % at those of nest3 and nest4.
 """
+MOST_CARRY_STALL = 0.02
+
 STOCK = ["default", "madv_random", "madv_sequential"]
 
 # Where both oracles take this much longer than on the fastest device of the run, they
@@ -41,9 +50,15 @@ def carry_stall(row):
     return row["carry_stall_ns"] / row["ns"]
 
 
+def most_carry_stall(rows):
+    oracle = rows.get("watched-willneed")
+    return max(MOST_CARRY_STALL, carry_stall(oracle) if oracle else 0)
+
+
 def bubble(row):
     """The same after the warm-up: without the first end of each loop, and where a
-    read could have been begun earlier: without waits for a disk that was full."""
+    read could have been begun earlier: without waits for a disk that was full, or had
+    all that was left to read."""
     ns = row["carry_stall_ns"] - row["first_stall_ns"] - row["full_stall_ns"]
     return ns / row["ns"]
 
@@ -75,7 +90,8 @@ def of_case(case, rows, fastest, unscaled):
         yield "covered", covered(mmnf), "least", 0.99
         yield "wasted", wasted(mmnf), "most", 0.01
         if "watched" in rows:
-            yield "carry stall", carry_stall(rows["watched"]), "most", 0.02
+            yield ("carry stall", carry_stall(rows["watched"]), "most",
+                   most_carry_stall(rows))
             yield "bubble", bubble(rows["watched"]), "most", 0.02
     if unscaled and case.startswith("stride-") and "madv_random" in rows:
         yield "x madv_random", speed(rows, "madv_random"), "least", 4.5

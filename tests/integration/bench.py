@@ -159,6 +159,14 @@ def targets_are_ratios():
     assert found == {"x willneed": (1.25, False), "x default": (12.5, False),
                      "covered": (0.9875, True), "wasted": (0.015, True),
                      "carry stall": (0.5, True), "bubble": (0.05, True)}, found
+    stalls = {"watched-willneed": row("nest", 1000, 20000, carry_stall_ns=10000)}
+    found = [t for t in targets.of_case("n", {**rows, **stalls}, {}, False)
+             if t[0] == "carry stall"]
+    assert found == [("carry stall", 0.5, "most", 0.5)], found
+    stalls["watched-willneed"]["carry_stall_ns"] = 100
+    found = [t for t in targets.of_case("n", {**rows, **stalls}, {}, False)
+             if t[0] == "carry stall"]
+    assert found == [("carry stall", 0.5, "most", 0.02)], found
     fast = {"uring": row("nest", 1000, 7000), "willneed": row("nest", 1000, 19000)}
     assert "x uring" not in [t[0] for t in targets.of_case("n", rows, fast, False)]
     fast["willneed"] = row("nest", 1000, 12000)

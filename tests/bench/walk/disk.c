@@ -57,7 +57,9 @@ struct disk disk_of(int fd)
 	return disk;
 }
 
-bool disk_is_full(const struct disk *disk)
+bool disk_is_full(const struct disk *disk, size_t nr_left)
 {
-	return read_sum(disk->inflight) >= disk->nr_slots - disk->nr_slots / 16;
+	size_t most = disk->nr_slots - disk->nr_slots / 16;
+
+	return read_sum(disk->inflight) >= (nr_left < most ? nr_left : most);
 }

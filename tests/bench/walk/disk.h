@@ -6,6 +6,7 @@
 #define WALK_DISK_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /**
  * struct disk - by sysfs
@@ -21,9 +22,10 @@ struct disk {
 struct disk disk_of(int fd);
 
 /*
- * Is it as busy as it can be?  Waiters for a slot are woken by eights or so, so a
- * sixteenth of the slots may be free for a moment.
+ * Is it as busy as it can be, by a walk that has yet to read @nr_left pages?  Waiters
+ * for a slot are woken by eights or so, so a sixteenth of the slots may be free for a
+ * moment.
  */
-bool disk_is_full(const struct disk *disk);
+bool disk_is_full(const struct disk *disk, size_t nr_left);
 
 #endif

@@ -20,6 +20,10 @@ const struct engine engines[] = {
 	{ .name = "uring", .uring = true },
 	{ .name = "mmnf", .device = true },
 	{ .name = "watched", .device = true, .watched = true },
+	{ .name = "watched-willneed",
+	  .advice = MADV_RANDOM,
+	  .oracle = true,
+	  .watched = true },
 };
 
 const size_t nr_engines = sizeof(engines) / sizeof(*engines);

@@ -9,8 +9,9 @@
  *	uring		oracle: io_uring, O_DIRECT, 64 reads in flight: the
  *			device's limit, and no mapping at all
  *
- *	watched		mmnf once more, asking the kernel after each touch whether
- *			it had to wait: tells stalls, not times
+ *	watched, watched-willneed	mmnf and willneed once more, asking the
+ *			kernel after each touch whether it had to wait: tell stalls,
+ *			not times
  *
  * The oracles are told the whole list beforehand, as reads of neighbouring pages.
  * What they do with it is inside the time that is measured.

@@ -3,9 +3,12 @@
  * The loop over a mapping: loads only, and the advice of the oracle.
  */
 #include <err.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "engine.h"
 
@@ -94,16 +97,57 @@ static long waits_so_far(void)
 	return r.ru_majflt;
 }
 
+/* How long the thread was ready to run and had no CPU. */
+static uint64_t unserved_ns(int schedstat)
+{
+	unsigned long long ran, waited;
+	char text[64];
+	ssize_t got = pread(schedstat, text, sizeof(text) - 1, 0);
+
+	if (got <= 0)
+		err(1, "schedstat");
+	text[got] = 0;
+	if (sscanf(text, "%llu %llu", &ran, &waited) != 2)
+		errx(1, "schedstat: %s: expected two times", text);
+	return waited;
+}
+
+/*
+ * The worker may have the only CPU for longer than a touch's read takes, to start the
+ * reads of what follows, which is to be done by somebody: a thread that is ready to
+ * run for longer than a read takes does not wait for one.  The first touch tells how
+ * long that is: nothing is asked for before it.
+ */
+static uint64_t no_stall_ns(const struct part *p, size_t i, uint64_t unserved)
+{
+	const uint64_t *stall = p->sample->stall_ns;
+	uint64_t read = stall[p->begin];
+
+	if (unserved > stall[i])
+		unserved = stall[i];
+	return unserved > read ? unserved - read : 0;
+}
+
 static uint64_t walk_watched(struct part *p)
 {
+	int schedstat =
+		open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 	const uint64_t *pos = p->walk->pos;
-	uint64_t wrong = 0, from;
+	uint64_t wrong = 0, from, unserved = 0, none;
 	long waits = waits_so_far(), waited;
-	size_t i;
+	size_t i, asked = 0, nr_left;
 
+	if (schedstat < 0)
+		err(1, "/proc/thread-self/schedstat");
 	for (i = p->begin; i < p->end; i++) {
-		if (p->walk->carry[i])
-			p->sample->full[i] = disk_is_full(&p->disk);
+		if (p->oracle)
+			asked = ask_ahead(p, i, asked);
+		if (p->walk->carry[i]) {
+			nr_left = p->reads.nr_pages -
+				  p->reads.of_touch[i - p->begin].slot;
+			p->sample->full[i] = disk_is_full(&p->disk, nr_left);
+			unserved = unserved_ns(schedstat);
+		}
 		from = now_ns();
 		LOAD(i);
 		p->sample->at_ns[i] = now_ns();
@@ -111,7 +155,14 @@ static uint64_t walk_watched(struct part *p)
 		p->sample->stall_ns[i] =
 			waited == waits ? 0 : p->sample->at_ns[i] - from;
 		waits = waited;
+		if (p->walk->carry[i] && p->sample->stall_ns[i]) {
+			unserved = unserved_ns(schedstat) - unserved;
+			none = no_stall_ns(p, i, unserved);
+			p->sample->stall_ns[i] -= none;
+			p->sample->unserved_ns += none;
+		}
 	}
+	close(schedstat);
 	return wrong;
 }
 

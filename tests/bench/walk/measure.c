@@ -53,8 +53,8 @@ void measure_stalls(const struct walk *w, const struct sample *s, size_t nr)
 	}
 	printf(",\"stall_ns\":%" PRIu64 ",\"carries\":%" PRIu64
 	       ",\"carry_stall_ns\":%" PRIu64 ",\"first_stall_ns\":%" PRIu64
-	       ",\"full_stall_ns\":%" PRIu64,
-	       all, carries, at_carries, at_first, at_full);
+	       ",\"full_stall_ns\":%" PRIu64 ",\"carry_unserved_ns\":%" PRIu64,
+	       all, carries, at_carries, at_first, at_full, s->unserved_ns);
 }
 
 void measure_counters(const struct mmnf_ioc_stats *end,

@@ -19,8 +19,10 @@ struct walk;
  * @at_ns: when each touch was done; NULL: not asked for, @ended_ns alone is set
  * @ended_ns: when its loop ended
  * @wrong: touches that found another value than they must
- * @stall_ns: for each touch the time it took if it waited for a read, else 0;
- *	NULL: not asked for
+ * @stall_ns: for each touch the time it took if it waited for a read, else 0, at
+ *	carries without @unserved_ns; NULL: not asked for
+ * @unserved_ns: of carries that waited, what they waited for a CPU for longer than a
+ *	read takes
  * @full: for each carry: was the disk full then?  NULL: not asked for
  * @warm: the field's counters after the warm-up; size 0 if there are none
  */
@@ -30,6 +32,7 @@ struct sample {
 	uint64_t ended_ns;
 	uint64_t wrong;
 	uint64_t *stall_ns;
+	uint64_t unserved_ns;
 	bool *full;
 	struct mmnf_ioc_stats warm;
 };
@@ -56,6 +59,8 @@ void measure_touches(const struct sample *s, size_t nr);
  * and how many such carries there are.  Of the latter: first_stall_ns of the first
  * end of each loop, which nobody has seen yet, and full_stall_ns of others at which
  * the disk was as busy as it can be, so that no read could have been begun earlier.
+ * carry_unserved_ns, in none of these, is how long carries waited for the CPU when a
+ * read would have been done.
  * Touches of resident data do not wait, but on one virtual CPU the worker's turns
  * fall between them, too.
  */
