@@ -44,6 +44,7 @@ struct mmnf_fetch {
 	bool driven, cached;
 	u32 depth, nr_todo, nr_deadlines;
 	u32 skip, skip_next; /* see resident() in fetch-op.c */
+	struct mmnf_mapped mapped; /* of the call that waits */
 	pid_t pid;
 	struct op *ops, *free, *parked;
 	char *scratch;

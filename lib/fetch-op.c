@@ -271,17 +271,35 @@ static u32 merge(const struct mmnf_fetch *f, const struct mmnf_job *job,
 	return n;
 }
 
+static void spread_mapped(void *arg, const char *from)
+{
+	const struct op *op = arg;
+	u32 i;
+
+	for (i = op->first; i < op->first + op->nr; i++) {
+		const struct mmnf_run *run = &op->job->runs[i];
+
+		mmnf_run_scatter(run, from + (run->offset - op->offset),
+				 op->job->dst);
+	}
+}
+
 /*
  * Copies what is in the page cache already: cheaper than by the queue.  After a
  * miss some ops go without asking, more after each, so that cold data is asked
  * for in vain once in a while only.  Not where somebody expects that nothing is
  * copied before reap.
  */
-static bool resident(struct mmnf_fetch *f, const struct op *op, u64 bytes)
+static bool resident(struct mmnf_fetch *f, struct op *op, u64 bytes)
 {
 	struct mmnf_segment *s;
 	bool is;
 
+	if (f->driven && mmnf_mapped_copy(&f->mapped, op->segment, op->offset,
+					  bytes, spread_mapped, op)) {
+		op->to_dst = true; /* it is there */
+		return true;
+	}
 	if (!f->driven || f->skip) {
 		f->skip -= f->skip > 0;
 		return false;
@@ -289,6 +307,8 @@ static bool resident(struct mmnf_fetch *f, const struct op *op, u64 bytes)
 	if (mmnf_segment_get(f->field, op->segment, false, &s))
 		return false; /* the queue will meet it, too */
 	is = mmnf_segment_resident(s, op->to, bytes, op->offset);
+	if (is)
+		mmnf_mapped_seen(f->field, s, op->offset, bytes);
 	mmnf_segment_put(f->field, s);
 	f->skip_next = is ? 0 : min_u64(2 * f->skip_next + 1, SKIP_MAX);
 	f->skip = f->skip_next;

@@ -229,7 +229,7 @@ int mmnf_fetch_open(struct mmnf_fetch **out, struct mmnf_field *field,
 
 	if (!f)
 		return mmnf_error(ENOMEM, "no memory");
-	f->field = field;
+	f->field = f->mapped.field = field;
 	f->pid = getpid();
 	f->depth = depth;
 	f->driven = driven;
@@ -339,13 +339,15 @@ int mmnf_fetch_run(struct mmnf_field *field, struct mmnf_job *job)
 		mmnf_fetch_add(f, job);
 		while (!job->done)
 			mmnf_fetch_drive(f, -1);
+		err = mmnf_mapped_end(&f->mapped);
 		/* Large enough that the next job should not allocate it. */
 		if (!f->spare && job->room == MMNF_ROUND_RUNS) {
 			f->spare = job->runs;
 			job->runs = NULL;
 		}
 		pool_put(field, f);
-		err = job->error;
+		if (job->error)
+			err = job->error;
 		mmnf_publish_wait(field, began_ns);
 	}
 	mmnf_job_free(job);

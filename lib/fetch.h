@@ -111,7 +111,7 @@ void mmnf_job_free(struct mmnf_job *job); /* what it owns */
 
 s64 mmnf_now_ns(void);
 
-/* ---- io.c */
+/* ---- list.c */
 
 /* Makes a job of a list of records; -ERANGE, -ENOSPC, -ENOMEM. */
 int mmnf_io_list(struct mmnf_field *field, struct mmnf_job *job,

@@ -16,10 +16,14 @@
  * it, so that a guard is freed only when no handler looks at it; the callback
  * runs later, and may leave by siglongjmp().
  *
+ * The library's own copies from memory (mapped.c) are guarded by the same handler:
+ * their ranges have no guard, and a bad page there ends the copy by siglongjmp().
+ *
  * guard_lock guards list, handler and guards; inside windows.lock.
  */
 #include <errno.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -32,6 +36,7 @@
  * struct mmnf_guarded - a window in memory
  * @start: 0 while the rest is not valid
  * @index, @index_end: where an index of tiles lies, which must read as absent
+ * @guard: NULL: a range of mmnf_guard_range()
  */
 struct mmnf_guarded {
 	uintptr_t start, end, index, index_end;
@@ -58,9 +63,10 @@ struct mmnf_guard {
 static pthread_mutex_t guard_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct block *blocks;
 static struct mmnf_guarded *free_ranges;
-static u32 nr_guards, nr_running;
+static u32 nr_guards, nr_running; /* guards: and ranges without one */
 static struct sigaction earlier;
 static bool installed;
+static __thread sigjmp_buf *copying; /* where this thread's copy ends */
 
 /* ---- in the handler */
 
@@ -107,6 +113,8 @@ static bool find(uintptr_t at, struct mmnf_guarded *out,
 			if (!start || at < start || at >= r->end)
 				continue;
 			*out = *r;
+			if (!r->guard)
+				return true;
 			__atomic_fetch_add(&r->guard->nr_bad, 1,
 					   __ATOMIC_RELAXED);
 			*guard = *r->guard;
@@ -161,6 +169,13 @@ static void handler(int signal, siginfo_t *info, void *context)
 	__atomic_fetch_add(&nr_running, 1, __ATOMIC_SEQ_CST);
 	ours = info->si_code > 0 && find(at, &range, &guard);
 	__atomic_fetch_sub(&nr_running, 1, __ATOMIC_ACQ_REL);
+	if (ours && !range.guard) {
+		/* Nobody but mmnf_guard_copy() knows an address in there. */
+		errno = saved;
+		if (copying)
+			siglongjmp(*copying, 1);
+		ours = false;
+	}
 	if (ours) {
 		bad.field = guard.field;
 		bad.address = (const void *)at;
@@ -254,21 +269,78 @@ void mmnf_guard_window(struct mmnf_field *field, struct mmnf_mapping *m)
 	pthread_mutex_unlock(&guard_lock);
 }
 
-void mmnf_guard_drop(struct mmnf_mapping *m)
+/* With the lock. */
+static void drop(struct mmnf_guarded *r)
 {
-	struct mmnf_guarded *r = m->guarded;
-
-	if (!r)
-		return;
-	pthread_mutex_lock(&guard_lock);
 	__atomic_store_n(&r->start, 0, __ATOMIC_SEQ_CST);
 	/* Who has just found it may still be reading it. */
 	while (__atomic_load_n(&nr_running, __ATOMIC_SEQ_CST))
 		sched_yield();
 	r->next_free = free_ranges;
 	free_ranges = r;
+}
+
+void mmnf_guard_drop(struct mmnf_mapping *m)
+{
+	if (!m->guarded)
+		return;
+	pthread_mutex_lock(&guard_lock);
+	drop(m->guarded);
 	m->guarded = NULL;
 	pthread_mutex_unlock(&guard_lock);
+}
+
+struct mmnf_guarded *mmnf_guard_range(const void *base, u64 bytes)
+{
+	struct mmnf_guarded *r = NULL;
+
+	pthread_mutex_lock(&guard_lock);
+	if (!install())
+		r = new_range();
+	if (r) {
+		*r = (struct mmnf_guarded) { .end = (uintptr_t)base + bytes };
+		__atomic_store_n(&r->start, (uintptr_t)base, __ATOMIC_RELEASE);
+	}
+	nr_guards += r != NULL;
+	pthread_mutex_unlock(&guard_lock);
+	return r;
+}
+
+void mmnf_guard_range_drop(struct mmnf_guarded *r)
+{
+	pthread_mutex_lock(&guard_lock);
+	drop(r);
+	if (!--nr_guards)
+		uninstall();
+	pthread_mutex_unlock(&guard_lock);
+}
+
+bool mmnf_guard_can_copy(void)
+{
+	struct sigaction now;
+	sigset_t blocked;
+
+	return !sigaction(SIGBUS, NULL, &now) && now.sa_flags & SA_SIGINFO &&
+	       now.sa_sigaction == handler &&
+	       !pthread_sigmask(SIG_BLOCK, NULL, &blocked) &&
+	       !sigismember(&blocked, SIGBUS);
+}
+
+bool mmnf_guard_copy(mmnf_copy_fn *copy, void *arg, const char *from)
+{
+	sigjmp_buf *outer = copying, here;
+
+	/* The handler has blocked nothing that would have to be unblocked. */
+	if (sigsetjmp(here, 0)) {
+		copying = outer;
+		return false;
+	}
+	copying = &here;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	copy(arg, from);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	copying = outer;
+	return true;
 }
 
 static struct mmnf_guard *new_guard(struct mmnf_field *field,

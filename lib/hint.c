@@ -192,6 +192,7 @@ static void drop(struct mmnf_field *field, struct mmnf_segment *s,
 		if (m)
 			madvise(m->base + spans[i].start, len, MADV_DONTNEED);
 		pthread_mutex_unlock(&field->windows.lock);
+		mmnf_mapped_drop(s, spans[i].start, len);
 		posix_fadvise(s->fd, (off_t)spans[i].start, (off_t)len,
 			      POSIX_FADV_DONTNEED);
 		after = resident_pages(field, s, &spans[i]);

@@ -3,7 +3,7 @@
  * What the parts of the library share.  Nothing here is visible outside.
  *
  * Locks, outermost first: windows.lock, segments.lock, walk.lock; guard_lock, of
- * guard.c, inside windows.lock.  None is held while data is read.
+ * guard.c, inside the first two.  None is held while data is read.
  *
  * Errors: a function that returns -errno has set the text of
  * mmnf_last_error(), unless its comment says otherwise.
@@ -161,6 +161,7 @@ struct mmnf_shard;
  * @refs: users; 0: may be closed
  * @direct_fd: see mmnf_segment_direct(); -1 until then
  * @look: where resident.c has it in memory; NULL: not yet, MAP_FAILED: it can't
+ * @mapped: what mapped.c knows of its pages; NULL: nothing
  * @shard: of its index; NULL: it has none
  */
 struct mmnf_segment {
@@ -169,6 +170,7 @@ struct mmnf_segment {
 	int fd, direct_fd;
 	bool cached, dirty, created;
 	char *look;
+	struct mmnf_seen_pages *mapped;
 	struct mmnf_shard *shard;
 };
 
@@ -230,6 +232,48 @@ bool mmnf_resident_is_known(const struct mmnf_field *field);
 void mmnf_resident_pages(struct mmnf_field *field, struct mmnf_segment *s,
 			 u64 start, u64 bytes, unsigned char *state);
 void mmnf_resident_close(struct mmnf_segment *s);
+
+/* The whole file in memory; MAP_FAILED, for good, if it can't be. */
+char *mmnf_resident_map(struct mmnf_field *field, struct mmnf_segment *s);
+
+/* ---- mapped.c */
+
+typedef void mmnf_copy_fn(void *arg, const char *from);
+
+/**
+ * struct mmnf_mapped - a call that may copy from what is mapped
+ * @s: the segment that it is at; NULL: none yet
+ * @end: of what it copied there
+ * @bytes: copied since it was looked whether copies have to wait
+ * @may: 0: not known yet, 1: it may, -1: not any more
+ * @major: the thread's page faults then that had to wait
+ * @error: a file that it has left was cut
+ */
+struct mmnf_mapped {
+	struct mmnf_field *field;
+	struct mmnf_segment *s;
+	u64 end, bytes;
+	int may, error;
+	long major;
+};
+
+/*
+ * Calls a function for bytes of a file that were seen in memory a short while ago:
+ * it may take them, and no others.  False: not seen, or gone.
+ */
+bool mmnf_mapped_copy(struct mmnf_mapped *m, u64 segment, u64 offset, u64 bytes,
+		      mmnf_copy_fn *copy, void *arg);
+
+/* Then it may begin again.  0, or -EIO if a file was cut under its copies. */
+int mmnf_mapped_end(struct mmnf_mapped *m);
+
+/* A read that may not wait has just found it. */
+void mmnf_mapped_seen(struct mmnf_field *field, struct mmnf_segment *s,
+		      u64 offset, u64 bytes);
+
+/* Whole pages that somebody wants out of memory. */
+void mmnf_mapped_drop(struct mmnf_segment *s, u64 offset, u64 bytes);
+void mmnf_mapped_close(struct mmnf_segment *s);
 
 /* ---- window.c */
 
@@ -305,6 +349,22 @@ void mmnf_guard_window(struct mmnf_field *field, struct mmnf_mapping *m);
 void mmnf_guard_drop(struct mmnf_mapping *m);
 
 void mmnf_guard_close(struct mmnf_field *field);
+
+/*
+ * Memory of which a bad page ends mmnf_guard_copy(), instead of the program.  NULL:
+ * it can't be.  To be dropped before it is unmapped.
+ */
+struct mmnf_guarded *mmnf_guard_range(const void *base, u64 bytes);
+void mmnf_guard_range_drop(struct mmnf_guarded *range);
+
+/* Would SIGBUS come to the guard, in this thread? */
+bool mmnf_guard_can_copy(void);
+
+/*
+ * Calls a function that takes nothing but from a range of mmnf_guard_range().  False:
+ * it ended somewhere in between, at a page that can't be read.
+ */
+bool mmnf_guard_copy(mmnf_copy_fn *copy, void *arg, const char *from);
 
 /* ---- walk.c: the predictor of the mmap engine */
 

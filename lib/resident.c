@@ -2,8 +2,8 @@
 /*
  * Which pages of a segment's file are in the page cache.
  *
- * By mincore(), on a mapping that the segment keeps for it; of a file that is too
- * long for that, on one of the part that is asked about.
+ * By mincore(), on a mapping that the segment keeps for it and for mapped.c; of a
+ * file that is too long for that, on one of the part that is asked about.
  *
  * Of a file that the caller neither owns nor may write, mincore() says that all of
  * it is here, and there is no other way to ask: a read that may not wait begins to
@@ -57,8 +57,7 @@ bool mmnf_resident_is_known(const struct mmnf_field *field)
 	return !__atomic_load_n(&field->blind, __ATOMIC_RELAXED);
 }
 
-/* The whole file; MAP_FAILED, for good, if it can't be. */
-static char *keep(struct mmnf_field *field, struct mmnf_segment *s)
+char *mmnf_resident_map(struct mmnf_field *field, struct mmnf_segment *s)
 {
 	char *base = __atomic_load_n(&s->look, __ATOMIC_ACQUIRE);
 
@@ -68,8 +67,10 @@ static char *keep(struct mmnf_field *field, struct mmnf_segment *s)
 	if (!s->look) {
 		base = MAP_FAILED;
 		if (s->file_bytes <= KEPT_MAX)
-			base = mmap(NULL, s->file_bytes, PROT_NONE, MAP_SHARED,
+			base = mmap(NULL, s->file_bytes, PROT_READ, MAP_SHARED,
 				    s->fd, 0);
+		if (base != MAP_FAILED)
+			madvise(base, s->file_bytes, MADV_RANDOM);
 		__atomic_store_n(&s->look, base, __ATOMIC_RELEASE);
 	}
 	base = s->look;
@@ -91,7 +92,7 @@ void mmnf_resident_pages(struct mmnf_field *field, struct mmnf_segment *s,
 	bool known = false;
 
 	if (mmnf_resident_is_known(field)) {
-		base = keep(field, s);
+		base = mmnf_resident_map(field, s);
 		if (base != MAP_FAILED)
 			known = !mincore(base + start, bytes, state);
 		else

@@ -196,6 +196,7 @@ static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
 
 static void discard(struct mmnf_segment *s)
 {
+	mmnf_mapped_close(s);
 	mmnf_resident_close(s);
 	if (s->fd >= 0)
 		close(s->fd);

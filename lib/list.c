@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Records by a list of indices.
+ *
+ *	index -> in memory? -> copied, in the order of the list
+ *	         else       -> job of fetch.c, in the order of the file
+ *
+ * Where a record is one piece of a file, it is found by arithmetic, and what is in
+ * memory needs no order.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "fetch.h"
+
+#define TOUCH_AHEAD 8 /* records: about the time that memory needs */
+#define SKIP_MAX 31
+
+/**
+ * struct records - records that are one piece of a file each
+ * @offset: of the first of a segment
+ * @chunk: records of a segment
+ * @stride: from one to the next there
+ * @mapped: where there is no L2
+ */
+struct records {
+	struct mmnf_field *field;
+	u64 bytes, offset, chunk, stride;
+	struct mmnf_mapped mapped;
+};
+
+struct copy {
+	char *to;
+	u64 bytes;
+};
+
+static int by_index(const void *a, const void *b)
+{
+	const struct mmnf_wanted *x = a, *y = b;
+
+	return x->index < y->index ? -1 : x->index > y->index;
+}
+
+static void one_record(const struct mmnf_geometry *g, struct mmnf_box *box)
+{
+	u32 axis;
+
+	for (axis = 0; axis < g->ndim; axis++) {
+		box->start[axis] = 0;
+		box->count[axis] = axis ? g->shape[axis] : 1;
+		box->step[axis] = 1;
+	}
+}
+
+static int check_list(const struct mmnf_geometry *g, const u64 *index, u64 nr,
+		      u64 dst_bytes, u64 *bytes)
+{
+	u64 record = g->total_bytes / g->shape[0], i;
+
+	if (__builtin_mul_overflow(record, nr, bytes) || *bytes > dst_bytes)
+		return mmnf_error(ENOSPC,
+				  "dst has %" PRIu64 " bytes: expected %" PRIu64
+				  " records of %" PRIu64,
+				  dst_bytes, nr, record);
+	for (i = 0; i < nr; i++)
+		if (index[i] >= g->shape[0])
+			return mmnf_error(ERANGE,
+					  "index[%" PRIu64 "] is %" PRIu64
+					  ": expected inside 0..%" PRIu64,
+					  i, index[i], g->shape[0] - 1);
+	return 0;
+}
+
+/* A job of records that are listed already, placed, and in any order. */
+static void finish_job(const struct mmnf_geometry *g, struct mmnf_job *job,
+		       u64 record)
+{
+	bool sorted = true;
+	u64 i;
+
+	for (i = 1; i < job->nr_list; i++)
+		sorted &= job->list[i - 1].index <= job->list[i].index;
+	if (!sorted)
+		qsort(job->list, job->nr_list, sizeof(*job->list), by_index);
+	job->bytes = record * job->nr_list;
+	one_record(g, &job->box);
+}
+
+int mmnf_io_list(struct mmnf_field *field, struct mmnf_job *job,
+		 const u64 *index, u64 nr, u64 dst_bytes)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 i, bytes;
+	int err;
+
+	err = check_list(g, index, nr, dst_bytes, &bytes);
+	if (err)
+		return err;
+	job->list = malloc(nr * sizeof(*job->list));
+	if (!job->list)
+		return mmnf_error(ENOMEM, "no memory for %" PRIu64 " indices",
+				  nr);
+	job->nr_list = nr;
+	for (i = 0; i < nr; i++)
+		job->list[i] = (struct mmnf_wanted) { index[i], i };
+	finish_job(g, job, bytes / nr);
+	return 0;
+}
+
+/* ---- what is in memory */
+
+/* False: a record is in pieces, or has to be looked up in an index. */
+static bool find_records(struct mmnf_field *field, struct records *r)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	struct mmnf_box box = { { 0 }, { 0 }, { 0 } };
+	struct mmnf_runs it;
+	struct mmnf_run run;
+
+	if (!g->flat || g->split || g->indexed)
+		return false;
+	one_record(g, &box);
+	mmnf_runs_init(&it, g, &box, S64_MAX);
+	if (!mmnf_runs_next(&it, &run) || run.unit || !it.end)
+		return false;
+	r->field = r->mapped.field = field;
+	r->bytes = run.bytes;
+	r->offset = run.offset;
+	r->chunk = g->chunk[0];
+	r->stride = (u64)g->stride_bytes[0];
+	return true;
+}
+
+/* Where a record is, and where its copy is in dst. */
+static struct mmnf_run place(const struct records *r, u64 index, u64 nr)
+{
+	return (struct mmnf_run) {
+		.segment = index / r->chunk,
+		.offset = r->offset + index % r->chunk * r->stride,
+		.bytes = r->bytes,
+		.dst = nr * r->bytes,
+	};
+}
+
+static void copy_record(void *arg, const char *from)
+{
+	const struct copy *c = arg;
+
+	memcpy(c->to, from, c->bytes);
+}
+
+static bool take(struct records *r, const struct mmnf_run *run, char *dst)
+{
+	struct copy c = { dst + run->dst, run->bytes };
+
+	if (r->field->cache)
+		return mmnf_fetch_take(r->field, run, dst);
+	return mmnf_mapped_copy(&r->mapped, run->segment, run->offset,
+				run->bytes, copy_record, &c);
+}
+
+/* Asks for what a look at the record in L2 will need. */
+static void touch(const struct records *r, u64 index)
+{
+	struct mmnf_run run = place(r, index, 0);
+
+	if (r->field->cache)
+		mmnf_cache_touch(r->field->cache,
+				 mmnf_cache_tile(r->field->cache, run.segment,
+						 run.offset));
+}
+
+/*
+ * Copies what is in memory and lists the rest.  After a miss some records are listed
+ * without asking, more after each: cold data is asked for in vain once in a while
+ * only.
+ */
+static u64 take_records(struct records *r, const u64 *index, u64 nr, char *dst,
+			struct mmnf_wanted *rest)
+{
+	u64 i, n = 0, skip = 0, skip_next = 0;
+	struct mmnf_run run;
+
+	for (i = 0; i < nr; i++) {
+		if (skip) {
+			skip--;
+			rest[n++] = (struct mmnf_wanted) { index[i], i };
+			continue;
+		}
+		if (i + TOUCH_AHEAD < nr)
+			touch(r, index[i + TOUCH_AHEAD]);
+		run = place(r, index[i], i);
+		if (take(r, &run, dst)) {
+			skip_next = 0;
+			continue;
+		}
+		skip = skip_next = min_u64(2 * skip_next + 1, SKIP_MAX);
+		rest[n++] = (struct mmnf_wanted) { index[i], i };
+	}
+	return n;
+}
+
+/* The same records as a job, without those that were copied at once. */
+static int make_job(struct mmnf_field *field, struct mmnf_job *job,
+		    const u64 *index, u64 nr, u64 dst_bytes, u64 *bytes)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	struct records r = { 0 };
+	int err;
+
+	if (!find_records(field, &r)) {
+		err = mmnf_io_list(field, job, index, nr, dst_bytes);
+		*bytes = job->bytes;
+		return err;
+	}
+	err = check_list(g, index, nr, dst_bytes, bytes);
+	if (err)
+		return err;
+	job->list = malloc(nr * sizeof(*job->list));
+	if (!job->list)
+		return mmnf_error(ENOMEM, "no memory for %" PRIu64 " indices",
+				  nr);
+	job->nr_list = take_records(&r, index, nr, job->dst, job->list);
+	finish_job(g, job, r.bytes);
+	err = mmnf_mapped_end(&r.mapped);
+	if (err)
+		mmnf_job_free(job);
+	return err;
+}
+
+MMNF_EXPORT ssize_t mmnf_batch_get(struct mmnf_field *field,
+				   const uint64_t *index, size_t nr_index,
+				   void *dst, size_t dst_bytes)
+{
+	struct mmnf_job job = { .dst = dst };
+	u64 bytes;
+	int err;
+
+	mmnf_error_enter("mmnf_batch_get");
+	if (!nr_index)
+		return 0;
+	err = make_job(field, &job, index, nr_index, dst_bytes, &bytes);
+	if (err)
+		return err;
+	if (job.nr_list)
+		err = mmnf_fetch_run(field, &job);
+	else
+		mmnf_job_free(&job);
+	if (err)
+		return err;
+	mmnf_count(&field->stats->gets, 1);
+	mmnf_count(&field->stats->get_bytes, bytes);
+	return (ssize_t)bytes;
+}
