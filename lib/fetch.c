@@ -328,6 +328,19 @@ void mmnf_fetch_pool_close(struct mmnf_field *field)
 	pthread_mutex_destroy(&field->pool.lock);
 }
 
+/* What is wanted now goes first, unless it was asked for before. */
+static void read_ahead(struct mmnf_fetch *f, struct mmnf_job *job)
+{
+	struct mmnf_field *field = f->field;
+
+	if (!job->ip || !field->walk ||
+	    mmnf_boxes_ahead(field, &job->box, job->bytes, job->ip, false))
+		return;
+	mmnf_fetch_drive(f, 0);
+	if (!job->done)
+		mmnf_boxes_ahead(field, &job->box, job->bytes, job->ip, true);
+}
+
 int mmnf_fetch_run(struct mmnf_field *field, struct mmnf_job *job)
 {
 	u64 began_ns = mmnf_publish_now();
@@ -337,6 +350,7 @@ int mmnf_fetch_run(struct mmnf_field *field, struct mmnf_job *job)
 	err = pool_get(field, &f);
 	if (!err) {
 		mmnf_fetch_add(f, job);
+		read_ahead(f, job);
 		while (!job->done)
 			mmnf_fetch_drive(f, -1);
 		err = mmnf_mapped_end(&f->mapped);

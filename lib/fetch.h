@@ -28,6 +28,7 @@ struct mmnf_boxed {
  * @boxes, @nr_boxes: or boxes; the job's to free
  * @given, @nr_given: or runs, placed and in any order; the job's to free
  * @bytes: what is delivered in all
+ * @ip: who gets @box, for boxes.c; NULL: nobody tells
  * @deadline_ns: CLOCK_MONOTONIC, 0: none
  * @stop: errno to end with as soon as no read touches @dst any more, or 0
  * @error: 0 or -errno, when done
@@ -41,6 +42,7 @@ struct mmnf_job {
 	struct mmnf_boxed *boxes;
 	struct mmnf_run *given;
 	u64 nr_list, nr_boxes, nr_given, bytes, user_data;
+	const void *ip;
 	s64 deadline_ns;
 	int stop, error;
 	char *text;

@@ -368,12 +368,31 @@ bool mmnf_guard_copy(mmnf_copy_fn *copy, void *arg, const char *from);
 
 /* ---- walk.c: the predictor of the mmap engine */
 
+#define MMNF_BOX_WALKS 8
+
+/**
+ * struct mmnf_box_walk - boxes that one caller got one after the other
+ * @seen: when, for LRU; 0: free
+ * @box: the last one
+ * @delta: from the one before, in elements
+ * @alike: moves in a row that let the next one be expected
+ * @ahead: boxes beyond the last that were asked for
+ */
+struct mmnf_box_walk {
+	u64 thread, seen;
+	const void *ip;
+	struct mmnf_box box;
+	s64 delta[MMNF_NDIM_MAX];
+	u32 alike, ahead;
+};
+
 /* @found: pages that a plan named and that were here already */
 struct mmnf_walk {
 	pthread_mutex_t lock;
-	u64 id, pages_per_segment;
+	u64 id, pages_per_segment, nr_boxes;
 	struct mmnf_table table;
 	struct mmnf_pending pending, found;
+	struct mmnf_box_walk boxes[MMNF_BOX_WALKS];
 };
 
 int mmnf_walk_init(struct mmnf_field *field);
@@ -392,6 +411,23 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 nominal,
 		     u64 offset, const void *ip, enum mmnf_seen seen,
 		     bool pointer);
 void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats);
+
+/* Reads ahead what is absent of bytes that a copy will want, and counts it. */
+void mmnf_walk_read(struct mmnf_field *field, u64 segment, u64 nominal,
+		    u64 bytes);
+/* They were wanted; not of fields with an index. */
+void mmnf_walk_used(struct mmnf_field *field, u64 segment, u64 nominal,
+		    u64 bytes);
+
+/* ---- boxes.c */
+
+/*
+ * A box in normal form is got, by ip; with @waits it has to be waited for, and was
+ * told of already.  Reads ahead of the walk it is part of; true: of a walk that was
+ * expected to come here, or, with @waits, of any.
+ */
+bool mmnf_boxes_ahead(struct mmnf_field *field, const struct mmnf_box *box,
+		      u64 bytes, const void *ip, bool waits);
 
 /* ---- fetch.c */
 

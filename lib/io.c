@@ -104,6 +104,7 @@ static ssize_t get(struct mmnf_field *field, const struct mmnf_box *box,
 	if (!job.it.end) {
 		job.it_valid = taken;
 		job.next_wanted = taken;
+		job.ip = ip;
 		err = mmnf_fetch_run(field, &job);
 	} else if (!taken) {
 		err = fetch_run(field, &run, dst);

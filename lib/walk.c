@@ -206,6 +206,12 @@ static void read_range(struct mmnf_field *field, u64 segment, u64 start,
 	mmnf_segment_put(field, s);
 }
 
+void mmnf_walk_read(struct mmnf_field *field, u64 segment, u64 nominal,
+		    u64 bytes)
+{
+	read_range(field, segment, nominal, bytes, false);
+}
+
 /* Neighbouring positions are read in one piece. */
 static void carry_out(struct mmnf_field *field, const struct mmnf_plan *plan,
 		      bool pointer)
@@ -273,6 +279,20 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 nominal,
 	pthread_mutex_unlock(&w->lock);
 	if (planned)
 		carry_out(field, &plan, pointer);
+}
+
+void mmnf_walk_used(struct mmnf_field *field, u64 segment, u64 nominal,
+		    u64 bytes)
+{
+	u64 page = mmnf_page_bytes(), first = nominal / page;
+	struct mmnf_walk *w = field->walk;
+
+	pthread_mutex_lock(&w->lock);
+	mmnf_count(&field->stats->used_pages,
+		   mmnf_pending_take(&w->pending,
+				     segment * w->pages_per_segment + first,
+				     (nominal + bytes - 1) / page - first + 1));
+	pthread_mutex_unlock(&w->lock);
 }
 
 void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats)

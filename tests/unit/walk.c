@@ -156,6 +156,60 @@ TEST(copies_by_direct)
 	walk_engine(MMNF_ENGINE_DIRECT, copy);
 }
 
+/* Boxes of many rows, each the neighbour of the one before. */
+#define SLAB 64
+
+static void get_slab(struct mmnf_field *field, uint64_t row)
+{
+	struct mmnf_box box = { { row, 0 }, { SLAB, ROW }, { 1, 1 } };
+	static uint8_t data[SLAB][ROW];
+	uint64_t i;
+
+	ASSERT_EQ(mmnf_get(field, &box, data, sizeof(data)), sizeof(data));
+	for (i = 0; i < SLAB; i++)
+		ASSERT_EQ(data[i][ROW - 1], value(row + i));
+}
+
+static void walk_slabs(uint32_t engine)
+{
+	struct mmnf_field_stats stats;
+	struct mmnf_field *field;
+	uint64_t row, asked;
+
+	make_file();
+	field = open_engine(engine);
+	get_slab(field, 0);
+	/* No more than the rest of a record. */
+	EXPECT_LE(stats_of(field).prefetched_pages, ROW / PAGE);
+	get_slab(field, SLAB);
+	/* Two of them: it is known where this goes, to the end of the field. */
+	asked = stats_of(field).prefetched_pages;
+	EXPECT_GE(asked, (ROWS - 2 * SLAB) * ROW / PAGE);
+	for (row = 2 * SLAB; row < ROWS; row += SLAB)
+		get_slab(field, row);
+	stats = stats_of(field);
+	EXPECT_EQ(stats.prefetched_pages,
+		  stats.used_pages + stats.wasted_pages + stats.pending_pages);
+	EXPECT_EQ(stats.pending_pages, 0);
+	EXPECT_GE(stats.used_pages, (ROWS - 2 * SLAB) * ROW / PAGE);
+	/* What is here is not asked for again. */
+	asked = stats.prefetched_pages;
+	for (row = 0; row < ROWS; row += SLAB)
+		get_slab(field, row);
+	EXPECT_EQ(stats_of(field).prefetched_pages, asked);
+	mmnf_field_close(field);
+}
+
+TEST(boxes_by_mmap)
+{
+	walk_slabs(MMNF_ENGINE_MMAP);
+}
+
+TEST(boxes_by_direct)
+{
+	walk_slabs(MMNF_ENGINE_DIRECT);
+}
+
 /* To whoever neither owns a file nor may write it mincore() says it is all here. */
 static void walk_as_nobody(void)
 {
