@@ -191,6 +191,13 @@ def map_image():
     up("/dev/rbd0", lambda: os.path.exists("/dev/rbd0"))
 
 
+def mount_files():
+    """Refused, with no route to a host, until the MDS is active."""
+    mount = ["mount", "-i", "-t", "ceph", f"{MONITOR}:/", "files", "-o", "name=admin"]
+    up("CephFS", lambda: subprocess.run(mount, stdin=subprocess.DEVNULL,
+                                        check=False).returncode == 0)
+
+
 def inside(folder):
     began = time.monotonic()
     os.chdir(os.environ["TMPDIR"])
@@ -199,7 +206,7 @@ def inside(folder):
     run("insmod", os.environ["MMNF_KO"])
     map_image()
     os.mkdir("files")
-    run("mount", "-i", "-t", "ceph", f"{MONITOR}:/", "files", "-o", "name=admin")
+    mount_files()
     data = os.path.join(folder, "data")
     for first, count in ((FIRST_PAGE, NR_PAGES), (IMAGE_PAGES - 1, 1)):
         run("dd", f"if={data}", "of=/dev/rbd0", f"bs={PAGE}", f"count={count}",

@@ -14,9 +14,12 @@
 set -euo pipefail
 dir=$(realpath -m "${1:?usage: up.sh DIR [guest]}")
 conf=$dir/ceph.conf
-nr_osds=3 copies=2 store=bluestore fast_end=true
+nr_osds=3 copies=2 store=bluestore fast_end=true grace=20
 [ "${2:-}" != guest ] || {
 	nr_osds=1 copies=1 store=memstore fast_end=false
+	# An OSD may read for 0.8 of that after it was last heard of.  One that hangs for
+	# longer, as an emulated one does at times, answers no read for minutes.
+	grace=600
 }
 export CEPH_CONF=$conf
 
@@ -59,6 +62,7 @@ mon allow pool size one = true
 mon warn on pool no redundancy = false
 mon data avail crit = 1
 mon data avail warn = 2
+osd heartbeat grace = $grace
 osd pool default size = $copies
 osd pool default min size = 1
 osd pool default pg autoscale mode = off
