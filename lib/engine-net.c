@@ -18,7 +18,7 @@
 
 #include "engine-net.h"
 
-#define CLOSE_NS 30000000000LL /* as long as a request waits by default */
+#define CLOSE_NS 30000000000LL /* at most */
 
 /* Of a group: writes of this epoch are not on stable storage yet. */
 struct unsynced {
@@ -56,6 +56,10 @@ int mmnf_engine_net_open(struct mmnf_field *field,
 	r->pid = getpid();
 	field->remote = r;
 	err = mmnf_net_opts_from(&net_opts, opts);
+	r->close_ns = CLOSE_NS;
+	if (!err && net_opts.fail_timeout_ns)
+		r->close_ns =
+			(s64)min_u64((u64)net_opts.fail_timeout_ns, CLOSE_NS);
 	if (!err)
 		err = mmnf_net_open(&r->net, field->store.net, &net_opts,
 				    end_of_data(g));
@@ -76,8 +80,8 @@ void mmnf_engine_net_shut(struct mmnf_field *field)
 		return;
 	/* What cannot be brought to the servers now stays in the log. */
 	if (ssd_of(r)) {
-		mmnf_net_hurry(r->net, CLOSE_NS);
-		mmnf_ssd_hurry(r->ssd, CLOSE_NS);
+		mmnf_net_hurry(r->net, r->close_ns);
+		mmnf_ssd_hurry(r->ssd, r->close_ns);
 		mmnf_ssd_sync(r->ssd);
 	}
 	mmnf_net_shut(r->net);

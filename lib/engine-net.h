@@ -15,6 +15,7 @@ struct mmnf_remote {
 	struct mmnf_net *net;
 	struct mmnf_ssd *ssd; /* NULL: none was asked for; see ssd_of() */
 	pid_t pid;
+	s64 close_ns; /* how long it may take to close it */
 	pthread_mutex_t lock, syncing; /* syncing: outside of lock */
 	struct unsynced *unsynced; /* of each group */
 };

@@ -106,7 +106,10 @@ static void name_down(struct net_group *g, s64 now)
 
 	for (i = 0; !c->cause[0] && i < g->nr_conns; i++)
 		c = &g->conn[i];
-	name_cause(g, c, c->cause[0] ? c->cause : "not connected yet",
+	name_cause(g, c,
+		   c->cause[0] ? c->cause :
+		   g->nr_up    ? "too slow" :
+				 "not connected yet",
 		   (double)(now - since) / 1e9);
 }
 
@@ -154,6 +157,34 @@ static void again(struct net_group *g, struct mmnf_net_part *part, s64 now)
 	net_queue_add_first(queue_of(g, part), part);
 }
 
+/* Once more after a while, which doubles with each time before. */
+static void delay(struct net_group *g, struct mmnf_net_part *part, s64 now,
+		  u32 times)
+{
+	part->due_ns = now;
+	if (times)
+		part->due_ns += (s64)min_u64((u64)NET_BACKOFF_NS
+						     << min_u64(times - 1, 10),
+					     NET_BACKOFF_MAX_NS);
+	net_queue_add(&g->delayed, part);
+	net_keep_nudge(g->net);
+}
+
+void net_group_shutting(struct net_group *g, struct net_wire *w, s64 now)
+{
+	struct net_conn *c = w->conn;
+	struct mmnf_net_part *part, *next;
+
+	snprintf(c->cause, sizeof(c->cause), "it says that it is going down");
+	c->leaving = g->nr_uris > 1;
+	if (w->op == MMNF_NET_FLUSH)
+		g->epoch++;
+	for (part = w->parts; part; part = next) {
+		next = part->next;
+		delay(g, part, now, ++part->delays);
+	}
+}
+
 void net_group_error(struct net_group *g, const struct net_wire *w,
 		     struct mmnf_net_part *part, s64 now)
 {
@@ -165,16 +196,9 @@ void net_group_error(struct net_group *g, const struct net_wire *w,
 		g->epoch++;
 	if ((err == EIO || err == ENOMEM) && part->tries < NET_TRIES) {
 		g->count.retries++;
-		/* The first may have been chance. */
-		part->due_ns = now;
-		if (part->tries)
-			part->due_ns += (s64)min_u64(
-				(u64)NET_BACKOFF_NS << (part->tries - 1),
-				NET_BACKOFF_MAX_NS);
-		part->tries++;
 		part->alone = true;
-		net_queue_add(&g->delayed, part);
-		net_keep_nudge(g->net);
+		/* The first may have been chance. */
+		delay(g, part, now, part->tries++);
 		return;
 	}
 	snprintf(cause, sizeof(cause), "%s from the server, %u times",
@@ -225,7 +249,7 @@ static struct net_conn *pick(struct net_group *g)
 	for (i = 0; i < g->nr_conns; i++) {
 		struct net_conn *c = &g->conn[i];
 
-		if (c->state != NET_UP || c->in_flight >= depth)
+		if (c->state != NET_UP || c->leaving || c->in_flight >= depth)
 			continue;
 		if (c->in_flight < NET_SPREAD)
 			return c;
@@ -255,7 +279,7 @@ void net_group_pump(struct net_group *g)
 {
 	struct net_conn *writer = &g->conn[0], *c;
 
-	while (g->writes.first && writer->state == NET_UP &&
+	while (g->writes.first && writer->state == NET_UP && !writer->leaving &&
 	       writer->in_flight < g->net->opts.depth) {
 		const struct mmnf_net_part *part = g->writes.first;
 
@@ -301,6 +325,7 @@ void net_group_lost(struct net_conn *c)
 			    NET_BACKOFF_MAX_NS);
 	c->due_ns = now + wait;
 	c->late = MMNF_NET_LATE_NONE;
+	c->leaving = false;
 	if (c == g->conn)
 		g->epoch++;
 	if (!--g->nr_up)
@@ -363,6 +388,21 @@ static void drop_hung(struct net_group *g, struct net_conn *c, s64 now)
 	c->gateway = (c->gateway + 1) % g->nr_uris;
 }
 
+/*
+ * A server that is going down, where another gateway leads to the same bytes.
+ * Nobody could tell what becomes of writes that are in flight: they are waited for.
+ */
+static void leave(struct net_group *g, struct net_conn *c)
+{
+	const struct net_wire *w;
+
+	for (w = c->flying; w; w = w->next)
+		if (w->op != MMNF_NET_READ)
+			return;
+	net_group_lost(c);
+	c->gateway = (c->gateway + 1) % g->nr_uris;
+}
+
 s64 net_group_clock(struct net_group *g, s64 now)
 {
 	struct mmnf_net_part *part, *next;
@@ -373,6 +413,9 @@ s64 net_group_clock(struct net_group *g, s64 now)
 	for (i = 0; i < g->nr_conns; i++)
 		if (g->conn[i].state == NET_UP && g->conn[i].flying)
 			drop_hung(g, &g->conn[i], now);
+	for (i = 0; i < g->nr_conns; i++)
+		if (g->conn[i].state == NET_UP && g->conn[i].leaving)
+			leave(g, &g->conn[i]);
 	later = g->delayed;
 	net_queue_init(&g->delayed);
 	for (part = later.first; part; part = next) {

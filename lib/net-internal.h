@@ -79,6 +79,7 @@ struct net_conn {
 	s64 due_ns, since_ns;
 	u8 late;
 	bool local; /* a Unix socket */
+	bool leaving; /* another gateway is to take its place */
 	char cause[160];
 	struct net_wire *flying, *spare, *wires;
 };
@@ -206,6 +207,9 @@ void net_group_again(struct net_group *g, struct net_wire *w, s64 now);
 /* The server said no: once more after a while, if that may help. */
 void net_group_error(struct net_group *g, const struct net_wire *w,
 		     struct mmnf_net_part *part, s64 now);
+
+/* The server is going down, but has not closed the connection: after a while. */
+void net_group_shutting(struct net_group *g, struct net_wire *w, s64 now);
 
 /* It cannot be sent. */
 void net_group_refuse(struct net_group *g, struct net_wire *w, int err);

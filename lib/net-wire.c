@@ -202,6 +202,7 @@ static void came(struct net_group *g, struct net_wire *w, s64 now)
 	struct mmnf_net_part *part, *next;
 	const char *from = w->bounce ? w->bounce + w->skip : NULL;
 
+	w->conn->cause[0] = 0;
 	g->count.latency[bucket_of((u64)(now - w->sent_ns))]++;
 	if (w->op == MMNF_NET_READ) {
 		g->count.reads++;
@@ -233,6 +234,9 @@ void net_wire_settle(struct net_wire *w, s64 now)
 
 	if (!w->error) {
 		came(g, w, now);
+	} else if (w->error == ESHUTDOWN && w->conn->state == NET_UP) {
+		g->count.requeued++;
+		net_group_shutting(g, w, now);
 	} else if (is_transport(w->error)) {
 		g->count.requeued++;
 		if (w->op == MMNF_NET_WRITE)

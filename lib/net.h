@@ -46,13 +46,14 @@ enum mmnf_net_late {
  * @due_ns: not before; 0: now
  * @alone: failed as a part of something larger
  * @flushing: the write was acknowledged, its flush is under way
+ * @tries: errors of the server; @delays: times that it was going down
  */
 struct mmnf_net_part {
 	struct mmnf_net_io *io;
 	struct mmnf_net_part *next;
 	u64 offset, bytes, at, epoch;
 	s64 born_ns, due_ns;
-	u32 group, tries;
+	u32 tries, delays;
 	bool alone, flushing;
 };
 

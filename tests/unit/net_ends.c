@@ -188,6 +188,36 @@ TEST(close_leaves_it_to_the_log)
 	mmnf_field_close(field);
 }
 
+/* Where a request waits for less than that, so does closing. */
+TEST(close_waits_as_long_as_a_request)
+{
+	struct mmnf_box page = { { 512 }, { 512 }, { 1 } };
+	static const uint64_t few[1] = { 1 << 20 };
+	static const uint64_t data[512] = { 2, 7, 1, 8, 2 };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	int64_t took;
+
+	scratch();
+	need_servers();
+	server_start(0, "memory 1G");
+	make_remote("f", MMNF_U64, 1, few, 1, 0);
+	opts.writable = 1;
+	opts.net_fail_timeout_ms = 500;
+	opts.net_cache_dir = "cache";
+	opts.net_cache_bytes = 64 << 20;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	/* It takes the write, and never answers. */
+	kill(servers[0].pid, SIGSTOP);
+	ASSERT_EQ(mmnf_write(field, &page, data, sizeof(data)), sizeof(data));
+	took = now_ns();
+	mmnf_field_close(field);
+	took = now_ns() - took;
+	printf("# closed after %lld ms\n", (long long)took / 1000000);
+	EXPECT_LT(took, 20 * 1000000000LL);
+	kill(servers[0].pid, SIGCONT);
+}
+
 /* Two servers in stripes, the first by its name. */
 static struct mmnf_field *open_named(void)
 {

@@ -226,6 +226,63 @@ TEST(nothing_but_errors)
 	mmnf_field_close(field);
 }
 
+/*
+ * A server that says that it is going down, and stays, is asked now and then, for as
+ * long as a request may wait.
+ */
+TEST(going_down_and_staying)
+{
+	struct mmnf_net_stats stats;
+	struct mmnf_field *field;
+	uint64_t got;
+
+	begin(1,
+	      "--filter=error " EXPORT
+	      " error=ESHUTDOWN error-pread-rate=100% error-pread-file=broken");
+	field = open_remote(1000, 5000);
+	EXPECT_EQ(read_one(field, 7, &got), 8);
+	put_file("broken", "", 0);
+	EXPECT_FAILS(read_one(field, 1 << 20, &got), ETIMEDOUT, "mmnf_get",
+		     "it says that it is going down");
+	stats = server_stats(field, 0);
+	printf("# asked %u times\n", (unsigned int)stats.requeued);
+	/* 0, 10, 30, 70, 150, 310, 560 and 810 ms after the first. */
+	EXPECT_GT(stats.requeued, 0);
+	EXPECT_LE(stats.requeued, 8);
+	EXPECT_EQ(stats.reconnects, 0);
+	unlink("broken");
+	EXPECT_EQ(read_one(field, 1 << 20, &got), 8);
+	EXPECT_EQ(got, pattern(1 << 20, 1, 0));
+	mmnf_field_close(field);
+}
+
+/* Then the next gateway to the same bytes is asked. */
+TEST(one_gateway_of_two_going_down)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	char name[200];
+	uint64_t got, i;
+
+	begin(0, "");
+	server_start(
+		0,
+		"--filter=error " EXPORT
+		" error=ESHUTDOWN error-pread-rate=100% error-pread-file=broken");
+	server_start(1, EXPORT);
+	snprintf(name, sizeof(name), "%s,%s#raw,dtype=u64,shape=1048576",
+		 servers[0].uri, servers[1].uri);
+	opts.net_connections = 2;
+	ASSERT_EQ(mmnf_field_open(&field, name, &opts), 0);
+	put_file("broken", "", 0);
+	for (i = 0; i < 100; i++) {
+		ASSERT_EQ(read_one(field, i * 8192, &got), 8);
+		EXPECT_EQ(got, pattern(i * 8192, 1, 0));
+	}
+	EXPECT_EQ(server_stats(field, 0).failed, 0);
+	mmnf_field_close(field);
+}
+
 /* Reads until it works; false: it does not within a minute. */
 static bool comes_back(struct mmnf_field *field, uint64_t index)
 {
