@@ -185,7 +185,7 @@ struct mmnf_open_opts {
 	uint64_t net_cache_bytes; /* most of it; 0: 16 GiB */
 	uint32_t net_cache_grace_ms; /* how long a write whose connection was
 				      * given up may still come; 0: 30 s */
-	uint32_t net_reserved; /* 0 */
+	uint32_t net_holes_off; /* 1: do not ask servers for their holes */
 };
 
 /**
@@ -513,7 +513,9 @@ MMNF_API ssize_t mmnf_prefetch(struct mmnf_field *field,
 			       const struct mmnf_box *box);
 
 /**
- * mmnf_evict() - drop clean, unmapped pages of a box from the page cache
+ * mmnf_evict() - drop clean, unmapped pages of a box from the page cache, and from
+ * L2 and what is known of holes there
+ *
  * Return: bytes that were resident before and are not now, or -errno.
  */
 MMNF_API ssize_t mmnf_evict(struct mmnf_field *field,
@@ -1061,6 +1063,8 @@ struct mmnf_net_stats {
 	uint64_t refused; /* it came back as something else */
 	uint64_t failed; /* requests that ended with an error */
 	uint64_t latency_p50_ns, latency_p99_ns; /* of requests, in classes */
+	uint64_t holes, hole_bytes; /* known now to read as zeros */
+	uint64_t hole_reads; /* that were answered from there */
 	char uri[128]; /* of the gateway in use */
 	char cause[160]; /* why no connection is up; "": one is */
 };

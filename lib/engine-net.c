@@ -149,6 +149,13 @@ MMNF_EXPORT int mmnf_net_stats(struct mmnf_field *field, uint32_t server,
 	return 0;
 }
 
+void mmnf_engine_net_forget(struct mmnf_field *field, u64 segment, u64 offset,
+			    u64 bytes)
+{
+	mmnf_net_forget(field->remote->net, position(field, segment, offset),
+			bytes);
+}
+
 static int explain(struct mmnf_field *field, u64 segment, u64 offset, u64 bytes,
 		   int err)
 {

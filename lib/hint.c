@@ -201,6 +201,9 @@ static void drop(struct mmnf_field *field, struct mmnf_segment *s,
 		*bytes += MMNF_TILE_BYTES * mmnf_cache_forget(field, s->number,
 							      spans[i].start,
 							      spans[i].bytes);
+		if (field->remote)
+			mmnf_engine_net_forget(field, s->number, spans[i].start,
+					       spans[i].bytes);
 	}
 }
 

@@ -36,12 +36,27 @@ void mmnf_net_identity(const struct mmnf_net *net, u8 digest[32])
 }
 
 void *net_conn_dial(const char *uri, const struct mmnf_net_opts *opts,
-		    char *cause)
+		    bool asks, char *cause)
 {
 	(void)uri;
 	(void)opts;
+	(void)asks;
 	snprintf(cause, sizeof(MISSING), MISSING);
 	return NULL;
+}
+
+bool net_conn_tells(const struct net_conn *c)
+{
+	(void)c;
+	return false;
+}
+
+bool net_conn_ask(struct net_conn *c, u64 offset, u64 bytes)
+{
+	(void)c;
+	(void)offset;
+	(void)bytes;
+	return false;
 }
 
 bool net_conn_poll(const struct net_conn *c, struct pollfd *pfd)
@@ -153,13 +168,16 @@ static void take_cause(char *cause)
 	snprintf(cause, CAUSE_BYTES, "%.150s", colon ? colon + 2 : words);
 }
 
-static bool set_up(struct nbd_handle *h, const struct mmnf_net_opts *opts)
+static bool set_up(struct nbd_handle *h, const struct mmnf_net_opts *opts,
+		   bool asks)
 {
 	return !nbd_set_uri_allow_transports(
 		       h, LIBNBD_ALLOW_TRANSPORT_TCP |
 				  LIBNBD_ALLOW_TRANSPORT_UNIX) &&
 	       !nbd_set_uri_allow_local_file(h, false) &&
-	       !nbd_set_request_structured_replies(h, false) &&
+	       !nbd_set_request_structured_replies(h, asks) &&
+	       (!asks ||
+		!nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION)) &&
 	       !nbd_set_pread_initialize(h, false) &&
 	       (!opts->tls_dir ||
 		!nbd_set_tls_certificates(h, opts->tls_dir)) &&
@@ -170,11 +188,11 @@ static bool set_up(struct nbd_handle *h, const struct mmnf_net_opts *opts)
 }
 
 void *net_conn_dial(const char *uri, const struct mmnf_net_opts *opts,
-		    char *cause)
+		    bool asks, char *cause)
 {
 	struct nbd_handle *h = nbd_create();
 
-	if (h && set_up(h, opts) && !nbd_aio_connect_uri(h, uri))
+	if (h && set_up(h, opts, asks) && !nbd_aio_connect_uri(h, uri))
 		return h;
 	take_cause(cause);
 	nbd_close(h);
@@ -341,6 +359,39 @@ enum net_sent net_conn_send(struct net_wire *w, int *err)
 	if (w->next)
 		w->next->before = NULL;
 	return is_over(c) ? NET_BROKEN : NET_REFUSED;
+}
+
+bool net_conn_tells(const struct net_conn *c)
+{
+	return nbd_can_meta_context(c->handle,
+				    LIBNBD_CONTEXT_BASE_ALLOCATION) == 1;
+}
+
+/* Both under net.lock. */
+static int found(void *user, const char *context, u64 offset, u32 *entries,
+		 size_t nr, int *error)
+{
+	(void)error;
+	if (!strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION))
+		net_holes_found(user, offset, entries, nr);
+	return 0;
+}
+
+static int answered(void *user, int *error)
+{
+	net_holes_answered(user, *error);
+	return 1;
+}
+
+bool net_conn_ask(struct net_conn *c, u64 offset, u64 bytes)
+{
+	nbd_extent_callback some = { .callback = found, .user_data = c->group };
+	nbd_completion_callback end = { .callback = answered,
+					.user_data = c->group };
+
+	return nbd_aio_block_status(c->handle, bytes, offset, some, end, 0) >=
+		       0 &&
+	       !is_over(c);
 }
 
 /*

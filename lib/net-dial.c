@@ -66,7 +66,8 @@ static void *run(void *arg)
 	int state;
 
 	pthread_cleanup_push(end, d);
-	d->handle = net_conn_dial(g->uri[d->gateway], &g->net->opts, d->cause);
+	d->handle = net_conn_dial(g->uri[d->gateway], &g->net->opts,
+				  d->conn->index == NET_ASKER, d->cause);
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
 	pthread_cleanup_pop(1);
 	return NULL;
@@ -121,7 +122,8 @@ int net_dial_start(struct net_conn *c)
 	int err = 0;
 
 	if (!has_name(uri)) {
-		c->handle = net_conn_dial(uri, &net->opts, c->cause);
+		c->handle = net_conn_dial(uri, &net->opts,
+					  c->index == NET_ASKER, c->cause);
 		return c->handle ? 0 : -1;
 	}
 	pthread_mutex_lock(&net->lock);

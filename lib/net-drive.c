@@ -126,7 +126,10 @@ static void take_event(struct mmnf_net *net, const struct epoll_event *e)
 		return;
 	if (!net_conn_notify(c, e->events)) {
 		net_settle(net);
-		net_group_lost(c);
+		if (c->index == NET_ASKER)
+			net_holes_lost(c->group);
+		else
+			net_group_lost(c);
 		return;
 	}
 	net_settle(net);

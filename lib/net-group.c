@@ -428,6 +428,7 @@ s64 net_group_clock(struct net_group *g, s64 now)
 		due = due ? (s64)min_u64((u64)due, (u64)part->due_ns) :
 			    part->due_ns;
 	}
+	net_holes_clock(g, now);
 	fail_old(g, &g->demand, now);
 	fail_old(g, &g->prefetch, now);
 	fail_old(g, &g->writes, now);

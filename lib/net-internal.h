@@ -6,6 +6,7 @@
  *	net-open.c	opening and closing
  *	net-group.c	parts of a group: queues, windows, retries, failing
  *	net-wire.c	parts that are one request on a connection
+ *	net-holes.c	what a server says reads as zeros
  *	net-conn.c	a connection: the only file that knows libnbd
  *	net-dial.c	threads that look up names
  *	net-keep.c	a thread that connects, and looks at the clock
@@ -31,6 +32,8 @@
 #define NET_BACKOFF_NS (10 * 1000000LL)
 #define NET_BACKOFF_MAX_NS (250 * 1000000LL)
 #define NET_BUCKETS 160
+#define NET_ASKER MMNF_NET_CONNS_MAX /* number of the connection that asks for holes */
+#define NET_STATE_ZERO 2 /* of base:allocation */
 
 struct net_queue {
 	struct mmnf_net_part *first, **end;
@@ -91,6 +94,30 @@ struct net_facts {
 	bool read_only, multi_conn, can_flush, can_fua;
 };
 
+struct net_hole;
+
+/**
+ * struct net_holes - of a group, by offsets on the server; see net-holes.c
+ * @hole: @nr in their order, which do not touch; NULL: nobody asked yet
+ * @bytes: of them all; @age: counts what was learnt
+ * @nr_reads: that were answered here
+ * @nr_writes: under way; @nr_changes: times that something was forgotten
+ * @nr_skip: reads of zeros before the next question; @next_skip: after one in vain
+ * @nr_failures: in a row
+ * @at: the zeros that the question is about; it is for @start to @end
+ * @ask_bytes: of the next question; @reached: where the last answer ended
+ * @is_off: it does not tell; @is_wanted: its connection; @is_asking: an answer
+ * @is_refused: the answer makes no sense; @is_dense: it did not reach @at
+ */
+struct net_holes {
+	struct net_hole *hole, *found;
+	u32 nr, nr_found, nr_skip, next_skip, nr_failures;
+	u64 bytes, age, nr_reads, nr_writes, nr_changes, asked_changes;
+	u64 at, start, end, reached, ask_bytes;
+	s64 asked_ns;
+	bool is_off, is_wanted, is_asking, is_refused, is_dense;
+};
+
 struct net_counters {
 	u64 reads, writes, flushes, read_bytes, written_bytes;
 	u64 retries, requeued, timeouts, reconnects, refused, failed;
@@ -111,7 +138,8 @@ struct net_group {
 	char **uri;
 	bool known;
 	struct net_facts facts;
-	struct net_conn conn[MMNF_NET_CONNS_MAX];
+	struct net_conn conn[MMNF_NET_CONNS_MAX + 1];
+	struct net_holes holes;
 	struct net_queue demand, prefetch, writes, delayed;
 	u32 in_flight, in_flight_prefetch, nr_rounds;
 	u64 epoch;
@@ -232,11 +260,38 @@ void net_settle(struct mmnf_net *net);
 
 u64 net_percentile(const u64 *latency, u32 percent); /* ns */
 
+/* ---- net-holes.c: all with net.lock */
+
+/* Is all of it in a hole? */
+bool net_holes_has(struct net_group *g, u64 offset, u64 bytes);
+/* It may be something else from now on. */
+void net_holes_forget(struct net_group *g, u64 offset, u64 bytes);
+/* These bytes came: if they are zeros, its server may be asked for more. */
+void net_holes_look(struct net_group *g, u64 offset, const char *p, u64 bytes);
+/* The connection: false: it does not tell, and is to be closed. */
+bool net_holes_connected(struct net_group *g);
+void net_holes_go_on(struct net_group *g);
+void net_holes_failed(struct net_group *g); /* to be dialled */
+void net_holes_lost(struct net_group *g); /* while it was up */
+void net_holes_clock(struct net_group *g, s64 now);
+/* A part of the answer: pairs of bytes and flags; then its end. */
+void net_holes_found(struct net_group *g, u64 offset, const u32 *entries,
+		     u64 nr);
+void net_holes_answered(struct net_group *g, int err);
+void net_holes_free(struct net_group *g);
+
 /* ---- net-conn.c */
 
-/* Without the lock: a handle that connects, or NULL with cause, of 160 bytes. */
+/*
+ * Without the lock: a handle that connects, or NULL with cause, of 160 bytes.
+ * asks: it is for holes.
+ */
 void *net_conn_dial(const char *uri, const struct mmnf_net_opts *opts,
-		    char *cause);
+		    bool asks, char *cause);
+/* Does its server tell of holes? */
+bool net_conn_tells(const struct net_conn *c);
+/* With the lock; the answer goes to net_holes_found(). */
+bool net_conn_ask(struct net_conn *c, u64 offset, u64 bytes);
 /* What to poll for; false: nothing. */
 bool net_conn_poll(const struct net_conn *c, struct pollfd *pfd);
 /* 1: connected; 0: not yet; -1 with c->cause. */

@@ -62,6 +62,8 @@ static void failed(struct net_conn *c, s64 now, s64 wait)
 			 g->index, g->uri[c->gateway], c->cause);
 	c->blamed = c->gateway;
 	c->failures++;
+	if (c->index == NET_ASKER)
+		net_holes_failed(g);
 	if (!wait)
 		wait = (s64)min_u64((u64)NET_BACKOFF_NS
 					    << min_u64(c->failures - 1, 10),
@@ -138,7 +140,13 @@ static void connected(struct net_conn *c, s64 now)
 		failed(c, now, REFUSED_NS);
 		return;
 	}
-	learn(g, &facts);
+	if (c->index != NET_ASKER) {
+		learn(g, &facts);
+	} else if (!net_holes_connected(g)) {
+		snprintf(c->cause, sizeof(c->cause), "it tells of no holes");
+		failed(c, now, REFUSED_NS);
+		return;
+	}
 	c->state = NET_UP;
 	err = net_drive_watch(c);
 	if (err) {
@@ -147,11 +155,16 @@ static void connected(struct net_conn *c, s64 now)
 		failed(c, now, REFUSED_NS);
 		return;
 	}
+	c->cause[0] = 0;
+	c->blamed = c->gateway;
+	if (c->index == NET_ASKER) {
+		c->failures = 0;
+		net_holes_go_on(g);
+		return;
+	}
 	if (c->since_ns)
 		g->count.reconnects++;
 	c->since_ns = now;
-	c->cause[0] = 0;
-	c->blamed = c->gateway;
 	g->nr_up++;
 	g->down_ns = 0;
 	net_group_pump(g);
@@ -227,26 +240,32 @@ static void sooner(struct round *r, s64 ns)
 }
 
 /* With the lock. */
-static void take_own(struct round *r, struct net_group *g, s64 now)
+static void take_conn(struct round *r, struct net_conn *c, s64 now)
 {
 	int got;
+
+	if (c->state == NET_DOWN && c->due_ns <= now)
+		c->state = NET_DIALLING;
+	got = c->dial ? net_dial_take(c) : 0;
+	if (got < 0)
+		failed(c, now, 0);
+	else if (got) /* the server has its time from here */
+		c->due_ns = now + patience(c);
+	if (c->state == NET_DIALLING)
+		r->conn[r->nr++] = c;
+	else if (c->state == NET_DOWN)
+		sooner(r, c->due_ns);
+}
+
+static void take_own(struct round *r, struct net_group *g, s64 now)
+{
+	struct net_conn *asker = &g->conn[NET_ASKER];
 	u32 i;
 
-	for (i = 0; i < g->nr_conns; i++) {
-		struct net_conn *c = &g->conn[i];
-
-		if (c->state == NET_DOWN && c->due_ns <= now)
-			c->state = NET_DIALLING;
-		got = c->dial ? net_dial_take(c) : 0;
-		if (got < 0)
-			failed(c, now, 0);
-		else if (got) /* the server has its time from here */
-			c->due_ns = now + patience(c);
-		if (c->state == NET_DIALLING)
-			r->conn[r->nr++] = c;
-		else if (c->state == NET_DOWN)
-			sooner(r, c->due_ns);
-	}
+	for (i = 0; i < g->nr_conns; i++)
+		take_conn(r, &g->conn[i], now);
+	if (g->holes.is_wanted || asker->state == NET_DIALLING)
+		take_conn(r, asker, now);
 }
 
 /* With the lock.  While nothing goes on the clock is not looked at. */
@@ -313,7 +332,7 @@ static void wait_for(struct mmnf_net *net, struct round *r)
 static void *keep(void *arg)
 {
 	struct mmnf_net *net = arg;
-	u32 most = net->nr_groups * net->opts.connections, i;
+	u32 most = net->nr_groups * (net->opts.connections + 1), i;
 	struct round r = { 0 };
 	s64 now;
 

@@ -28,6 +28,7 @@ int mmnf_net_opts_from(struct mmnf_net_opts *net,
 			o->net_connections, o->net_depth, MMNF_NET_CONNS_MAX,
 			MMNF_NET_DEPTH_MAX);
 	net->writable = o->writable;
+	net->holes_off = o->net_holes_off;
 	net->connections = o->net_connections ? o->net_connections :
 						CONNECTIONS;
 	net->depth = o->net_depth ? o->net_depth : DEPTH;
@@ -66,6 +67,8 @@ static int new_group(struct mmnf_net *net, u32 index)
 	net_queue_init(&g->prefetch);
 	net_queue_init(&g->writes);
 	net_queue_init(&g->delayed);
+	g->conn[NET_ASKER].group = g;
+	g->conn[NET_ASKER].index = NET_ASKER;
 	for (i = 0; i < net->opts.connections; i++) {
 		struct net_conn *c = &g->conn[i];
 
@@ -315,6 +318,10 @@ static void shut_group(struct net_group *g)
 			net_conn_bye(c);
 		net_group_lost(c);
 	}
+	if (g->conn[NET_ASKER].state == NET_UP) {
+		net_conn_bye(&g->conn[NET_ASKER]);
+		net_holes_lost(g);
+	}
 	net_group_drop(g, NULL, -ECANCELED, "closed");
 }
 
@@ -367,9 +374,11 @@ static void free_net(struct mmnf_net *net)
 {
 	u32 i, k;
 
-	for (i = 0; net->group && i < net->nr_groups; i++)
+	for (i = 0; net->group && i < net->nr_groups; i++) {
+		net_holes_free(&net->group[i]);
 		for (k = 0; k < net->opts.connections; k++)
 			free(net->group[i].conn[k].wires);
+	}
 	for (i = 0; net->layout.uri && i < net->nr_groups; i++)
 		for (k = 0; k < MMNF_NET_GATEWAYS_MAX; k++)
 			free(net->layout.uri[i][k]);
@@ -412,7 +421,7 @@ void mmnf_net_close(struct mmnf_net *net)
 	/* Those that were being dialled. */
 	pthread_mutex_lock(&net->lock);
 	for (i = 0; net->group && i < net->nr_groups; i++)
-		for (k = 0; k < net->opts.connections; k++) {
+		for (k = 0; k <= NET_ASKER; k++) {
 			struct net_conn *c = &net->group[i].conn[k];
 
 			net_dial_forget(c);

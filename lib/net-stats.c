@@ -68,6 +68,9 @@ void mmnf_net_group_stats(struct mmnf_net *net, u32 group,
 	out->failed = g->count.failed;
 	out->latency_p50_ns = net_percentile(g->count.latency, 50);
 	out->latency_p99_ns = net_percentile(g->count.latency, 99);
+	out->holes = g->holes.nr;
+	out->hole_bytes = g->holes.bytes;
+	out->hole_reads = g->holes.nr_reads;
 	snprintf(out->uri, sizeof(out->uri), "%s", g->uri[c->gateway]);
 	snprintf(out->cause, sizeof(out->cause), "%s",
 		 g->nr_up ? "" : c->cause);

@@ -207,6 +207,7 @@ static void came(struct net_group *g, struct net_wire *w, s64 now)
 	if (w->op == MMNF_NET_READ) {
 		g->count.reads++;
 		g->count.read_bytes += w->bytes;
+		net_holes_look(g, w->offset, w->buf, w->bytes);
 	} else if (w->op == MMNF_NET_WRITE) {
 		g->count.writes++;
 		g->count.written_bytes += w->bytes;

@@ -82,6 +82,10 @@ void net_part_done(struct mmnf_net *net, struct mmnf_net_part *part, int err,
 		io->result = err;
 		io->words = words ? strdup(words) : NULL;
 	}
+	if (io->op == MMNF_NET_WRITE) {
+		net->group[io->group].holes.nr_writes--;
+		net->group[io->group].holes.nr_changes++;
+	}
 	/* Of several parts the oldest: a flush must cover them all. */
 	if (io->op != MMNF_NET_READ)
 		io->epoch = min_u64(io->epoch, part->epoch);
@@ -118,10 +122,23 @@ void net_run_done(struct mmnf_net *net)
 	}
 }
 
+static void clear(const struct iovec *iov, u64 at, u64 bytes)
+{
+	u64 n;
+
+	for (; at >= iov->iov_len; iov++)
+		at -= iov->iov_len;
+	for (; bytes; iov++, at = 0, bytes -= n) {
+		n = min_u64(iov->iov_len - at, bytes);
+		memset((char *)iov->iov_base + at, 0, n);
+	}
+}
+
 static void add_part(struct mmnf_net *net, struct mmnf_net_io *io, u32 group,
 		     u64 at, u64 bytes, s64 now)
 {
 	struct mmnf_net_part *part = &io->first;
+	struct net_group *g = &net->group[group];
 
 	/* The last one is in the request itself. */
 	if (at + bytes < io->bytes)
@@ -139,7 +156,16 @@ static void add_part(struct mmnf_net *net, struct mmnf_net_io *io, u32 group,
 		.bytes = bytes,
 		.born_ns = now,
 	};
-	net_group_add(&net->group[group], part);
+	if (io->op == MMNF_NET_WRITE) {
+		net_holes_forget(g, part->offset, bytes);
+		g->holes.nr_writes++;
+	} else if (io->op == MMNF_NET_READ &&
+		   net_holes_has(g, part->offset, bytes)) {
+		clear(io->iov, at, bytes);
+		net_part_done(net, part, 0, NULL);
+		return;
+	}
+	net_group_add(g, part);
 }
 
 /* Bytes of the part that begins there, and its group. */
@@ -228,6 +254,25 @@ void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,
 		net_keep_nudge(net);
 	if (net->nr_background)
 		net_drive_background(net);
+	pthread_mutex_unlock(&net->lock);
+}
+
+/* More than that where there are several servers: whole rows of stripe units. */
+void mmnf_net_forget(struct mmnf_net *net, u64 offset, u64 bytes)
+{
+	u64 start = offset, end = offset + bytes, row;
+	u32 i;
+
+	if (net->forks != net_forks())
+		return;
+	row = net->layout.stripe_bytes * net->nr_groups;
+	if (net->nr_groups > 1) {
+		start = start / row * net->layout.stripe_bytes;
+		end = ((end - 1) / row + 1) * net->layout.stripe_bytes;
+	}
+	pthread_mutex_lock(&net->lock);
+	for (i = 0; bytes && i < net->nr_groups; i++)
+		net_holes_forget(&net->group[i], start, end - start);
 	pthread_mutex_unlock(&net->lock);
 }
 

@@ -131,7 +131,7 @@ const char *mmnf_net_missing(void);
  * @fail_timeout_ns: 0: never
  */
 struct mmnf_net_opts {
-	bool writable;
+	bool writable, holes_off;
 	u32 connections, depth;
 	s64 fail_timeout_ns, request_timeout_ns;
 	const char *tls_dir, *tls_psk_file, *tls_username;
@@ -173,6 +173,12 @@ void mmnf_net_identity(const struct mmnf_net *net, u8 digest[32]);
 
 /* The epoch of a group now. */
 u64 mmnf_net_epoch(struct mmnf_net *net, u32 group);
+
+/*
+ * Reads of what a server said is a hole get zeros without it, until that is written
+ * through this net or forgotten.
+ */
+void mmnf_net_forget(struct mmnf_net *net, u64 offset, u64 bytes);
 
 /* Never waits. */
 void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,

@@ -200,6 +200,10 @@ int mmnf_engine_net_write(struct mmnf_field *field, u64 segment, u64 offset,
 			  const void *from, u64 bytes);
 int mmnf_engine_net_sync(struct mmnf_field *field);
 
+/* What is known of these bytes without having them: forgotten. */
+void mmnf_engine_net_forget(struct mmnf_field *field, u64 segment, u64 offset,
+			    u64 bytes);
+
 /* A line of mmnf_tiers_info(). */
 void mmnf_engine_net_describe(struct mmnf_field *field, struct mmnf_tier *tier);
 void mmnf_engine_net_describe_ssd(struct mmnf_field *field,

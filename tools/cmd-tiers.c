@@ -28,19 +28,20 @@ static void print_tier(const struct mmnf_tier *t)
 
 static json_t *server_json(const struct mmnf_net_stats *s)
 {
-	return json_pack("{ss sb si si si sI sI sI sI sI sI sI sI sI ss}",
-			 "uri", s->uri, "up", s->connections_up > 0,
-			 "connections", (int)s->connections, "connections_up",
-			 (int)s->connections_up, "window", (int)s->window,
-			 "size_bytes", (json_int_t)s->size_bytes, "reads",
-			 (json_int_t)s->reads, "read_bytes",
-			 (json_int_t)s->read_bytes, "retries",
-			 (json_int_t)s->retries, "reconnects",
-			 (json_int_t)s->reconnects, "timeouts",
-			 (json_int_t)s->timeouts, "failed",
-			 (json_int_t)s->failed, "latency_p50_ns",
-			 (json_int_t)s->latency_p50_ns, "latency_p99_ns",
-			 (json_int_t)s->latency_p99_ns, "cause", s->cause);
+	return json_pack(
+		"{ss sb si si si sI sI sI sI sI sI sI sI sI sI sI sI ss}",
+		"uri", s->uri, "up", s->connections_up > 0, "connections",
+		(int)s->connections, "connections_up", (int)s->connections_up,
+		"window", (int)s->window, "size_bytes",
+		(json_int_t)s->size_bytes, "reads", (json_int_t)s->reads,
+		"read_bytes", (json_int_t)s->read_bytes, "retries",
+		(json_int_t)s->retries, "reconnects", (json_int_t)s->reconnects,
+		"timeouts", (json_int_t)s->timeouts, "failed",
+		(json_int_t)s->failed, "latency_p50_ns",
+		(json_int_t)s->latency_p50_ns, "latency_p99_ns",
+		(json_int_t)s->latency_p99_ns, "holes", (json_int_t)s->holes,
+		"hole_bytes", (json_int_t)s->hole_bytes, "hole_reads",
+		(json_int_t)s->hole_reads, "cause", s->cause);
 }
 
 static void print_server(unsigned int i, const struct mmnf_net_stats *s)

@@ -43,7 +43,7 @@ class OpenOpts(c.Structure):
                 ("net_tls_dir", c.c_char_p), ("net_tls_psk_file", c.c_char_p),
                 ("net_tls_username", c.c_char_p),
                 ("net_cache_dir", c.c_char_p), ("net_cache_bytes", c.c_uint64),
-                ("net_cache_grace_ms", c.c_uint32), ("net_reserved", c.c_uint32)]
+                ("net_cache_grace_ms", c.c_uint32), ("net_holes_off", c.c_uint32)]
 
 
 class FieldInfo(c.Structure):
@@ -107,8 +107,8 @@ class NetStats(c.Structure):
             (name, c.c_uint64) for name in (
                 "size_bytes", "reads", "writes", "flushes", "read_bytes", "written_bytes",
                 "retries", "requeued", "timeouts", "reconnects", "refused", "failed",
-                "latency_p50_ns", "latency_p99_ns")] + [("uri", c.c_char * 128),
-                                                        ("cause", c.c_char * 160)]
+                "latency_p50_ns", "latency_p99_ns", "holes", "hole_bytes", "hole_reads")] + [
+                    ("uri", c.c_char * 128), ("cause", c.c_char * 160)]
 
 
 class Tier(c.Structure):
