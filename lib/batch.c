@@ -28,6 +28,7 @@ struct mmnf_batch {
 	int eventfd;
 	bool own_eventfd;
 	bool waits; /* by the engine, not by an eventfd */
+	u32 nr_reaping; /* threads in reap() */
 	struct mmnf_job *done, **done_end;
 };
 
@@ -106,13 +107,12 @@ static void drive(struct mmnf_batch *b)
 {
 	struct mmnf_job *job = mmnf_fetch_drive(b->fetch, 0);
 
-	if (!job)
-		return;
 	*b->done_end = job;
-	while (job->next)
-		job = job->next;
-	b->done_end = &job->next;
-	tell(b);
+	while (*b->done_end)
+		b->done_end = &(*b->done_end)->next;
+	/* An engine's waiting forgets what it was told when it is driven. */
+	if (job || (b->waits && b->done))
+		tell(b);
 }
 
 static int add_boxes(struct mmnf_field *field, struct mmnf_job *job,
@@ -238,12 +238,18 @@ static unsigned int collect(struct mmnf_batch *b, struct mmnf_completion *out,
 	return n;
 }
 
-/* How long to wait before looking again, until end; 0: not at all. */
+/*
+ * How long to wait before looking again, until end; 0: not at all; -1: until told.
+ * Where another thread may reap what this one waits for it looks by itself.
+ */
 static s64 wait_ns(struct mmnf_batch *b, s64 end)
 {
-	s64 now = mmnf_now_ns(), deadline = mmnf_fetch_deadline(b->fetch);
-	s64 ns = SLICE_NS;
+	s64 now, deadline = mmnf_fetch_deadline(b->fetch), ns = SLICE_NS;
 
+	/* A timer for each wait costs as much as a system call. */
+	if (b->waits && b->nr_reaping == 1 && !deadline && end < 0)
+		return -1;
+	now = mmnf_now_ns();
 	if (deadline && deadline - now < ns)
 		ns = deadline > now ? deadline - now : 1;
 	if (end >= 0 && end - now < ns)
@@ -265,6 +271,10 @@ MMNF_EXPORT int mmnf_batch_reap(struct mmnf_batch *b,
 		end = -1;
 	if (min > max)
 		min = max;
+	pthread_mutex_lock(&b->lock);
+	if (b->nr_reaping++)
+		tell(b);
+	pthread_mutex_unlock(&b->lock);
 	for (;;) {
 		struct pollfd pfd = { b->eventfd, POLLIN, 0 };
 		struct timespec ts;
@@ -273,6 +283,7 @@ MMNF_EXPORT int mmnf_batch_reap(struct mmnf_batch *b,
 		n += collect(b, out + n, max - n);
 		waiting = n < min && mmnf_fetch_has_jobs(b->fetch);
 		ns = waiting ? wait_ns(b, end) : 0;
+		b->nr_reaping -= !ns;
 		pthread_mutex_unlock(&b->lock);
 		if (!ns)
 			return (int)n;

@@ -116,6 +116,9 @@ static u32 room_of(const struct mmnf_job *job)
 
 	if ((!job->list && !job->given) || nr >= MMNF_ROUND_RUNS / 8)
 		return MMNF_ROUND_RUNS;
+	/* A read of one record: little enough for malloc() to have at hand. */
+	if (nr == 1 && job->given && job->given->bytes <= MMNF_FETCH_RUN_BYTES)
+		return 1;
 	return (u32)max_u64(nr * 8, 64);
 }
 

@@ -403,14 +403,14 @@ bool net_conn_notify(struct net_conn *c, u32 events)
 {
 	const struct mmnf_net *net = c->group->net;
 	const struct net_wire *last;
-	u32 more = c->in_flight / 2 + 1;
+	u32 more = (u32)min_u64(net->nr_burst, c->in_flight / 2 + 1);
 	bool ok;
 
 	do {
 		last = net->settled;
 		ok = notify(c, events & EPOLLIN, events & EPOLLOUT,
 			    events & (EPOLLHUP | EPOLLERR));
-	} while (ok && net->settled != last && c->flying && --more &&
+	} while (ok && net->settled != last && c->flying && more-- > 1 &&
 		 nbd_aio_get_direction(c->handle) == LIBNBD_AIO_DIRECTION_READ);
 	if (ok)
 		return true;

@@ -174,6 +174,8 @@ struct mmnf_net {
 	struct net_waiter *waiters, *driving_waiter;
 	u64 nr_background; /* requests that nobody may be waiting for */
 	u64 nr_waits;
+	u32 nr_burst; /* answers of a connection to take before requests go out */
+	s64 woken_ns, slept_ns, all_ns; /* when last, and means */
 	bool left; /* nobody has waited lately: seen by the keeper */
 	bool soon; /* the driver looks again by itself */
 	s64 waited_ns; /* when somebody drove for himself last */

@@ -297,7 +297,7 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 	u32 i;
 
 	pthread_mutex_lock(&all->lock);
-	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++)
+	for (i = 0; !s && i < MMNF_SEGMENTS_OPEN; i++)
 		if (all->open[i] && all->open[i]->number == number)
 			s = all->open[i];
 	if (!s) {
