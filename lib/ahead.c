@@ -16,6 +16,9 @@
 #include "fetch.h"
 
 #define SPANS 1024
+#define WAKE_BELOW 32
+#define NET_DEPTH \
+	(2 * MMNF_QUEUE_DEPTH) /* a round trip is longer than a disk's */
 
 struct mmnf_ahead {
 	pthread_mutex_t lock;
@@ -23,25 +26,56 @@ struct mmnf_ahead {
 	pthread_t thread;
 	bool stop;
 	u32 first, nr;
+	u64 nr_under_way; /* of those that were taken; the thread's to change */
 	struct mmnf_field *field;
+	struct mmnf_fetch *fetch; /* while it may be woken */
 	struct mmnf_run run[SPANS];
 };
 
-static struct mmnf_run *take(struct mmnf_ahead *a, u32 *nr)
+/* What was asked for since; waits for it if there is nothing else to do. */
+static struct mmnf_job *take(struct mmnf_ahead *a, bool wait)
 {
-	struct mmnf_run *given;
+	struct mmnf_job *job = NULL;
 	u32 i;
 
 	pthread_mutex_lock(&a->lock);
-	while (!a->nr && !a->stop)
+	while (wait && !a->nr && !a->stop)
 		pthread_cond_wait(&a->more, &a->lock);
-	given = a->stop ? NULL : calloc(a->nr, sizeof(*given));
-	*nr = a->nr;
-	for (i = 0; given && i < a->nr; i++)
-		given[i] = a->run[(a->first + i) % SPANS];
+	if (a->nr && !a->stop)
+		job = calloc(1, sizeof(*job));
+	if (job)
+		job->given = calloc(a->nr, sizeof(*job->given));
+	if (job && job->given) {
+		job->nr_given = a->nr;
+		for (i = 0; i < a->nr; i++)
+			job->given[i] = a->run[(a->first + i) % SPANS];
+		a->nr_under_way += a->nr;
+	} else {
+		free(job);
+		job = NULL;
+	}
 	a->first = a->nr = 0;
 	pthread_mutex_unlock(&a->lock);
-	return given;
+	return job;
+}
+
+/* Frees jobs that are done. */
+static void put(struct mmnf_ahead *a, struct mmnf_job *done)
+{
+	struct mmnf_job *next;
+	u64 nr = 0;
+
+	for (; done; done = next) {
+		next = done->next;
+		nr += done->nr_given;
+		mmnf_job_free(done);
+		free(done);
+	}
+	if (!nr)
+		return;
+	pthread_mutex_lock(&a->lock);
+	a->nr_under_way -= nr;
+	pthread_mutex_unlock(&a->lock);
 }
 
 static bool stopped(struct mmnf_ahead *a)
@@ -49,30 +83,39 @@ static bool stopped(struct mmnf_ahead *a)
 	return __atomic_load_n(&a->stop, __ATOMIC_RELAXED);
 }
 
+/*
+ * What is asked for while reads are under way joins them: a walk's plans come one
+ * after the other, and none is to wait for the last read of the one before.
+ */
 static void *work(void *arg)
 {
 	struct mmnf_ahead *a = arg;
 	struct mmnf_fetch *f;
-	struct mmnf_job job;
-	u32 nr;
+	struct mmnf_job *job;
 
 	mmnf_error_enter("mmnf_prefetch");
-	if (mmnf_fetch_open(&f, a->field, MMNF_QUEUE_DEPTH, -1, true))
+	if (mmnf_fetch_open(&f, a->field,
+			    a->field->remote ? NET_DEPTH : MMNF_QUEUE_DEPTH, -1,
+			    true))
 		return NULL; /* the list fills up, and then all is dropped */
+	pthread_mutex_lock(&a->lock);
+	a->fetch = f;
+	pthread_mutex_unlock(&a->lock);
 	while (!stopped(a)) {
-		memset(&job, 0, sizeof(job));
-		job.given = take(a, &nr);
-		job.nr_given = nr;
-		if (!job.given)
-			continue;
-		mmnf_fetch_add(f, &job);
-		while (!job.done) {
-			mmnf_fetch_drive(f, -1);
-			if (stopped(a))
-				mmnf_fetch_cancel(f, 0, true);
-		}
-		mmnf_job_free(&job);
+		job = a->nr_under_way < SPANS ?
+			      take(a, !mmnf_fetch_has_jobs(f)) :
+			      NULL;
+		if (job)
+			mmnf_fetch_add(f, job);
+		if (mmnf_fetch_has_jobs(f))
+			put(a, mmnf_fetch_drive(f, -1));
 	}
+	pthread_mutex_lock(&a->lock);
+	a->fetch = NULL;
+	pthread_mutex_unlock(&a->lock);
+	mmnf_fetch_cancel(f, 0, true);
+	while (mmnf_fetch_has_jobs(f))
+		put(a, mmnf_fetch_drive(f, -1));
 	mmnf_fetch_close(f);
 	return NULL;
 }
@@ -128,6 +171,9 @@ bool mmnf_ahead_add(struct mmnf_field *field, u64 segment, u64 offset,
 			.segment = segment, .offset = offset, .bytes = bytes
 		};
 	pthread_cond_signal(&a->more);
+	/* With less under way there is not always one that ends soon. */
+	if (a->fetch && a->nr_under_way && a->nr_under_way < WAKE_BELOW)
+		mmnf_fetch_wake(a->fetch);
 	pthread_mutex_unlock(&a->lock);
 	return taken;
 }
@@ -141,6 +187,8 @@ void mmnf_ahead_close(struct mmnf_field *field)
 	pthread_mutex_lock(&a->lock);
 	__atomic_store_n(&a->stop, true, __ATOMIC_RELAXED);
 	pthread_cond_signal(&a->more);
+	if (a->fetch)
+		mmnf_fetch_wake(a->fetch);
 	pthread_mutex_unlock(&a->lock);
 	pthread_join(a->thread, NULL);
 	pthread_mutex_destroy(&a->lock);

@@ -205,7 +205,8 @@ void mmnf_fetch_wait(struct mmnf_fetch *f, s64 timeout_ns)
 
 void mmnf_fetch_wake(struct mmnf_fetch *f)
 {
-	f->queue->ops->wake(f->queue);
+	if (f->queue->ops->wake)
+		f->queue->ops->wake(f->queue);
 }
 
 bool mmnf_fetch_has_jobs(const struct mmnf_fetch *f)

@@ -85,7 +85,8 @@ s64 mmnf_fetch_deadline(const struct mmnf_fetch *f);
 
 /*
  * Of a fetch without an eventfd whose engine can do it: waits in any thread
- * until there may be something to drive, or mmnf_fetch_wake().
+ * until there may be something to drive, or mmnf_fetch_wake(), which also ends the
+ * waiting of mmnf_fetch_drive().  Of other engines waking does nothing.
  */
 void mmnf_fetch_wait(struct mmnf_fetch *f, s64 timeout_ns);
 void mmnf_fetch_wake(struct mmnf_fetch *f);
