@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * L2: a bounded number of slots in one mapping, cut into shards by the hash of
- * the tile's group of 16, so that neighbours lie together and threads apart.
+ * the tile's group of 32, so that neighbours lie together and threads apart.
  *
  *	tile -> shard -> index (open addressing) -> slot -> memory
  *
@@ -20,7 +20,7 @@
 
 #include "cache-policy.h"
 
-#define GROUP_SHIFT 4 /* tiles of a shard in a row */
+#define GROUP_SHIFT 5 /* tiles of a shard in a row: what one read brings */
 #define NEAR_SHIFT 3 /* tiles in one cache line of the index */
 #define SHARDS_MAX 64
 #define SHARD_SLOTS_MIN 1024
@@ -428,8 +428,9 @@ int mmnf_cache_open(struct mmnf_cache **out, u64 bytes, u32 policy,
 		while (c->nr_shards < SHARDS_MAX &&
 		       slots / c->nr_shards >= 2 * SHARD_SLOTS_MIN)
 			c->nr_shards *= 2;
-		per_shard = (u32)(slots / c->nr_shards) >>
-			    GROUP_SHIFT << GROUP_SHIFT;
+		per_shard = (u32)(slots / c->nr_shards);
+		if (c->nr_shards > 1)
+			per_shard = per_shard >> GROUP_SHIFT << GROUP_SHIFT;
 		c->shard_slots = per_shard;
 		c->nr_slots = per_shard * c->nr_shards;
 		if (!allocate(c, per_shard)) {

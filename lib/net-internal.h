@@ -27,12 +27,15 @@
 #include "net.h"
 
 #define NET_COALESCE_BYTES (256ULL << 10) /* neighbours are read together */
+#define NET_PIECE_BYTES \
+	(32ULL << 10) /* of memory: worth a request of its own */
 #define NET_SPREAD 16 /* in flight before the next connection is used */
 #define NET_TRIES 6 /* after an error of the server */
 #define NET_BACKOFF_NS (10 * 1000000LL)
 #define NET_BACKOFF_MAX_NS (250 * 1000000LL)
 #define NET_BUCKETS 160
-#define NET_ASKER MMNF_NET_CONNS_MAX /* number of the connection that asks for holes */
+#define NET_ASKER \
+	MMNF_NET_CONNS_MAX /* number of the connection that asks for holes */
 #define NET_STATE_ZERO 2 /* of base:allocation */
 
 struct net_queue {

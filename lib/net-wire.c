@@ -60,7 +60,10 @@ static void free_wire(struct net_wire *w)
 	w->conn->spare = w;
 }
 
-/* A part and the neighbours that come right behind it. */
+/*
+ * A part and the neighbours that come right behind it, if their memory does, too; or
+ * if they are so small that another request costs more than to copy them.
+ */
 static void take_parts(struct net_group *g, struct net_queue *q,
 		       struct net_wire *w)
 {
@@ -71,11 +74,19 @@ static void take_parts(struct net_group *g, struct net_queue *q,
 	w->parts = last;
 	w->offset = last->offset;
 	w->bytes = last->bytes;
+	if (w->op == MMNF_NET_FLUSH)
+		return;
+	w->buf = memory_of(last);
 	if (w->op != MMNF_NET_READ)
 		return;
 	while ((next = q->first) && !last->alone && !next->alone &&
 	       next->offset == last->offset + last->bytes &&
 	       next->offset + next->bytes <= end) {
+		if (!w->buf || memory_of(next) != w->buf + w->bytes) {
+			if (max_u64(w->bytes, next->bytes) >= NET_PIECE_BYTES)
+				break;
+			w->buf = NULL;
+		}
 		last->next = net_queue_take(q);
 		last = next;
 		w->bytes += next->bytes;
@@ -87,7 +98,7 @@ static bool give_memory(struct net_group *g, struct net_wire *w)
 {
 	u64 block = g->facts.min_block, end = w->offset + w->bytes;
 	bool write = w->op == MMNF_NET_WRITE;
-	struct mmnf_net_part *part = w->parts;
+	u64 bytes = w->bytes;
 
 	if (w->op == MMNF_NET_FLUSH)
 		return true;
@@ -97,13 +108,11 @@ static bool give_memory(struct net_group *g, struct net_wire *w)
 		end = min_u64(round_up_u64(end, block), g->facts.bytes);
 		w->bytes = end - w->offset;
 	}
-	if (!part->next && w->bytes == part->bytes)
-		w->buf = memory_of(part);
-	if (w->buf)
+	if (w->buf && w->bytes == bytes)
 		return true;
 	w->buf = w->bounce = malloc(w->bytes);
 	if (w->buf && write)
-		copy_part(part, w->buf, true);
+		copy_part(w->parts, w->buf, true);
 	return w->buf;
 }
 

@@ -168,6 +168,22 @@ static void add_part(struct mmnf_net *net, struct mmnf_net_io *io, u32 group,
 	net_group_add(g, part);
 }
 
+/* Up to where memory in one piece begins or ends: what is read there is not copied. */
+static u64 piece_bytes(const struct mmnf_net_io *io, u64 at)
+{
+	const struct iovec *iov = io->iov, *end = io->iov + io->nr_iov;
+	u64 bytes = 0, piece;
+
+	for (; at >= iov->iov_len; iov++)
+		at -= iov->iov_len;
+	for (; iov < end; iov++, at = 0, bytes += piece) {
+		piece = iov->iov_len - at;
+		if (piece >= NET_PIECE_BYTES)
+			return bytes ? bytes : piece;
+	}
+	return bytes;
+}
+
 /* Bytes of the part that begins there, and its group. */
 static u64 part_bytes(const struct mmnf_net *net, const struct mmnf_net_io *io,
 		      u64 at, u32 *group)
@@ -177,7 +193,10 @@ static u64 part_bytes(const struct mmnf_net *net, const struct mmnf_net_io *io,
 
 	/* Inside of what the server takes, also rounded to its blocks. */
 	most -= server_offset(net, io->offset + at) % most;
-	return min_u64(min_u64(n, io->bytes - at), most);
+	n = min_u64(min_u64(n, io->bytes - at), most);
+	if (io->op == MMNF_NET_READ && io->nr_iov > 1)
+		n = min_u64(n, piece_bytes(io, at));
+	return n;
 }
 
 /* All parts are counted first: the last one to be done ends the request. */
