@@ -9,7 +9,8 @@
 
 /*
  * Of a tile in an op: pinned and ready; pinned and to be read; to be read into
- * scratch, then there; another is reading it; not wanted any more.
+ * scratch, then there; another is reading it; another op of this fetch is; not
+ * wanted any more.
  */
 enum tile_state {
 	TILE_PINNED,
@@ -17,17 +18,21 @@ enum tile_state {
 	TILE_SCRATCH,
 	TILE_READY,
 	TILE_BUSY,
+	TILE_TWIN,
 	TILE_NONE,
 };
 
-/* Runs [first, first + nr) of a job: bytes at offset of a segment. */
+/*
+ * Runs [first, first + nr) of a job: bytes at offset of a segment.  @twin: it waits
+ * for tiles that another op of its fetch, which @has_twin then, is reading.
+ */
 struct op {
 	struct mmnf_fetch *fetch;
 	struct mmnf_job *job; /* NULL: nobody waits for it any more */
 	u32 first, nr, pending, nr_tiles;
 	u64 segment, offset, bytes;
 	char *scratch, *to; /* to: page cache only */
-	bool absent, to_dst, busy;
+	bool absent, to_dst, busy, twin, has_twin;
 	int error;
 	struct op *next;
 	/* L2 */
@@ -38,18 +43,18 @@ struct op {
 	struct mmnf_read read[MMNF_READ_TILES_MAX / 2 + 1];
 };
 
+/* @nr_fills: tiles that its ops are reading for L2 */
 struct mmnf_fetch {
 	struct mmnf_field *field;
 	struct mmnf_queue *queue;
-	bool driven, cached;
-	u32 depth, nr_todo, nr_deadlines;
+	bool driven, cached, twin_came;
+	u32 depth, nr_todo, nr_deadlines, nr_fills;
 	u32 skip, skip_next; /* see resident() in fetch-op.c */
 	struct mmnf_mapped mapped; /* of the call that waits */
 	pid_t pid;
-	struct op *ops, *free, *parked;
+	struct op *ops, *free, *parked, *twins;
 	char *scratch;
 	u64 scratch_bytes;
-	mmnf_tile last_tile; /* of the op before */
 	struct mmnf_read **todo; /* to be submitted */
 	struct mmnf_run *spare; /* a round's runs, for the next job */
 	struct mmnf_job *jobs, **jobs_end, *done, **done_end;
@@ -66,6 +71,9 @@ void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job);
 
 /* A read of an op is done. */
 void mmnf_op_read_done(struct mmnf_fetch *f, const struct mmnf_read *read);
+
+/* Goes on with ops whose tiles another op of f was reading, as far as they came. */
+void mmnf_op_untwin(struct mmnf_fetch *f);
 
 /*
  * For one op: waits for the tiles that others were filling, then reads what is

@@ -114,6 +114,7 @@ static void op_end(struct mmnf_fetch *f, struct op *op)
 	for (i = 0; i < op->nr_tiles; i++)
 		if (op->state[i] == TILE_PINNED)
 			mmnf_cache_put(f->field->cache, op->slot[i]);
+	op->twin = false;
 	op->next = f->free;
 	f->free = op;
 }
@@ -121,12 +122,15 @@ static void op_end(struct mmnf_fetch *f, struct op *op)
 /* All reads of it are done. */
 static void op_came(struct mmnf_fetch *f, struct op *op)
 {
-	if (op->busy && op->job && !op->error && !op->absent) {
-		op->next = f->parked;
-		f->parked = op;
-	} else {
+	struct op **at;
+
+	if (!op->job || op->error || op->absent || !(op->twin || op->busy)) {
 		op_end(f, op);
+		return;
 	}
+	at = op->twin ? &f->twins : &f->parked;
+	op->next = *at;
+	*at = op;
 }
 
 void mmnf_op_read_done(struct mmnf_fetch *f, const struct mmnf_read *read)
@@ -146,11 +150,15 @@ void mmnf_op_read_done(struct mmnf_fetch *f, const struct mmnf_read *read)
 		if (op->state[i] == TILE_FILL) {
 			mmnf_cache_filled(f->field->cache, op->slot[i], ok);
 			op->state[i] = TILE_PINNED;
+			f->nr_fills--;
 		} else {
 			op->state[i] = TILE_READY;
 		}
 	}
-	if (!--op->pending)
+	op->pending--;
+	/* What an op waits for besides may have come before its own reads. */
+	f->twin_came |= op->has_twin || (op->twin && !op->pending);
+	if (!op->pending)
 		op_came(f, op);
 }
 
@@ -196,11 +204,30 @@ static void read_tiles(struct mmnf_fetch *f, struct op *op)
 	}
 }
 
+/* The op of this fetch that is reading a tile, or NULL. */
+static struct op *reader(struct mmnf_fetch *f, u64 segment, u64 offset)
+{
+	u64 n;
+	u32 i;
+
+	for (i = 0; i < f->depth && f->nr_fills; i++) {
+		struct op *op = &f->ops[i];
+
+		n = (offset - op->offset) / MMNF_TILE_BYTES;
+		if (op->pending && op->segment == segment &&
+		    offset >= op->offset && n < op->nr_tiles &&
+		    op->state[n] == TILE_FILL)
+			return op;
+	}
+	return NULL;
+}
+
 static void look_up(struct mmnf_fetch *f, struct op *op, u32 i, bool may_wait)
 {
 	struct mmnf_cache *cache = f->field->cache;
-	mmnf_tile tile = mmnf_cache_tile(cache, op->segment,
-					 op->offset + i * MMNF_TILE_BYTES);
+	u64 offset = op->offset + i * MMNF_TILE_BYTES;
+	mmnf_tile tile = mmnf_cache_tile(cache, op->segment, offset);
+	struct op *twin;
 	enum mmnf_cache_state state;
 
 	state = mmnf_cache_get(cache, tile, true, f->driven, &op->slot[i]);
@@ -208,15 +235,52 @@ static void look_up(struct mmnf_fetch *f, struct op *op, u32 i, bool may_wait)
 		op->tile[i] = mmnf_cache_data(cache, op->slot[i]);
 		op->state[i] = state == MMNF_CACHE_HIT ? TILE_PINNED :
 							 TILE_FILL;
+		f->nr_fills += state == MMNF_CACHE_FILL;
 	} else if (!op->job->dst) {
 		op->state[i] = TILE_NONE;
-	} else if (state == MMNF_CACHE_BUSY && may_wait && f->driven &&
-		   tile != f->last_tile) {
+	} else if (state == MMNF_CACHE_BUSY &&
+		   (twin = reader(f, op->segment, offset))) {
+		op->state[i] = TILE_TWIN;
+		op->twin = twin->has_twin = true;
+	} else if (state == MMNF_CACHE_BUSY && may_wait && f->driven) {
 		op->state[i] = TILE_BUSY;
 		op->busy = true;
 	} else {
 		op->tile[i] = op->scratch + i * MMNF_TILE_BYTES;
 		op->state[i] = TILE_SCRATCH;
+	}
+}
+
+static void look_again(struct mmnf_fetch *f, struct op *op)
+{
+	u32 i;
+
+	op->twin = false;
+	for (i = 0; i < op->nr_tiles; i++)
+		if (op->state[i] == TILE_TWIN)
+			look_up(f, op, i, true);
+	read_tiles(f, op);
+	if (!op->pending)
+		op_came(f, op);
+}
+
+void mmnf_op_untwin(struct mmnf_fetch *f)
+{
+	struct op *op, *next = f->twins;
+
+	f->twins = NULL;
+	f->twin_came = false;
+	while ((op = next)) {
+		next = op->next;
+		if (!op->job) {
+			op_end(f, op);
+		} else if (f->nr_todo + f->queue->in_flight < f->depth) {
+			look_again(f, op);
+		} else {
+			op->next = f->twins;
+			f->twins = op;
+			f->twin_came = true;
+		}
 	}
 }
 
@@ -240,7 +304,7 @@ void mmnf_op_unpark(struct mmnf_fetch *f)
 			look_up(f, op, i, false);
 	read_tiles(f, op);
 	if (!op->pending)
-		op_end(f, op);
+		op_came(f, op);
 }
 
 /* How many runs from the next on go together, and the bytes from first to last. */
@@ -339,7 +403,7 @@ void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job)
 	op->nr = merge(f, job, &end, &in_place);
 	op->segment = first->segment;
 	op->offset = first->offset;
-	op->absent = op->busy = op->to_dst = false;
+	op->absent = op->busy = op->to_dst = op->has_twin = false;
 	op->error = 0;
 	op->pending = op->nr_tiles = 0;
 	job->next_run += op->nr;
@@ -366,7 +430,6 @@ void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job)
 			     MMNF_TILE_BYTES);
 	for (i = 0; i < op->nr_tiles; i++)
 		look_up(f, op, i, true);
-	f->last_tile = mmnf_cache_tile(f->field->cache, op->segment, end - 1);
 	read_tiles(f, op);
 	if (!op->pending)
 		op_came(f, op);

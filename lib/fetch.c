@@ -10,7 +10,8 @@
  *	L2:		its tiles:  hit | claimed, to be read | busy | no slot
  *			            pin | tile's memory       | wait | scratch
  *
- * Records that repeat or touch are in one op: read once.
+ * Records that repeat or touch are in one op: read once.  A tile that another op of
+ * the fetch is reading, for another job perhaps, is waited for and not read again.
  *
  * Nothing here can be stuck for want of memory: an op whose tiles get no slots
  * has scratch of its own.  Nor for others: a fetch that is `driven` waits for a
@@ -49,7 +50,7 @@ static void stop(struct mmnf_fetch *f, struct mmnf_job *job, int err)
 	for (i = 0; i < f->depth; i++) {
 		struct op *op = &f->ops[i];
 
-		if (op->job != job || !op->pending || op->to_dst)
+		if (op->job != job || !(op->pending || op->twin) || op->to_dst)
 			continue;
 		op->job = NULL;
 		job->nr_ops--;
@@ -129,6 +130,8 @@ static void submit(struct mmnf_fetch *f)
 static void issue(struct mmnf_fetch *f)
 {
 	do {
+		if (f->twin_came)
+			mmnf_op_untwin(f);
 		start_ops(f);
 		submit(f);
 		if (f->nr_todo || f->queue->in_flight || !f->parked)
@@ -235,7 +238,6 @@ int mmnf_fetch_open(struct mmnf_fetch **out, struct mmnf_field *field,
 	f->depth = depth;
 	f->driven = driven;
 	f->cached = field->ops->cached;
-	f->last_tile = MMNF_NO_TILE;
 	f->jobs_end = &f->jobs;
 	f->done_end = &f->done;
 	f->scratch_bytes = depth * MMNF_READ_BYTES_MAX;
