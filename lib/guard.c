@@ -27,6 +27,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 
 #include "internal.h"
 
@@ -156,6 +157,12 @@ static bool replace(const struct mmnf_guarded *r, const struct mmnf_guard *g,
 	return false;
 }
 
+/* What was blocked before the signal. */
+static const sigset_t *mask_of(const void *context)
+{
+	return &((const ucontext_t *)context)->uc_sigmask;
+}
+
 static void handler(int signal, siginfo_t *info, void *context)
 {
 	uintptr_t at = (uintptr_t)info->si_addr;
@@ -172,8 +179,10 @@ static void handler(int signal, siginfo_t *info, void *context)
 	if (ours && !range.guard) {
 		/* Nobody but mmnf_guard_copy() knows an address in there. */
 		errno = saved;
-		if (copying)
+		if (copying) {
+			pthread_sigmask(SIG_SETMASK, mask_of(context), NULL);
 			siglongjmp(*copying, 1);
+		}
 		ours = false;
 	}
 	if (ours) {
@@ -330,7 +339,7 @@ bool mmnf_guard_copy(mmnf_copy_fn *copy, void *arg, const char *from)
 {
 	sigjmp_buf *outer = copying, here;
 
-	/* The handler has blocked nothing that would have to be unblocked. */
+	/* Saving what is blocked would be a system call: the handler restores it. */
 	if (sigsetjmp(here, 0)) {
 		copying = outer;
 		return false;
