@@ -80,6 +80,8 @@ for arg; do
 	echo "{\"latency_ns\":${arg%%:*}}"
 	IFS=, read -ra cases <<<"${arg#*:}"
 	for name in "${cases[@]}"; do
+		# How a read's pages lie in memory shall not depend on what ran before.
+		echo 1 >/proc/sys/vm/compact_memory
 		case $name in
 		timeline=*) trace "${name#*=}" ;;
 		*) "$walk" run "$name" "$engines" $whole $sparse ;;
