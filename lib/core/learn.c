@@ -216,26 +216,27 @@ void mmnf_stream_pass(struct mmnf_table *table, struct mmnf_stream *s,
 {
 	u64 first = grain_of(table, s->at.last), reach = before * table->grain;
 
-	s->at.before = 0;
-	s->at.after = 0;
-	if (before || after)
+	s->passed = false;
+	s->at.before = before;
+	s->at.after = after;
+	if (s->at.ahead && (before || after))
 		pass_range(table, s, first > reach ? first - reach : 0,
 			   first + (after + 1ULL) * table->grain);
-	else
-		s->passed = false;
 }
 
 /* The walk did not go where it was foreseen: what to foresee now? */
 void mmnf_stream_learn(struct mmnf_table *table, struct mmnf_stream *s,
 		       u64 record)
 {
-	struct mmnf_place seen;
+	struct mmnf_place seen = { 0 };
 	u64 last = s->at.last;
 	u32 wasted = s->at.ahead;
 	bool again;
 	s64 delta;
 
-	seen = s->passed && s->touched.run == s->at.run ? s->touched : s->at;
+	if (s->dense)
+		seen = s->passed && s->touched.run == s->at.run ? s->touched :
+								  s->at;
 	stream_settle(table, s);
 	mmnf_stream_give_up(table, s);
 	delta = (s64)(record - s->at.run);
@@ -243,7 +244,7 @@ void mmnf_stream_learn(struct mmnf_table *table, struct mmnf_stream *s,
 		is_majority(s, delta);
 	if (s->guess)
 		s->at.nest.sure = 0;
-	if (seen.run == s->at.run)
+	if (s->dense && seen.run == s->at.run)
 		stream_learn_run(table, s, &seen, last);
 	mmnf_nest_learn(&s->at.nest, delta, again);
 	if (s->at.nest.doubted || s->at.nest.nr_levels < 2) {

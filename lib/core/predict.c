@@ -22,6 +22,8 @@ const struct mmnf_limits mmnf_limits_default = {
 #define MAX_LOST_ROWS 32
 /* So many touches ago is still the same loop. */
 #define NEAR_TOUCHES 16
+/* So many touches in a row that nothing foresaw: it is no walk, until .. */
+#define LOST_TOUCHES 64
 /* A row that goes on for longer may be measured less exactly. */
 #define MEASURED_STEPS 64
 
@@ -334,6 +336,8 @@ static void stream_begin(struct mmnf_table *table, struct mmnf_stream *s,
 	s->at.run = record;
 	s->at.last = access->pos;
 	s->at.after = access->after;
+	s->low = access->pos;
+	s->high = access->pos;
 	s->seen = table->clock;
 	mmnf_stream_time(s, access, 1);
 }
@@ -364,8 +368,10 @@ static bool stream_observe(struct mmnf_table *table, struct mmnf_stream *s,
 	if (step->on_walk) {
 		steps = mmnf_stream_follow(table, s, step);
 		was_planned = steps <= ahead;
+		s->lost = 0;
 	} else {
 		mmnf_stream_learn(table, s, record);
+		s->lost += s->lost < LOST_TOUCHES;
 		step->run = record;
 		step->in = 0;
 		step->runs = 1;
@@ -499,6 +505,59 @@ static bool stream_quick(struct mmnf_table *table, struct mmnf_stream *s,
 	return true;
 }
 
+/*
+ * .. a distance comes again, or is one of neighbours.  Of any other touch there is
+ * nothing to learn, so random access costs little; it is noted, and forgotten what
+ * could be a walk's.
+ */
+static bool stream_lost(struct mmnf_table *table, struct mmnf_stream *s,
+			const struct mmnf_access *access, u64 record)
+{
+	s64 delta = (s64)(record - s->at.run);
+	s64 gap = (s64)(access->pos - s->at.last);
+	u32 i;
+
+	if (s->lost < LOST_TOUCHES || s->dense || !delta ||
+	    table->nr_planned != table->nr_used + table->nr_wasted ||
+	    magnitude(gap) <=
+		    (2ULL + s->at.before + s->at.after) * table->grain)
+		return false;
+	for (i = 0; i < MMNF_NR_DELTAS; i++)
+		if (s->delta[i] == delta)
+			return false;
+	if (table->guesses && mmnf_axes_has(&table->axes, delta))
+		return false;
+	mmnf_stream_give_up(table, s);
+	s->delta[s->turn++ % MMNF_NR_DELTAS] = delta;
+	s->at.nest.nr_levels = 0;
+	s->at.nest.open = 0;
+	s->at.nest.sure = 0;
+	s->at.nest.doubted = false;
+	s->at.run = record;
+	s->at.last = access->pos;
+	s->at.before = access->before;
+	s->at.after = access->after;
+	s->gap = gap;
+	s->seen = table->clock;
+	s->reads |= access->outcome != MMNF_HIT || access->fresh;
+	mmnf_stream_time(s, access, 1);
+	return true;
+}
+
+/* The record of a miss, and in a small region what lies about it. */
+static bool observe_miss(const struct mmnf_table *table, struct mmnf_stream *s,
+			 const struct mmnf_access *access,
+			 struct mmnf_plan *plan)
+{
+	if (access->outcome != MMNF_MISS)
+		return false;
+	if (stream_foresees(s))
+		s->inside = 0;
+	else if (mmnf_stream_region(table, s, access->pos, plan))
+		return true;
+	return mmnf_record_plan(table, access->pos, plan);
+}
+
 bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		  struct mmnf_plan *plan)
 {
@@ -515,6 +574,10 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		table->recent = (u32)(own - table->stream);
 		return false;
 	}
+	if (own && stream_lost(table, own, access, record)) {
+		table->recent = (u32)(own - table->stream);
+		return observe_miss(table, own, access, plan);
+	}
 	s = stream_find(table, access, record, own, &step);
 	table->recent = (u32)(s - table->stream);
 	seen = s->seen;
@@ -527,6 +590,5 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 	    !s->at.ahead && access->outcome != MMNF_HIT &&
 	    observe_thread(table, access, record, plan))
 		return true;
-	return access->outcome == MMNF_MISS &&
-	       mmnf_record_plan(table, pos, plan);
+	return observe_miss(table, s, access, plan);
 }

@@ -45,6 +45,9 @@
  * consumer had to wait.  Strides of less than two grains are dense: to skip a
  * grain now and then costs more requests than it saves bytes.
  *
+ * Where nothing is foreseen, misses bring their records alone; but those that come
+ * back to a small region again and again bring parts of that (region.c).
+ *
  * Nothing is planned while everything touched is resident anyway: a walk starts to
  * plan with its first access that is late, missed, or would have been.
  */
@@ -53,7 +56,7 @@
 
 #include "nest.h"
 
-#define MMNF_NR_STREAMS 24
+#define MMNF_NR_STREAMS 32
 #define MMNF_NR_DELTAS 8
 
 enum mmnf_outcome {
@@ -141,6 +144,10 @@ struct mmnf_stream {
 	u64 ready_ns; /* when it was served */
 	u64 pace_ns; /* the consumer's time for a step; 0: unknown */
 	s64 gap; /* from the touch before to the last one */
+	u64 low; /* between these lie the misses that nothing foresaw .. */
+	u64 high;
+	u32 lost; /* touches in a row that nothing foresaw */
+	u32 inside; /* .. of which so many fell between those before them */
 	s64 delta[MMNF_NR_DELTAS]; /* from run to run, recent ones, a ring */
 	u32 turn; /* the next one's place there */
 	u32 alike; /* runs in a row of one length */

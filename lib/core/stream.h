@@ -39,8 +39,8 @@ static inline u64 grain_of(const struct mmnf_table *table, u64 pos)
 static inline s64 grains_between(const struct mmnf_table *table, u64 from,
 				 u64 to)
 {
-	return (s64)(grain_of(table, to) - grain_of(table, from)) /
-	       (s64)table->grain;
+	return (s64)(grain_of(table, to) - grain_of(table, from)) >>
+	       __builtin_ctzll(table->grain);
 }
 
 static inline u64 record_of(const struct mmnf_table *table, u64 pos)
@@ -167,6 +167,13 @@ void mmnf_stream_time(struct mmnf_stream *s, const struct mmnf_access *access,
  */
 bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 		      struct mmnf_plan *plan);
+
+/**
+ * mmnf_stream_region() - note a miss that no walk foresaw
+ * Return: true if it is one of many in a small region: @plan is a part of that.
+ */
+bool mmnf_stream_region(const struct mmnf_table *table, struct mmnf_stream *s,
+			u64 pos, struct mmnf_plan *plan);
 
 /* All that is planned ahead of a strided walk, and the touched run again. */
 void mmnf_stream_replan(const struct mmnf_table *table, struct mmnf_stream *s,
