@@ -59,6 +59,21 @@ static u32 wanted_depth(const struct mmnf_table *table,
 	return (u32)min_of(div64_u64(latency, s->pace_ns), most);
 }
 
+/*
+ * Of a first plan that is as deep as latency and pace ask, the first positions are
+ * late all the same: a deeper one would not have brought them sooner.
+ */
+static bool late_at_first(const struct mmnf_table *table,
+			  const struct mmnf_stream *s)
+{
+	u32 wanted;
+
+	if (s->followed >= s->depth || stream_sequential(s))
+		return false;
+	wanted = wanted_depth(table, s, U32_MAX);
+	return wanted && wanted <= s->depth;
+}
+
 /* Was the last plan too shallow?  See the head of predict.h. */
 static bool stream_deepens(const struct mmnf_table *table,
 			   const struct mmnf_stream *s)
@@ -214,8 +229,12 @@ static u64 stream_fill(struct mmnf_table *table, struct mmnf_stream *s,
 bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 		      struct mmnf_plan *plan)
 {
-	bool deepens = stream_deepens(table, s);
 	u64 room = stream_room(table, s), target, got;
+	bool deepens;
+
+	if (s->late && late_at_first(table, s))
+		s->late = 0;
+	deepens = stream_deepens(table, s);
 
 	/* A consumer that waits already does not wait for half to be left. */
 	if (s->at.ahead > s->depth / 2 && !(deepens && s->late))
