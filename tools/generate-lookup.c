@@ -33,11 +33,28 @@ static uint64_t zipf(struct gen *g, uint64_t n, double alpha)
 	return rank < n ? rank : n - 1;
 }
 
-/* Hot rows are anywhere in a table: ranks are spread by a multiplier. */
+static uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+	while (b) {
+		uint64_t rest = a % b;
+
+		a = b;
+		b = rest;
+	}
+	return a;
+}
+
+/*
+ * Hot rows are anywhere in a table: ranks are spread by a multiplier.  It has no
+ * divisor in common with the number of rows, so that each row has one rank.
+ */
 static uint64_t spread(uint64_t rank, uint64_t rows)
 {
-	return (uint64_t)((unsigned __int128)rank * 0x9E3779B97F4A7C15ULL %
-			  rows);
+	uint64_t by = 0x9E3779B97F4A7C15ULL % rows;
+
+	while (common_divisor(by, rows) != 1)
+		by++;
+	return (uint64_t)((unsigned __int128)rank * by % rows);
 }
 
 static void run_uniform(struct gen *g)

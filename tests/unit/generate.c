@@ -180,6 +180,28 @@ TEST(zipf_keeps_its_law)
 	check_zipf(1);
 }
 
+/* Every rank another row, whatever divides their number. */
+TEST(ranks_are_spread_over_all_rows)
+{
+	static const uint64_t numbers[] = { 1, 2, 3, 5, 10, 63, 2000, 39060 };
+	uint32_t i, rank, sum;
+
+	for (i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+		unsigned char *seen = calloc(numbers[i], 1);
+
+		ASSERT_TRUE(seen);
+		for (sum = rank = 0; rank < numbers[i]; rank++) {
+			uint64_t row = spread(rank, numbers[i]);
+
+			ASSERT_LT(row, numbers[i]);
+			sum += !seen[row];
+			seen[row] = 1;
+		}
+		EXPECT_EQ(sum, numbers[i]);
+		free(seen);
+	}
+}
+
 TEST(rows_are_inside_sorted_and_repeatable)
 {
 	struct trace again;
