@@ -142,7 +142,7 @@ static void take_event(struct mmnf_net *net, const struct epoll_event *e)
 
 /*
  * While answers are read, no request takes their place.  Where the drivers sleep for
- * an eighth of their time or more, servers are what is waited for: then requests go
+ * a quarter of their time or more, servers are what is waited for: then requests go
  * out after each answer; else after many, which costs less.
  */
 static void note_sleep(struct mmnf_net *net, s64 from)
@@ -154,7 +154,7 @@ static void note_sleep(struct mmnf_net *net, s64 from)
 		return;
 	net->slept_ns += (now - from - net->slept_ns) / 16;
 	net->all_ns += (all - net->all_ns) / 16;
-	net->nr_burst = net->slept_ns > net->all_ns / 8 ? 1 : BURST_MAX;
+	net->nr_burst = net->slept_ns > net->all_ns / 4 ? 1 : BURST_MAX;
 }
 
 /* With the lock, which is let go of meanwhile. */
