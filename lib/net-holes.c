@@ -197,30 +197,32 @@ static void ask(struct net_group *g)
 	}
 }
 
-static bool is_zero(const char *p, u64 bytes)
+static u64 first_word(const char *p, u64 bytes)
 {
-	u64 first = 0;
+	u64 word = 0;
 
-	memcpy(&first, p, min_u64(bytes, sizeof(first)));
-	if (first)
-		return false;
-	return bytes <= sizeof(first) ||
-	       !memcmp(p, p + sizeof(first), bytes - sizeof(first));
+	memcpy(&word, p, min_u64(bytes, sizeof(word)));
+	return word;
 }
 
 void net_holes_look(struct net_group *g, u64 offset, const char *p, u64 bytes)
 {
 	struct net_holes *h = &g->holes;
 
-	if (h->is_wanted || h->is_asking || !may_ask(g) || !is_zero(p, bytes))
+	/* All that it costs those who have no zeros. */
+	if (first_word(p, bytes))
 		return;
-	/* It was sent before the answer came. */
-	if (is_known(h, offset, bytes))
+	/* What is known was sent before the answer came. */
+	if (h->is_wanted || h->is_asking || !may_ask(g) ||
+	    is_known(h, offset, bytes))
 		return;
 	if (h->nr_skip) {
 		h->nr_skip--;
 		return;
 	}
+	/* Each byte is as the one before. */
+	if (memcmp(p, p + 1, bytes - 1))
+		return;
 	if (!h->hole) {
 		h->hole = calloc(HOLES_MAX, sizeof(*h->hole));
 		h->found = calloc(FOUND_MAX, sizeof(*h->found));

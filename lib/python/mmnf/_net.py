@@ -29,6 +29,7 @@ class Net:
         next, and what is written survives a server that crashes; None: none
     cache_bytes: most of it; 0: 16 GiB
     cache_grace: seconds that a write whose connection was given up may still come; None: 30
+    holes: ask servers what reads as zeros, where reads bring zeros
     """
     connections: int = 0
     depth: int = 0
@@ -40,6 +41,7 @@ class Net:
     cache_dir: Path | None = None
     cache_bytes: int = 0
     cache_grace: float | None = None
+    holes: bool = True
 
     def fill(self, opts: _abi.OpenOpts) -> None:
         """Into what mmnf_field_open() takes."""
@@ -56,6 +58,7 @@ class Net:
         opts.net_cache_dir = _path(self.cache_dir)
         opts.net_cache_bytes = unsigned("cache_bytes", self.cache_bytes)
         opts.net_cache_grace_ms = _ms("cache_grace", self.cache_grace)
+        opts.net_holes_off = not self.holes
 
 
 def _path(path: Path | None) -> bytes | None:
