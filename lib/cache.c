@@ -68,6 +68,12 @@ static u64 *find(const struct shard *sh, mmnf_tile tile)
 	return &sh->index[i];
 }
 
+/* An entry may be looked at without the lock, by mmnf_cache_touch_data(). */
+static void set(u64 *entry, u64 value)
+{
+	__atomic_store_n(entry, value, __ATOMIC_RELAXED);
+}
+
 /* Closes the gap, so that no search ends too early. */
 static void index_remove(struct shard *sh, mmnf_tile tile)
 {
@@ -79,11 +85,11 @@ static void index_remove(struct shard *sh, mmnf_tile tile)
 		home = home_of(sh, sh->slots[(u32)entry - 1].tile);
 		if (((i - home) & sh->index_mask) >=
 		    ((i - gap) & sh->index_mask)) {
-			sh->index[gap] = entry;
+			set(&sh->index[gap], entry);
 			gap = i;
 		}
 	}
-	sh->index[gap] = 0;
+	set(&sh->index[gap], 0);
 }
 
 static void make_free(struct shard *sh, u32 i)
@@ -143,7 +149,7 @@ static enum mmnf_cache_state claim_slot(struct mmnf_cache *c, struct shard *sh,
 	s->driven = driven;
 	__atomic_store_n(&s->pins, 1, __ATOMIC_RELAXED);
 	/* An eviction has moved entries: look again. */
-	*find(sh, tile) = tile << 32 | (i + 1);
+	set(find(sh, tile), tile << 32 | (i + 1));
 	c->policy->insert(sh, i);
 	*slot = i;
 	return MMNF_CACHE_FILL;
@@ -326,6 +332,24 @@ void mmnf_cache_touch(const struct mmnf_cache *c, mmnf_tile tile)
 
 	__builtin_prefetch(&sh->index[home_of(sh, tile)]);
 	__builtin_prefetch(&sh->ghosts[ghost_home(sh, tile)]);
+}
+
+void mmnf_cache_touch_data(const struct mmnf_cache *c, mmnf_tile tile, u64 at)
+{
+	const struct shard *sh = shard_of(c, tile);
+	u64 entry = __atomic_load_n(&sh->index[home_of(sh, tile)],
+				    __ATOMIC_RELAXED);
+	const char *data;
+
+	/* Most tiles stand where they are looked for first. */
+	if (!entry || entry >> 32 != (u32)tile)
+		return;
+	data = mmnf_cache_data(c, (u32)entry - 1) + at;
+	__builtin_prefetch(&c->slots[(u32)entry - 1], 1);
+	__builtin_prefetch(data);
+	__builtin_prefetch(data + 64);
+	__builtin_prefetch(data + 128);
+	__builtin_prefetch(data + 192);
 }
 
 void mmnf_cache_stats(struct mmnf_cache *c, struct mmnf_cache_stats *out)

@@ -103,6 +103,9 @@ void mmnf_cache_memory(const struct mmnf_cache *cache, char **base, u64 *bytes);
 
 /* Ask for the memory that a get() of this tile will look at. */
 void mmnf_cache_touch(const struct mmnf_cache *cache, mmnf_tile tile);
+/* And, somewhat later, for its bytes from @at on, if it is there. */
+void mmnf_cache_touch_data(const struct mmnf_cache *cache, mmnf_tile tile,
+			   u64 at);
 
 void mmnf_cache_stats(struct mmnf_cache *cache, struct mmnf_cache_stats *out);
 

@@ -264,6 +264,9 @@ struct mmnf_mapped {
 bool mmnf_mapped_copy(struct mmnf_mapped *m, u64 segment, u64 offset, u64 bytes,
 		      mmnf_copy_fn *copy, void *arg);
 
+/* Asks for the memory that a copy from there will need. */
+void mmnf_mapped_touch(const struct mmnf_mapped *m, u64 segment, u64 offset);
+
 /* Then it may begin again.  0, or -EIO if a file was cut under its copies. */
 int mmnf_mapped_end(struct mmnf_mapped *m);
 

@@ -14,7 +14,8 @@
 
 #include "fetch.h"
 
-#define TOUCH_AHEAD 8 /* records: about the time that memory needs */
+#define TOUCH_AHEAD 8 /* records: about the time that memory needs, twice */
+#define DATA_AHEAD 3
 #define SKIP_MAX 31
 
 /**
@@ -160,15 +161,31 @@ static bool take(struct records *r, const struct mmnf_run *run, char *dst)
 				run->bytes, copy_record, &c);
 }
 
-/* Asks for what a look at the record in L2 will need. */
-static void touch(const struct records *r, u64 index)
+/* Asks for what copying the records to come will need. */
+static void touch_ahead(const struct records *r, const u64 *index, u64 nr,
+			u64 i)
 {
-	struct mmnf_run run = place(r, index, 0);
+	const struct mmnf_cache *cache = r->field->cache;
+	struct mmnf_run run;
 
-	if (r->field->cache)
-		mmnf_cache_touch(r->field->cache,
-				 mmnf_cache_tile(r->field->cache, run.segment,
-						 run.offset));
+	if (!cache) {
+		if (i + DATA_AHEAD < nr) {
+			run = place(r, index[i + DATA_AHEAD], 0);
+			mmnf_mapped_touch(&r->mapped, run.segment, run.offset);
+		}
+		return;
+	}
+	if (i + TOUCH_AHEAD < nr) {
+		run = place(r, index[i + TOUCH_AHEAD], 0);
+		mmnf_cache_touch(cache, mmnf_cache_tile(cache, run.segment,
+							run.offset));
+	}
+	if (i + DATA_AHEAD < nr) {
+		run = place(r, index[i + DATA_AHEAD], 0);
+		mmnf_cache_touch_data(
+			cache, mmnf_cache_tile(cache, run.segment, run.offset),
+			run.offset % MMNF_TILE_BYTES);
+	}
 }
 
 /*
@@ -188,8 +205,7 @@ static u64 take_records(struct records *r, const u64 *index, u64 nr, char *dst,
 			rest[n++] = (struct mmnf_wanted) { index[i], i };
 			continue;
 		}
-		if (i + TOUCH_AHEAD < nr)
-			touch(r, index[i + TOUCH_AHEAD]);
+		touch_ahead(r, index, nr, i);
 		run = place(r, index[i], i);
 		if (take(r, &run, dst)) {
 			skip_next = 0;

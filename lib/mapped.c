@@ -229,6 +229,20 @@ bool mmnf_mapped_copy(struct mmnf_mapped *m, u64 segment, u64 offset, u64 bytes,
 	return true;
 }
 
+void mmnf_mapped_touch(const struct mmnf_mapped *m, u64 segment, u64 offset)
+{
+	const char *at;
+
+	if (m->may <= 0 || !m->s || m->s->number != segment || !seen_of(m->s) ||
+	    offset >= m->s->file_bytes)
+		return;
+	at = m->s->look + offset;
+	__builtin_prefetch(at);
+	__builtin_prefetch(at + 64);
+	__builtin_prefetch(at + 128);
+	__builtin_prefetch(at + 192);
+}
+
 int mmnf_mapped_end(struct mmnf_mapped *m)
 {
 	int err = leave(m);
