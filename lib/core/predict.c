@@ -436,6 +436,8 @@ static struct mmnf_stream *stream_any(struct mmnf_table *table,
 		from.ready_ns = latest->ready_ns;
 	}
 	from.thread = access->thread;
+	from.low = access->pos;
+	from.high = access->pos;
 	any = stream_new(table);
 	*any = from;
 	return any;

@@ -32,10 +32,10 @@ static void begin(u64 span)
 	nr_plans = nr_misses = nr_read = 0;
 }
 
-static bool miss(u64 pos)
+static bool miss_by(u64 ip, u64 pos)
 {
 	struct mmnf_access access = {
-		.thread = 1, .ip = 1, .pos = pos, .outcome = MMNF_MISS
+		.thread = 1, .ip = ip, .pos = pos, .outcome = MMNF_MISS
 	};
 	bool planned = mmnf_observe(&table, &access, &plan);
 
@@ -45,6 +45,11 @@ static bool miss(u64 pos)
 	nr_plans += planned;
 	nr_misses++;
 	return planned;
+}
+
+static bool miss(u64 pos)
+{
+	return miss_by(1, pos);
 }
 
 /* A page of the region that starts at @base; a plan is resident at once. */
@@ -160,6 +165,23 @@ TEST(records_are_whole)
 		EXPECT_LE(pos + record, plan.start + plan.span);
 	}
 	EXPECT_GT(nr_blocks, 700);
+}
+
+/*
+ * What a thread does together is a stream of no instruction, and so is what comes
+ * from nowhere: its region begins where it was touched, not at the file's start.
+ */
+TEST(a_region_lies_in_the_data)
+{
+	const u64 start = MIB + 3 * PAGE;
+	u64 i;
+
+	begin(0);
+	mmnf_table_init(&table, PAGE, start, FIELD, 0);
+	for (i = 0; i < PAGES; i++)
+		if (miss_by(i < 8 ? 1 + i % 2 : 0, start + order[i] * PAGE))
+			EXPECT_LE(start, plan.start);
+	EXPECT_GT(nr_plans, PAGES / 2);
 }
 
 static void lose(u64 nr)
