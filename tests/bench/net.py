@@ -13,7 +13,7 @@ neighbours disturb; that is the one that has a target.  At a depth of 1 without 
 delay the time is the scheduler's, for both.
 
     random      4 KiB records at random places, so many at once.  The library keeps
-                them in L2, for about a microsecond of the processor each, which
+                them in L2, for one to three microseconds of the processor each, which
                 shows where a server takes only a few
     scan        256 KiB in a row, 16 at once in the loop; boxes of 32 MiB by the
                 library, which go through L2, too; there is no target: 10 Gbit/s
