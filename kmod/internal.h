@@ -243,9 +243,6 @@ void mmnf_prefetch_work(struct work_struct *work);
 bool mmnf_prefetch_queue(struct mmnf_mapping *mapping,
 			 const struct mmnf_plan *plan, pgoff_t demand);
 void mmnf_prefetch_kick(struct mmnf_field *field);
-bool mmnf_prefetch_has_holes(const struct file *file);
-void mmnf_prefetch_record(struct mmnf_mapping *mapping,
-			  const struct mmnf_plan *plan, pgoff_t demand);
 void mmnf_prefetch_find_data(struct file *file, struct mmnf_extent *known,
 			     loff_t pos, loff_t size, loff_t *start,
 			     loff_t *end);

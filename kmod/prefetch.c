@@ -133,28 +133,22 @@ static pgoff_t read_pages(struct mmnf_reader *reader, pgoff_t first,
 	return next;
 }
 
-/* A file with as many blocks as bytes has none. */
-bool mmnf_prefetch_has_holes(const struct file *file)
-{
-	const struct inode *inode = file_inode(file);
-
-	return S_ISREG(inode->i_mode) &&
-	       (u64)inode->i_blocks << SECTOR_SHIFT < i_size_read(inode);
-}
-
 /*
  * The next stretch of data at or after @pos, from the file's own map.  A file
- * without holes is not asked; nor is one whose last answer, kept in @known, does.
+ * with as many blocks as bytes has no holes and is not asked; nor is one whose
+ * last answer, kept in @known, does.
  */
 void mmnf_prefetch_find_data(struct file *file, struct mmnf_extent *known,
 			     loff_t pos, loff_t size, loff_t *start,
 			     loff_t *end)
 {
+	struct inode *inode = file_inode(file);
 	loff_t data, hole;
 
 	*start = pos;
 	*end = size;
-	if (!mmnf_prefetch_has_holes(file))
+	if (!S_ISREG(inode->i_mode) ||
+	    (u64)inode->i_blocks << SECTOR_SHIFT >= size)
 		return;
 	if (pos >= known->start && pos < known->end) {
 		*end = known->end;
@@ -300,25 +294,6 @@ static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
 		collect_bytes(reader, reader->start, reader->end);
 	flush(reader);
 	blk_finish_plug(&plug);
-}
-
-/*
- * A plan of one range, by the thread that waits for @demand in it.  What was punched a
- * moment ago is read all the same: in a fault, the file is not to be asked.
- */
-void mmnf_prefetch_record(struct mmnf_mapping *mapping,
-			  const struct mmnf_plan *plan, pgoff_t demand)
-{
-	struct mmnf_extent all = { .end = LLONG_MAX };
-	struct mmnf_reader reader = {
-		.field = mapping->field,
-		.file = mapping->file,
-		.data = &all,
-		.predicted = true,
-	};
-
-	read_demand(&reader, demand);
-	mmnf_prefetch_bytes(&reader, plan->start, plan->start + plan->span);
 }
 
 static void associate_blkcg(struct cgroup_subsys_state *css)

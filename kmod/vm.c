@@ -43,9 +43,6 @@ static unsigned long user_ip(void)
 	return instruction_pointer(task_pt_regs(current));
 }
 
-/* Most that a fault reads itself, besides the page that it waits for. */
-#define MMNF_RECORD_BYTES (8 * PAGE_SIZE)
-
 /* As many pages as the kernel maps around a fault; see fault_around_bytes. */
 #define MMNF_AROUND_PAGES 16
 
@@ -150,33 +147,16 @@ static void mmnf_vm_waited(struct mmnf_field *field, const struct vm_fault *vmf)
 }
 
 /*
- * A few pages are read by the thread that waits for one of them: to wake the worker
- * takes longer.  Not where the fault must not wait, nor of a file with holes, which is
- * asked for them under locks that are taken before those of a fault.
- */
-static bool reads_itself(const struct mmnf_mapping *mapping,
-			 const struct vm_fault *vmf,
-			 const struct mmnf_plan *plan)
-{
-	return plan->nr == 1 && plan->span <= MMNF_RECORD_BYTES &&
-	       !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT) &&
-	       !mmnf_prefetch_has_holes(mapping->file);
-}
-
-/*
  * Account an access and let the predictor see it.  Pages first .. first + nr - 1
  * are those that this fault made, or will make, accessible: counted as used
  * with it, because no other fault will tell.
  *
  * A fault that the kernel runs a second time after waiting is the same access:
  * only the pages around it are news.  @may_wait: the host has yet to be asked.
- *
- * Return: true if it is for the fault itself to read @plan.
  */
-static bool mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
+static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 			    enum mmnf_outcome outcome, pgoff_t first,
-			    unsigned long nr, bool may_wait,
-			    struct mmnf_plan *plan)
+			    unsigned long nr, bool may_wait)
 {
 	struct mmnf_field *field = mapping->field;
 	struct mmnf_access access = {
@@ -188,7 +168,8 @@ static bool mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		.after = first + nr - 1 - vmf->pgoff,
 		.outcome = outcome,
 	};
-	bool counted, kick = false, planned = false, itself = false;
+	bool counted, kick = false, planned = false;
+	struct mmnf_plan plan;
 	u64 taken;
 
 	if (outcome != MMNF_HIT || vmf->flags & FAULT_FLAG_TRIED ||
@@ -218,17 +199,13 @@ static bool mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		if (!field->can_read_ahead)
 			planned = false;
 		else if (field->mode == MMNF_MODE_AUTO)
-			planned = observe(mapping, &access, plan);
+			planned = observe(mapping, &access, &plan);
 		else if (field->mode == MMNF_MODE_MANUAL &&
 			 outcome == MMNF_MISS)
 			planned = mmnf_record_plan(&field->table, access.pos,
-						   plan);
-		itself = planned && outcome == MMNF_MISS &&
-			 reads_itself(mapping, vmf, plan);
-		if (itself)
-			field->stats.out_plans++;
-		else if (planned)
-			kick = mmnf_prefetch_queue(mapping, plan,
+						   &plan);
+		if (planned)
+			kick = mmnf_prefetch_queue(mapping, &plan,
 						   outcome == MMNF_MISS ?
 							   vmf->pgoff :
 							   MMNF_NO_DEMAND);
@@ -239,10 +216,9 @@ static bool mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 	if (!counted)
 		trace_mmnf_fault(field->id, &access);
 	if (planned)
-		trace_mmnf_plan(field->id, plan, kick || itself);
+		trace_mmnf_plan(field->id, &plan, kick);
 	if (kick)
 		mmnf_prefetch_kick(field);
-	return itself;
 }
 
 /* Of the pages around a fault those of its record, which may be its page alone. */
@@ -263,7 +239,6 @@ static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
 				    pgoff_t end_pgoff)
 {
 	struct mmnf_mapping *mapping = mapping_of(vmf->vma);
-	struct mmnf_plan plan;
 	vm_fault_t ret;
 
 	/* Nothing around is resident, and looking for it costs at each page. */
@@ -278,7 +253,7 @@ static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
 		atomic64_inc(&mapping->field->nr_quiet_hits);
 	else
 		mmnf_vm_observe(mapping, vmf, MMNF_HIT, start_pgoff,
-				end_pgoff - start_pgoff + 1, false, &plan);
+				end_pgoff - start_pgoff + 1, false);
 	return ret;
 }
 
@@ -286,24 +261,16 @@ static vm_fault_t mmnf_vm_fault(struct vm_fault *vmf)
 {
 	struct mmnf_mapping *mapping = mapping_of(vmf->vma);
 	enum mmnf_outcome outcome = MMNF_MISS;
-	struct mmnf_plan plan;
 	struct folio *folio;
 	vm_fault_t ret;
-	bool itself;
 
 	folio = mmnf_compat_get_folio(mapping->file->f_mapping, vmf->pgoff);
 	if (folio) {
 		outcome = folio_test_uptodate(folio) ? MMNF_HIT : MMNF_LATE;
 		folio_put(folio);
 	}
-	itself = mmnf_vm_observe(mapping, vmf, outcome, vmf->pgoff, 1, true,
-				 &plan);
-	if (itself)
-		mmnf_prefetch_record(mapping, &plan, vmf->pgoff);
+	mmnf_vm_observe(mapping, vmf, outcome, vmf->pgoff, 1, true);
 	ret = mapping->host->fault(vmf);
-	/* It waits for a read, though that was begun before it was looked for. */
-	if (itself && ret & VM_FAULT_RETRY)
-		ret |= VM_FAULT_MAJOR;
 	/* Else the area's lock is dropped, and the mapping may be gone. */
 	if (!(ret & VM_FAULT_RETRY))
 		mmnf_vm_waited(mapping->field, vmf);

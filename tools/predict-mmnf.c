@@ -14,7 +14,6 @@
 /* As kmod/vm.c and kmod/internal.h have them. */
 #define AROUND_PAGES 16
 #define QUEUE_PLANS 32
-#define RECORD_BYTES (8 * PAGE_BYTES)
 #define IDLE_HITS 64
 #define FORGET_HITS 1024
 
@@ -135,11 +134,6 @@ static void mmnf_fault(void *state, struct replay *r, const struct touch *t)
 	/* The thread's own read is on its way before the worker is awake. */
 	if (t->outcome == MMNF_MISS)
 		replay_read(r, t->now_ns, t->page, 1, NO_PAGE);
-	if (planned && t->outcome == MMNF_MISS && plan.nr == 1 &&
-	    plan.span <= RECORD_BYTES) {
-		read_plan(m, r, t->now_ns, &plan);
-		return;
-	}
 	if (!planned || m->nr_queued == QUEUE_PLANS)
 		return;
 	tail = (m->head + m->nr_queued++) % QUEUE_PLANS;
