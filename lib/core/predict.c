@@ -510,7 +510,8 @@ static bool stream_quick(struct mmnf_table *table, struct mmnf_stream *s,
 /*
  * .. a distance comes again, or is one of neighbours.  Of any other touch there is
  * nothing to learn, so random access costs little; it is noted, and forgotten what
- * could be a walk's.
+ * could be a walk's.  An unrolled loop is found later so: each of its instructions has
+ * to see its own distance again.
  */
 static bool stream_lost(struct mmnf_table *table, struct mmnf_stream *s,
 			const struct mmnf_access *access, u64 record)
@@ -535,6 +536,7 @@ static bool stream_lost(struct mmnf_table *table, struct mmnf_stream *s,
 	s->at.nest.open = 0;
 	s->at.nest.sure = 0;
 	s->at.nest.doubted = false;
+	s->guess = false;
 	s->at.run = record;
 	s->at.last = access->pos;
 	s->at.before = access->before;
@@ -551,6 +553,7 @@ static bool observe_miss(const struct mmnf_table *table, struct mmnf_stream *s,
 			 const struct mmnf_access *access,
 			 struct mmnf_plan *plan)
 {
+	mmnf_stream_pay(s, access);
 	if (access->outcome != MMNF_MISS)
 		return false;
 	if (stream_foresees(s))

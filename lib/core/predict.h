@@ -148,6 +148,7 @@ struct mmnf_stream {
 	u64 high;
 	u32 lost; /* touches in a row that nothing foresaw */
 	u32 inside; /* .. of which so many fell between those before them */
+	u32 owed; /* grains of blocks read there, less those paid for by their use */
 	s64 delta[MMNF_NR_DELTAS]; /* from run to run, recent ones, a ring */
 	u32 turn; /* the next one's place there */
 	u32 alike; /* runs in a row of one length */

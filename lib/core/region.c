@@ -12,6 +12,11 @@
  * kernel's own read-around.  Besides the record, nothing is read that does not lie
  * between two touches.
  *
+ * Touches that hop within a region, and are soon elsewhere, look the same.  So blocks
+ * are read on credit: each is owed for until touches find what it brought, and a stream
+ * that owes as much as the largest region reads no more of them.  What nobody touches
+ * of blocks is at most that, and a fixed multiple of what somebody does.
+ *
  * Never allocates, sleeps, reads a clock or does I/O; there are no loops.
  */
 #include "stream.h"
@@ -20,6 +25,22 @@
 #define MIN_INSIDE 12
 /* A power of two. */
 #define BLOCK_GRAINS 32
+/* Of the largest region; what lies in a larger one is hardly ever wanted whole. */
+#define REGION_GRAINS 2048
+/*
+ * What a touch of what was read ahead pays for, at least; and that is half as much again
+ * as it made accessible: blocks overlap, and some of their touches come too early.
+ */
+#define PAID_GRAINS 8
+
+void mmnf_stream_pay(struct mmnf_stream *s, const struct mmnf_access *access)
+{
+	u64 seen = 1ULL + access->before + access->after;
+
+	if (access->fresh)
+		s->owed -= (u32)min_of(s->owed,
+				       max_of(PAID_GRAINS, seen + seen / 2));
+}
 
 bool mmnf_stream_region(const struct mmnf_table *table, struct mmnf_stream *s,
 			u64 pos, struct mmnf_plan *plan)
@@ -28,7 +49,8 @@ bool mmnf_stream_region(const struct mmnf_table *table, struct mmnf_stream *s,
 	const struct mmnf_limits *limits = &table->limits;
 	u64 block = BLOCK_GRAINS * table->grain;
 
-	if (high - low >= limits->max_window_bytes) {
+	if (high - low >=
+	    min_of(limits->max_window_bytes, REGION_GRAINS * table->grain)) {
 		s->low = pos;
 		s->high = pos;
 		s->inside = 0;
@@ -37,8 +59,8 @@ bool mmnf_stream_region(const struct mmnf_table *table, struct mmnf_stream *s,
 	s->inside += low != pos && high != pos && s->inside < MIN_INSIDE;
 	s->low = low;
 	s->high = high;
-	if (s->inside < MIN_INSIDE || table->span > block ||
-	    block > limits->max_window_bytes ||
+	if (s->inside < MIN_INSIDE || s->owed >= REGION_GRAINS ||
+	    table->span > block || block > limits->max_window_bytes ||
 	    block > limits->max_inflight_bytes)
 		return false;
 	/* What does not fit in memory would be read again and again. */
@@ -53,5 +75,6 @@ bool mmnf_stream_region(const struct mmnf_table *table, struct mmnf_stream *s,
 	plan->start = start;
 	plan->nr = 1;
 	plan->span = end - start;
+	s->owed += (u32)div64_u64(plan->span, table->grain);
 	return true;
 }

@@ -175,6 +175,9 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 bool mmnf_stream_region(const struct mmnf_table *table, struct mmnf_stream *s,
 			u64 pos, struct mmnf_plan *plan);
 
+/* A touch, which may have found what such a part brought: it was worth it. */
+void mmnf_stream_pay(struct mmnf_stream *s, const struct mmnf_access *access);
+
 /* All that is planned ahead of a strided walk, and the touched run again. */
 void mmnf_stream_replan(const struct mmnf_table *table, struct mmnf_stream *s,
 			struct mmnf_plan *plan);
