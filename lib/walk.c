@@ -31,6 +31,8 @@ int mmnf_walk_init(struct mmnf_field *field)
 	u64 page = mmnf_page_bytes();
 	static u64 last_id;
 	struct mmnf_walk *w = calloc(1, sizeof(*w));
+	char *memory;
+	u64 l2_bytes;
 
 	if (!w)
 		return -ENOMEM;
@@ -40,6 +42,10 @@ int mmnf_walk_init(struct mmnf_field *field)
 		round_up_u64(g->segment_bytes + g->index_bytes, page) / page;
 	mmnf_table_init(&w->table, page, g->data_offset,
 			g->nr_segments * g->segment_bytes, g->record_bytes);
+	/* As the module does with the memory to be had: most of L2 is not ahead. */
+	mmnf_cache_memory(field->cache, &memory, &l2_bytes);
+	if (memory)
+		w->table.room = max_u64(l2_bytes / 8 / page, 1);
 	field->walk = w;
 	return 0;
 }

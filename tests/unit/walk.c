@@ -156,6 +156,47 @@ TEST(copies_by_direct)
 	walk_engine(MMNF_ENGINE_DIRECT, copy);
 }
 
+#define REGION 1792 /* pages */
+
+/* Copies of a byte by chance, all in a small region: are they read in blocks? */
+static uint64_t read_ahead_of_region(uint64_t l2_bytes, uint64_t nr)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_box box = { { 0 }, { 1, 1 }, { 1, 1 } };
+	uint64_t seed = 20261126, ahead;
+	struct mmnf_field *field;
+	uint8_t data;
+
+	make_file();
+	opts.engine = MMNF_ENGINE_DIRECT;
+	opts.l2_bytes = l2_bytes;
+	/* A page each row, for a miss brings its row. */
+	ASSERT_EQ(mmnf_field_open(&field,
+				  "walk.bin#raw,dtype=u8,shape=2048x4096",
+				  &opts),
+		  0);
+	while (nr--) {
+		seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+		box.start[0] = (seed >> 33) % REGION;
+		ASSERT_EQ(mmnf_get(field, &box, &data, 1), 1);
+		ASSERT_EQ(data, value(box.start[0] * PAGE / ROW));
+	}
+	ahead = stats_of(field).prefetched_pages;
+	mmnf_field_close(field);
+	return ahead;
+}
+
+TEST(a_region_that_fits_in_l2_is_read_in_blocks)
+{
+	EXPECT_GT(read_ahead_of_region(64 << 20, 4000), REGION / 2);
+}
+
+/* Blocks would push each other out, and be read again and again. */
+TEST(a_region_that_does_not_fit_in_l2_is_not)
+{
+	EXPECT_LT(read_ahead_of_region(4 << 20, 4000), REGION / 2);
+}
+
 /* Boxes of many rows, each the neighbour of the one before. */
 #define SLAB 64
 
