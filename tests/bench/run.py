@@ -154,7 +154,8 @@ def by_case(rows):
 
 def text_of(target):
     name, value, which, bound = target
-    percent = name in ("covered", "wasted", "carry stall", "bubble")
+    percent = name in ("covered", "wasted", "carry stall", "carry unserved",
+                       "bubble")
     shown = f"{value:.2%}" if percent else f"{value:.3g}"
     limit = f"{bound:.3g}"
     if percent:

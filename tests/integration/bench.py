@@ -153,12 +153,13 @@ def targets_are_ratios():
             "mmnf": row("nest", 1000, 16000, warm_pages=400, warm_misses=5,
                         prefetched=800, wasted=4, pending=8),
             "watched": row("nest", 1000, 17000, carry_stall_ns=8500, first_stall_ns=3400,
-                           full_stall_ns=4250)}
+                           full_stall_ns=4250, carry_unserved_ns=510)}
     found = {t[0]: (t[1], targets.missed(t))
              for t in targets.of_case("n", rows, {"uring": rows["uring"]}, False)}
     assert found == {"x willneed": (1.25, False), "x default": (12.5, False),
                      "covered": (0.9875, True), "wasted": (0.015, True),
-                     "carry stall": (0.5, True), "bubble": (0.05, True)}, found
+                     "carry stall": (0.5, True), "bubble": (0.05, True),
+                     "carry unserved": (0.03, True)}, found
     stalls = {"watched-willneed": row("nest", 1000, 20000, carry_stall_ns=10000)}
     found = [t for t in targets.of_case("n", {**rows, **stalls}, {}, False)
              if t[0] == "carry stall"]
