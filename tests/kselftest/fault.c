@@ -374,6 +374,52 @@ TEST_F(walk, two_instructions_are_two_walks)
 	EXPECT_LE(2 * nr - 2 * WARM_UP, s.out_used_pages);
 }
 
+/* Pages without use that a walker's blocks may have; more for each page of use. */
+#define CREDIT 2048
+#define BLOCK 32
+#define PAID_MOST (16 + 16 / 2)
+
+/*
+ * All of 4 MiB in an order by chance, then of 4 MiB more: each block serves the touches
+ * of its pages, 16 in a fault, so the next is read, too.
+ */
+TEST_F(walk, small_regions_are_read_in_blocks)
+{
+	u64 nr = PAGES / 4, wrong = 0, i, at;
+	struct mmnf_ioc_stats s;
+
+	for (i = 0; i < 2 * nr; i++) {
+		/* Odd factors: each page of a region once, in no order. */
+		at = (i / nr * nr + (i * i * 32 + i * 421) % nr) * PAGE;
+		wrong += load(self->p + at) != word_at(at);
+		rest(self->p + at, 1);
+	}
+	EXPECT_EQ(0, wrong);
+	s = get_stats(_metadata, self->dev);
+	log_stats("small regions", &s);
+	/* A dozen or two to see it, then a block each, and some twice. */
+	EXPECT_LE(s.out_misses, 2 * (30 + 2 * nr / BLOCK));
+	EXPECT_LE(2 * nr * 3 / 4, s.out_used_pages);
+}
+
+/* A page of each block, in pairs of descending order: blocks serve nobody. */
+TEST_F(walk, blocks_without_use_end)
+{
+	u64 nr = PAGES / BLOCK, wrong = 0, i, at;
+	struct mmnf_ioc_stats s;
+
+	for (i = 0; i < nr; i++) {
+		at = ((i ^ 1) * BLOCK + i * i * 7 % BLOCK) * PAGE;
+		wrong += load(self->p + at) != word_at(at);
+		rest(self->p + at, REST_MS);
+	}
+	EXPECT_EQ(0, wrong);
+	s = get_stats(_metadata, self->dev);
+	log_stats("no use", &s);
+	EXPECT_LE(s.out_prefetched_pages,
+		  CREDIT + BLOCK + PAID_MOST * (s.out_hits + s.out_late));
+}
+
 /* A snapshot taken at any time obeys the laws; get_stats() looks. */
 TEST_F(walk, laws_hold_while_walking)
 {
