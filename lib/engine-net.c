@@ -165,12 +165,14 @@ static int explain(struct mmnf_field *field, u64 segment, u64 offset, u64 bytes,
 
 /* ---- writing */
 
+/* What is read here is written back. */
 static int do_io(struct mmnf_net *net, struct mmnf_net_io *io, u8 op,
 		 u64 offset, void *memory, u64 bytes)
 {
 	struct iovec iov = { memory, bytes };
 
 	*io = (struct mmnf_net_io) { .op = op,
+				     .fresh = true,
 				     .offset = offset,
 				     .bytes = bytes,
 				     .iov = &iov,

@@ -198,12 +198,13 @@ static void drop(struct mmnf_field *field, struct mmnf_segment *s,
 		after = resident_pages(field, s, &spans[i]);
 		if (after < before)
 			*bytes += (before - after) * page;
-		*bytes += MMNF_TILE_BYTES * mmnf_cache_forget(field, s->number,
-							      spans[i].start,
-							      spans[i].bytes);
+		/* Before L2, which a read of a known hole would fill again. */
 		if (field->remote)
 			mmnf_engine_net_forget(field, s->number, spans[i].start,
 					       spans[i].bytes);
+		*bytes += MMNF_TILE_BYTES * mmnf_cache_forget(field, s->number,
+							      spans[i].start,
+							      spans[i].bytes);
 	}
 }
 

@@ -317,7 +317,9 @@ void net_holes_answered(struct net_group *g, int err)
 	bool is_useful = false, is_whole = false;
 
 	h->is_asking = false;
-	h->nr_failures = 0;
+	/* A connection that is lost ends its question, too, with an error. */
+	if (!err)
+		h->nr_failures = 0;
 	if (h->nr_writes || h->nr_changes != h->asked_changes)
 		return;
 	for (i = 0; i < nr; i++) {

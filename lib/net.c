@@ -3,6 +3,7 @@
  * Requests for a remote byte space: cut into parts along its stripes, done when
  * all parts are.  Of several errors the first is told.
  */
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -159,7 +160,7 @@ static void add_part(struct mmnf_net *net, struct mmnf_net_io *io, u32 group,
 	if (io->op == MMNF_NET_WRITE) {
 		net_holes_forget(g, part->offset, bytes);
 		g->holes.nr_writes++;
-	} else if (io->op == MMNF_NET_READ &&
+	} else if (io->op == MMNF_NET_READ && !io->fresh &&
 		   net_holes_has(g, part->offset, bytes)) {
 		clear(io->iov, at, bytes);
 		net_part_done(net, part, 0, NULL);
@@ -221,7 +222,9 @@ static void start(struct mmnf_net *net, struct mmnf_net_io *io, s64 now)
 	}
 	for (at = 0; at < io->bytes; at += n, io->nr_parts++)
 		n = part_bytes(net, io, at, &group);
-	io->group = group;
+	/* Its epoch is of one connection. */
+	mmnf_net_unit(net, io->offset, &io->group);
+	assert(io->op != MMNF_NET_WRITE || io->group == group);
 	for (at = 0; at < io->bytes; at += n) {
 		n = part_bytes(net, io, at, &group);
 		add_part(net, io, group, at, n, now);

@@ -61,6 +61,8 @@ struct mmnf_net_part {
  * struct mmnf_net_io - one request; the net's from submit() until done()
  * @op, @priority: enums above; priority is of reads
  * @fua: of a write: done() means that it is on stable storage
+ * @fresh: of a read: from the server, also where it said that there is a hole, since
+ *	others may have written there.  What is read to be written back is that
  * @awaited: the submitter goes on to mmnf_net_wait() at once, so that no other
  *	thread has to be woken for it
  * @offset, @bytes: in the space, any alignment; 1 .. MMNF_NET_IO_BYTES_MAX, inside
@@ -80,7 +82,7 @@ struct mmnf_net_part {
  */
 struct mmnf_net_io {
 	u8 op, priority, fua, late;
-	bool awaited;
+	bool awaited, fresh;
 	u32 group, nr_iov;
 	u64 offset, bytes;
 	const struct iovec *iov;
@@ -175,8 +177,8 @@ void mmnf_net_identity(const struct mmnf_net *net, u8 digest[32]);
 u64 mmnf_net_epoch(struct mmnf_net *net, u32 group);
 
 /*
- * Reads of what a server said is a hole get zeros without it, until that is written
- * through this net or forgotten.
+ * Reads of what a server said is a hole get zeros without it, unless they are fresh,
+ * until that is written through this net or forgotten.
  */
 void mmnf_net_forget(struct mmnf_net *net, u64 offset, u64 bytes);
 

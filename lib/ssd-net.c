@@ -55,8 +55,10 @@ static void submit(void *arg, struct mmnf_ssd_io *io)
 	}
 	r->io = io;
 	r->iov = (struct iovec) { io->data, io->bytes };
+	/* The cache reads only what is around its writes, to write it back. */
 	r->net = (struct mmnf_net_io) {
 		.op = op[io->op],
+		.fresh = true,
 		.offset = io->offset,
 		.bytes = io->bytes,
 		.iov = &r->iov,

@@ -6,6 +6,8 @@
 #define KTAP_TIMEOUT 180
 #include "nbd_server.h"
 
+#include <pthread.h>
+
 #define PAGE_ELEMENTS 512ULL
 #define MEMORY "--filter=log memory 1G logfile=log"
 
@@ -13,13 +15,15 @@ static const uint64_t elements[1] = { 1ULL << 27 };
 
 static unsigned int request_timeout_ms;
 
-/* Of fields of the tests; how: 'r', 'w', or 'o' for holes_off. */
+/* Of fields of the tests; how: 'r', 'w', 'o' for holes_off, 'c' for 'w' with a cache. */
 static struct mmnf_field *open_as(char how)
 {
 	MMNF_OPTS(mmnf_open_opts, opts);
 	struct mmnf_field *field;
 
-	opts.writable = how == 'w';
+	opts.writable = how == 'w' || how == 'c';
+	opts.net_cache_dir = how == 'c' ? "cache" : NULL;
+	opts.net_cache_bytes = how == 'c' ? 64 << 20 : 0;
 	opts.net_holes_off = how == 'o';
 	opts.net_request_timeout_ms = request_timeout_ms;
 	opts.l2_bytes = 1 << 20;
@@ -146,6 +150,104 @@ TEST(what_others_write_is_seen_after_evict)
 	EXPECT_GE(mmnf_evict(field, &one), 0);
 	EXPECT_EQ(server_stats(field, 0).holes, 2);
 	EXPECT_EQ(read_page(field, 77), 42);
+	mmnf_field_close(field);
+}
+
+/*
+ * Servers take blocks of 4096 bytes.  A write of 8 bytes leaves alone what another
+ * has put beside it, in a hole that the writer knows; so it is, by way of the cache.
+ */
+TEST(what_others_write_beside)
+{
+	struct mmnf_box theirs = { { 77 * PAGE_ELEMENTS }, { 1 }, { 1 } };
+	struct mmnf_box ours = { { 77 * PAGE_ELEMENTS + 1 }, { 1 }, { 1 } };
+	const char *how;
+
+	scratch();
+	need_servers();
+	for (how = "wc"; *how; how++) {
+		uint64_t value = 42, mine = 43, got = 0;
+		struct mmnf_field *field, *other;
+
+		server_start(0, "--filter=blocksize-policy memory 1G"
+				" blocksize-minimum=4096"
+				" blocksize-preferred=4096"
+				" blocksize-maximum=32M"
+				" blocksize-error-policy=error");
+		if (*how == 'w')
+			make_remote("f", MMNF_U64, 1, elements, 1, 0);
+		field = open_as(*how);
+		learn(field, 0, 4096);
+		other = open_as('w');
+		ASSERT_EQ(mmnf_write(other, &theirs, &value, 8), 8);
+		ASSERT_EQ(mmnf_field_sync(other), 0);
+		mmnf_field_close(other);
+		ASSERT_EQ(mmnf_write(field, &ours, &mine, 8), 8);
+		ASSERT_EQ(mmnf_field_sync(field), 0);
+		mmnf_field_close(field);
+		field = open_as('o');
+		EXPECT_EQ(mmnf_get(field, &theirs, &got, 8), 8);
+		EXPECT_EQ(got, 42);
+		EXPECT_EQ(mmnf_get(field, &ours, &got, 8), 8);
+		EXPECT_EQ(got, 43);
+		mmnf_field_close(field);
+		server_kill(0);
+	}
+}
+
+static struct {
+	struct mmnf_field *field;
+	uint64_t page;
+	bool stop;
+} reading;
+
+static void *read_on(void *arg)
+{
+	uint64_t got;
+
+	while (!__atomic_load_n(&reading.stop, __ATOMIC_RELAXED))
+		read_one(reading.field,
+			 PAGE_ELEMENTS * __atomic_load_n(&reading.page,
+							 __ATOMIC_RELAXED),
+			 &got);
+	return arg;
+}
+
+/* While another thread reads it, which brings it into L2 again. */
+TEST(evicted_while_it_is_read)
+{
+	struct mmnf_field *field, *other;
+	uint64_t value = 42, stale = 0;
+	pthread_t thread;
+	unsigned int i;
+
+	scratch();
+	need_servers();
+	server_start(0, "memory 1G");
+	make_remote("f", MMNF_U64, 1, elements, 1, 0);
+	field = reading.field = open_as('r');
+	learn(field, 0, 4096);
+	other = open_as('w');
+	ASSERT_EQ(pthread_create(&thread, NULL, read_on, NULL), 0);
+	for (i = 0; i < 1000; i++) {
+		uint64_t page = 14000 - i * 2;
+		struct mmnf_box one = { { page * PAGE_ELEMENTS },
+					{ 1 },
+					{ 1 } };
+		struct mmnf_box box = { { page * PAGE_ELEMENTS },
+					{ 2048 * PAGE_ELEMENTS },
+					{ 1 } };
+
+		__atomic_store_n(&reading.page, page, __ATOMIC_RELAXED);
+		ASSERT_EQ(mmnf_write(other, &one, &value, 8), 8);
+		ASSERT_EQ(mmnf_field_sync(other), 0);
+		EXPECT_GE(mmnf_evict(field, &box), 0);
+		stale += read_page(field, page) != value;
+	}
+	__atomic_store_n(&reading.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(stale, 0);
+	mmnf_field_close(other);
 	mmnf_field_close(field);
 }
 
@@ -276,6 +378,26 @@ TEST(answers_that_make_no_sense)
 		mmnf_field_close(field);
 		server_kill(0);
 	}
+}
+
+/* By which its server hangs up: not without end, whatever else it answers. */
+TEST(questions_that_cost_a_connection)
+{
+	int64_t end = now_ns() + 3 * 1000000000LL;
+	struct mmnf_field *field;
+	uint64_t i;
+
+	scratch();
+	need_servers();
+	nbd_server_start(0, NBD_HANG_UP);
+	make_remote("f", MMNF_U64, 1, elements, 1, 0);
+	field = open_as('r');
+	for (i = 0; now_ns() < end; i++)
+		EXPECT_EQ(read_page(field, i * 7919ULL % 65536), 0);
+	EXPECT_LE(__atomic_load_n(&nbd_shared->nr_asked, __ATOMIC_ACQUIRE), 3);
+	EXPECT_EQ(server_stats(field, 0).failed, 0);
+	mmnf_field_close(field);
+	server_kill(0);
 }
 
 /* A write while the answer is on its way, which does not know of it. */
