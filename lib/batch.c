@@ -18,7 +18,10 @@
 
 #include "fetch.h"
 
-/* An eventfd may be read by its owner behind our back: look again by then. */
+/*
+ * An eventfd may be read by its owner behind our back, and another thread may take
+ * what this one was told of: look again by then.
+ */
 #define SLICE_NS (50 * 1000000LL)
 
 struct mmnf_batch {
@@ -28,7 +31,6 @@ struct mmnf_batch {
 	int eventfd;
 	bool own_eventfd;
 	bool waits; /* by the engine, not by an eventfd */
-	u32 nr_reaping; /* threads in reap() */
 	struct mmnf_job *done, **done_end;
 };
 
@@ -238,18 +240,12 @@ static unsigned int collect(struct mmnf_batch *b, struct mmnf_completion *out,
 	return n;
 }
 
-/*
- * How long to wait before looking again, until end; 0: not at all; -1: until told.
- * Where another thread may reap what this one waits for it looks by itself.
- */
+/* How long to wait before looking again, until end (-1: none); 0: not at all. */
 static s64 wait_ns(struct mmnf_batch *b, s64 end)
 {
-	s64 now, deadline = mmnf_fetch_deadline(b->fetch), ns = SLICE_NS;
+	s64 now = mmnf_now_ns(), ns = SLICE_NS;
+	s64 deadline = mmnf_fetch_deadline(b->fetch);
 
-	/* A timer for each wait costs as much as a system call. */
-	if (b->waits && b->nr_reaping == 1 && !deadline && end < 0)
-		return -1;
-	now = mmnf_now_ns();
 	if (deadline && deadline - now < ns)
 		ns = deadline > now ? deadline - now : 1;
 	if (end >= 0 && end - now < ns)
@@ -271,10 +267,6 @@ MMNF_EXPORT int mmnf_batch_reap(struct mmnf_batch *b,
 		end = -1;
 	if (min > max)
 		min = max;
-	pthread_mutex_lock(&b->lock);
-	if (b->nr_reaping++)
-		tell(b);
-	pthread_mutex_unlock(&b->lock);
 	for (;;) {
 		struct pollfd pfd = { b->eventfd, POLLIN, 0 };
 		struct timespec ts;
@@ -283,7 +275,6 @@ MMNF_EXPORT int mmnf_batch_reap(struct mmnf_batch *b,
 		n += collect(b, out + n, max - n);
 		waiting = n < min && mmnf_fetch_has_jobs(b->fetch);
 		ns = waiting ? wait_ns(b, end) : 0;
-		b->nr_reaping -= !ns;
 		pthread_mutex_unlock(&b->lock);
 		if (!ns)
 			return (int)n;
