@@ -245,6 +245,7 @@ typedef void mmnf_copy_fn(void *arg, const char *from);
  * @s: the segment that it is at; NULL: none yet
  * @end: of what it copied there
  * @bytes: copied since it was looked whether copies have to wait
+ * @look_bytes: after so many it is looked again
  * @may: 0: not known yet, 1: it may, -1: not any more
  * @major: the thread's page faults then that had to wait
  * @error: a file that it has left was cut
@@ -252,7 +253,7 @@ typedef void mmnf_copy_fn(void *arg, const char *from);
 struct mmnf_mapped {
 	struct mmnf_field *field;
 	struct mmnf_segment *s;
-	u64 end, bytes;
+	u64 end, bytes, look_bytes;
 	int may, error;
 	long major;
 };

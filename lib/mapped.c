@@ -8,8 +8,9 @@
  *	                                        -> file cut? -> error
  *
  * A page that was seen may be gone, and then a load waits for it, one page at a
- * time.  So it is looked now and then whether loads had to wait: if so, nothing of
- * the segment counts as seen any more.  Only for calls that wait anyway.
+ * time.  So it is looked now and then, and when a call ends, whether loads had to
+ * wait: if so, nothing of the segment counts as seen any more.  Only for calls that
+ * wait anyway.
  *
  * A page that can't be read raises SIGBUS, which guard.c turns into the end of the
  * copy.  Where a file was cut in the middle of a page the rest of it reads as zero
@@ -33,7 +34,9 @@
 
 #define XFS_MAGIC 0x58465342 /* linux/magic.h has them not in all versions */
 #define F2FS_MAGIC 0xF2F52010
-#define LOOK_BYTES (128ULL << 10) /* copied without a look at the waits */
+#define FIRST_BYTES \
+	(16ULL << 10) /* copied before the first look at the waits */
+#define LOOK_BYTES (128ULL << 10) /* copied from one look to the next */
 #define FORGET_BYTES (64ULL << 20) /* dropped at once: all is forgotten */
 
 /**
@@ -166,17 +169,16 @@ static bool may(struct mmnf_mapped *m)
 	if (!m->may) {
 		m->may = mmnf_guard_can_copy() ? 1 : -1;
 		m->major = major_faults();
+		m->look_bytes = FIRST_BYTES;
 	}
 	return m->may > 0;
 }
 
 /* Copies that had to wait were none to make. */
-static void look(struct mmnf_mapped *m, struct mmnf_seen_pages *seen, u64 bytes)
+static void look(struct mmnf_mapped *m, struct mmnf_seen_pages *seen)
 {
-	m->bytes += bytes;
-	if (m->bytes < LOOK_BYTES)
-		return;
 	m->bytes = 0;
+	m->look_bytes = LOOK_BYTES;
 	if (major_faults() == m->major)
 		return;
 	m->may = -1;
@@ -192,6 +194,8 @@ static int leave(struct mmnf_mapped *m)
 
 	if (!s)
 		return 0;
+	if (m->bytes)
+		look(m, seen_of(s));
 	if (m->end && !mmnf_file_bytes(s->fd, &bytes) && bytes < m->end) {
 		mmnf_segment_name(m->field, s->number, name);
 		err = mmnf_error(EIO,
@@ -225,7 +229,9 @@ bool mmnf_mapped_copy(struct mmnf_mapped *m, u64 segment, u64 offset, u64 bytes,
 	    !may(m) || !mmnf_guard_copy(copy, arg, m->s->look + offset))
 		return false;
 	m->end = max_u64(m->end, offset + bytes);
-	look(m, seen, bytes);
+	m->bytes += bytes;
+	if (m->bytes >= m->look_bytes)
+		look(m, seen);
 	return true;
 }
 

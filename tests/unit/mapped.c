@@ -8,6 +8,8 @@
 #include <internal.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 
 #define PAGE 4096ULL
 #define ROWS 512ULL
@@ -164,6 +166,51 @@ TEST(file_that_was_cut)
 	}
 }
 
+static long major_faults(void)
+{
+	struct rusage usage;
+
+	ASSERT_EQ(getrusage(RUSAGE_THREAD, &usage), 0);
+	return usage.ru_majflt;
+}
+
+#define SMALL 16
+
+/*
+ * Small calls, before each of which memory ran out: their copies wait for a few
+ * pages, and then are reads.
+ */
+TEST(small_calls_that_wait)
+{
+	struct mmnf_field *field = make();
+	struct mmnf_segment *s;
+	unsigned int i;
+	long before;
+
+	need_disk();
+	warm(field);
+	ASSERT_EQ(mmnf_segment_get(field, 0, false, &s), 0);
+	/* Not in the same block of the file. */
+	for (i = 0; i < SMALL; i++)
+		list[i] = i * 31 % ROWS;
+	for (i = 0; i < TIMES; i++)
+		ASSERT_EQ(mmnf_batch_get(field, list, SMALL, got, sizeof(got)),
+			  (ssize_t)(SMALL * PAGE));
+	ASSERT_TRUE(is_mapped(field, list[SMALL - 1]));
+	before = major_faults();
+	for (i = 0; i < 10; i++) {
+		/* As reclaim does. */
+		ASSERT_EQ(madvise(s->look, ROWS * PAGE, MADV_DONTNEED), 0);
+		ASSERT_EQ(posix_fadvise(s->fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+		ASSERT_EQ(mmnf_batch_get(field, list, SMALL, got, sizeof(got)),
+			  (ssize_t)(SMALL * PAGE));
+	}
+	printf("# %ld waits for a page\n", major_faults() - before);
+	EXPECT_LE(major_faults() - before, SMALL);
+	mmnf_segment_put(field, s);
+	mmnf_field_close(field);
+}
+
 static void *blocked(void *arg)
 {
 	struct mmnf_field *field = arg;
@@ -230,6 +277,16 @@ TEST(handler_goes_with_the_field)
 
 #define THREADS 4
 
+/* Of cuts in whole pages: what was there, or the zeros of a file made long again. */
+static uint64_t nr_neither(const uint32_t *out)
+{
+	uint64_t i, n = 0;
+
+	for (i = 0; i < LIST * ROW; i++)
+		n += out[i] && out[i] != value(list[i / ROW], i % ROW, 1);
+	return n;
+}
+
 static void *cut_and_copy(void *arg)
 {
 	struct mmnf_field *field = arg;
@@ -238,9 +295,13 @@ static void *cut_and_copy(void *arg)
 
 	ASSERT_TRUE(out);
 	for (i = 0; i < 200; i++) {
-		ssize_t n = mmnf_batch_get(field, list, LIST, out, LIST * PAGE);
+		ssize_t n;
 
+		memset(out, 0xee, LIST * PAGE);
+		n = mmnf_batch_get(field, list, LIST, out, LIST * PAGE);
 		EXPECT_TRUE(n == (ssize_t)(LIST * PAGE) || n == -EIO);
+		if (n > 0)
+			EXPECT_EQ(nr_neither(out), 0);
 	}
 	free(out);
 	return NULL;
