@@ -204,12 +204,33 @@ static void handler(int signal, siginfo_t *info, void *context)
 
 /* ---- outside */
 
+/* A forked child has the list in one piece, and no handler of another thread. */
+static void before_fork(void)
+{
+	pthread_mutex_lock(&guard_lock);
+}
+
+static void after_fork(void)
+{
+	pthread_mutex_unlock(&guard_lock);
+}
+
+static void in_child(void)
+{
+	nr_running = 0;
+	pthread_mutex_init(&guard_lock, NULL);
+}
+
 static int install(void)
 {
 	struct sigaction act = { .sa_sigaction = handler };
+	static bool is_told_of_forks;
 
 	if (installed)
 		return 0;
+	if (!is_told_of_forks)
+		is_told_of_forks =
+			!pthread_atfork(before_fork, after_fork, in_child);
 	sigemptyset(&act.sa_mask);
 	act.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
 	if (sigaction(SIGBUS, NULL, &earlier) || sigaction(SIGBUS, &act, NULL))

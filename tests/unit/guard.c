@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #define PAGE 4096ULL
 #define ROWS 64ULL
@@ -476,6 +477,48 @@ TEST(lost_index_reads_as_fill)
 	EXPECT_EQ(p[3], fill);
 	mmnf_field_close(f);
 	free(data);
+}
+
+static bool stop_guarding;
+
+static void *guard_and_not(void *arg)
+{
+	struct mmnf_field *f = (struct mmnf_field *)arg;
+
+	while (!__atomic_load_n(&stop_guarding, __ATOMIC_RELAXED)) {
+		guard(f, NULL, NULL);
+		EXPECT_EQ(mmnf_guard_disable(f), 0);
+	}
+	return NULL;
+}
+
+/* While another thread changes the list of guards: the child can, too. */
+TEST(children_of_threads)
+{
+	struct mmnf_field *f, *g;
+	pthread_t thread;
+	unsigned int i;
+	int status;
+
+	scratch();
+	f = make_rows("f", 0);
+	g = make_rows("g", 0);
+	ASSERT_EQ(pthread_create(&thread, NULL, guard_and_not, f), 0);
+	for (i = 0; i < 200; i++) {
+		pid_t child = fork();
+
+		if (!child) {
+			alarm(60);
+			guard(g, NULL, NULL);
+			_exit(mmnf_guard_disable(g) ? 1 : 0);
+		}
+		ASSERT_EQ(waitpid(child, &status, 0), child);
+		ASSERT_EQ(status, 0);
+	}
+	__atomic_store_n(&stop_guarding, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	mmnf_field_close(f);
+	mmnf_field_close(g);
 }
 
 TEST(what_enable_refuses)
