@@ -516,6 +516,8 @@ MMNF_API ssize_t mmnf_prefetch(struct mmnf_field *field,
  * mmnf_evict() - drop clean, unmapped pages of a box from the page cache, and from
  * L2 and what is known of holes there
  *
+ * What another handle or process maps stays, also for its copies of records and rows.
+ *
  * Return: bytes that were resident before and are not now, or -errno.
  */
 MMNF_API ssize_t mmnf_evict(struct mmnf_field *field,
