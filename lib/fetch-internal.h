@@ -24,7 +24,8 @@ enum tile_state {
 
 /*
  * Runs [first, first + nr) of a job: bytes at offset of a segment.  @twin: it waits
- * for tiles that another op of its fetch, which @has_twin then, is reading.
+ * for tiles that other ops of its fetch are reading; @reader reads the first of them,
+ * and has it among its @twins when its own reads are done.
  */
 struct op {
 	struct mmnf_fetch *fetch;
@@ -32,9 +33,9 @@ struct op {
 	u32 first, nr, pending, nr_tiles;
 	u64 segment, offset, bytes;
 	char *scratch, *to; /* to: page cache only */
-	bool absent, to_dst, busy, twin, has_twin;
+	bool absent, to_dst, busy, twin;
 	int error;
-	struct op *next;
+	struct op *next, *reader, *twins;
 	/* L2 */
 	char *tile[MMNF_READ_TILES_MAX];
 	u32 slot[MMNF_READ_TILES_MAX];
@@ -43,11 +44,14 @@ struct op {
 	struct mmnf_read read[MMNF_READ_TILES_MAX / 2 + 1];
 };
 
-/* @nr_fills: tiles that its ops are reading for L2 */
+/*
+ * @nr_fills: tiles that its ops are reading for L2
+ * @twins: ops of which some tiles, which other ops were reading, came
+ */
 struct mmnf_fetch {
 	struct mmnf_field *field;
 	struct mmnf_queue *queue;
-	bool driven, cached, twin_came;
+	bool driven, cached;
 	u32 depth, nr_todo, nr_deadlines, nr_fills;
 	u32 skip, skip_next; /* see resident() in fetch-op.c */
 	struct mmnf_mapped mapped; /* of the call that waits */
@@ -72,7 +76,7 @@ void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job);
 /* A read of an op is done. */
 void mmnf_op_read_done(struct mmnf_fetch *f, const struct mmnf_read *read);
 
-/* Goes on with ops whose tiles another op of f was reading, as far as they came. */
+/* Goes on with f->twins, as far as there is room. */
 void mmnf_op_untwin(struct mmnf_fetch *f);
 
 /*

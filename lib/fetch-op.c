@@ -119,6 +119,28 @@ static void op_end(struct mmnf_fetch *f, struct op *op)
 	f->free = op;
 }
 
+/* Is an op reading a tile for L2? */
+static bool is_reading(const struct op *op, u64 segment, u64 offset)
+{
+	u64 n = (offset - op->offset) / MMNF_TILE_BYTES;
+
+	return op->pending && op->segment == segment && offset >= op->offset &&
+	       n < op->nr_tiles && op->state[n] == TILE_FILL;
+}
+
+/* Those that wait for it; what came meanwhile is looked for again at once. */
+static struct op **place_of_twin(struct mmnf_fetch *f, const struct op *op)
+{
+	u32 i = 0;
+
+	while (op->state[i] != TILE_TWIN)
+		i++;
+	return is_reading(op->reader, op->segment,
+			  op->offset + i * MMNF_TILE_BYTES) ?
+		       &op->reader->twins :
+		       &f->twins;
+}
+
 /* All reads of it are done. */
 static void op_came(struct mmnf_fetch *f, struct op *op)
 {
@@ -128,14 +150,14 @@ static void op_came(struct mmnf_fetch *f, struct op *op)
 		op_end(f, op);
 		return;
 	}
-	at = op->twin ? &f->twins : &f->parked;
+	at = op->twin ? place_of_twin(f, op) : &f->parked;
 	op->next = *at;
 	*at = op;
 }
 
 void mmnf_op_read_done(struct mmnf_fetch *f, const struct mmnf_read *read)
 {
-	struct op *op = read->owner;
+	struct op *op = read->owner, *twin;
 	bool ok = read->result >= 0;
 	u64 i;
 
@@ -156,8 +178,11 @@ void mmnf_op_read_done(struct mmnf_fetch *f, const struct mmnf_read *read)
 		}
 	}
 	op->pending--;
-	/* What an op waits for besides may have come before its own reads. */
-	f->twin_came |= op->has_twin || (op->twin && !op->pending);
+	while ((twin = op->twins)) {
+		op->twins = twin->next;
+		twin->next = f->twins;
+		f->twins = twin;
+	}
 	if (!op->pending)
 		op_came(f, op);
 }
@@ -207,18 +232,11 @@ static void read_tiles(struct mmnf_fetch *f, struct op *op)
 /* The op of this fetch that is reading a tile, or NULL. */
 static struct op *reader(struct mmnf_fetch *f, u64 segment, u64 offset)
 {
-	u64 n;
 	u32 i;
 
-	for (i = 0; i < f->depth && f->nr_fills; i++) {
-		struct op *op = &f->ops[i];
-
-		n = (offset - op->offset) / MMNF_TILE_BYTES;
-		if (op->pending && op->segment == segment &&
-		    offset >= op->offset && n < op->nr_tiles &&
-		    op->state[n] == TILE_FILL)
-			return op;
-	}
+	for (i = 0; i < f->depth && f->nr_fills; i++)
+		if (is_reading(&f->ops[i], segment, offset))
+			return &f->ops[i];
 	return NULL;
 }
 
@@ -241,7 +259,9 @@ static void look_up(struct mmnf_fetch *f, struct op *op, u32 i, bool may_wait)
 	} else if (state == MMNF_CACHE_BUSY &&
 		   (twin = reader(f, op->segment, offset))) {
 		op->state[i] = TILE_TWIN;
-		op->twin = twin->has_twin = true;
+		if (!op->twin)
+			op->reader = twin;
+		op->twin = true;
 	} else if (state == MMNF_CACHE_BUSY && may_wait && f->driven) {
 		op->state[i] = TILE_BUSY;
 		op->busy = true;
@@ -269,7 +289,6 @@ void mmnf_op_untwin(struct mmnf_fetch *f)
 	struct op *op, *next = f->twins;
 
 	f->twins = NULL;
-	f->twin_came = false;
 	while ((op = next)) {
 		next = op->next;
 		if (!op->job) {
@@ -279,7 +298,6 @@ void mmnf_op_untwin(struct mmnf_fetch *f)
 		} else {
 			op->next = f->twins;
 			f->twins = op;
-			f->twin_came = true;
 		}
 	}
 }
@@ -403,7 +421,7 @@ void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job)
 	op->nr = merge(f, job, &end, &in_place);
 	op->segment = first->segment;
 	op->offset = first->offset;
-	op->absent = op->busy = op->to_dst = op->has_twin = false;
+	op->absent = op->busy = op->to_dst = op->twin = false;
 	op->error = 0;
 	op->pending = op->nr_tiles = 0;
 	job->next_run += op->nr;

@@ -130,7 +130,7 @@ static void submit(struct mmnf_fetch *f)
 static void issue(struct mmnf_fetch *f)
 {
 	do {
-		if (f->twin_came)
+		if (f->twins)
 			mmnf_op_untwin(f);
 		start_ops(f);
 		submit(f);
