@@ -109,7 +109,7 @@ TEST(deadline_comes_while_another_waits)
 
 	open_server("memory 1G");
 	ASSERT_EQ(mmnf_batch_open(&batch, field, NULL), 0);
-	ASSERT_EQ(kill(servers[0].pid, SIGSTOP), 0);
+	server_stop(0);
 	submit(1, &got[0], 0);
 	ASSERT_EQ(pthread_create(&waits, NULL, wait_for_one, NULL), 0);
 	sleep_ms(100);

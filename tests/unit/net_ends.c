@@ -208,7 +208,7 @@ TEST(close_waits_as_long_as_a_request)
 	opts.net_cache_bytes = 64 << 20;
 	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
 	/* It takes the write, and never answers. */
-	kill(servers[0].pid, SIGSTOP);
+	server_stop(0);
 	ASSERT_EQ(mmnf_write(field, &page, data, sizeof(data)), sizeof(data));
 	took = now_ns();
 	mmnf_field_close(field);
@@ -326,7 +326,7 @@ TEST(open_while_a_gateway_hangs)
 	uint64_t got;
 
 	make_gateways();
-	kill(servers[0].pid, SIGSTOP);
+	server_stop(0);
 	opts.net_request_timeout_ms = 60000;
 	took = now_ns();
 	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
@@ -354,7 +354,7 @@ TEST(gateway_that_comes_to_hang)
 	for (tries = 0; tries < 5 && took < 4000 * 1000000LL; tries++) {
 		kill(servers[0].pid, SIGCONT);
 		ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
-		kill(servers[0].pid, SIGSTOP);
+		server_stop(0);
 		took = now_ns();
 		EXPECT_EQ(read_one(field, 7, &got), 8);
 		took = now_ns() - took;

@@ -180,7 +180,7 @@ TEST(stopped_for_a_while)
 	field = open_remote(0, 500);
 	start_readers(field);
 	wait_progress(50);
-	kill(servers[1].pid, SIGSTOP);
+	server_stop(1);
 	sleep_ms(2500);
 	kill(servers[1].pid, SIGCONT);
 	wait_progress(50);
@@ -510,7 +510,7 @@ TEST(closed_while_hung)
 
 	begin(1, EXPORT);
 	field = open_remote(MMNF_NET_FOREVER, 100000);
-	kill(servers[0].pid, SIGSTOP);
+	server_stop(0);
 	box.start[0] = 1 << 24;
 	EXPECT_GT(mmnf_prefetch(field, &box), 0);
 	sleep_ms(100);
@@ -539,7 +539,7 @@ TEST(batch_closed_while_hung)
 		index[i] = index_on(0, i * 7919);
 	opts.depth = 32;
 	ASSERT_EQ(mmnf_batch_open(&batch, field, &opts), 0);
-	kill(servers[0].pid, SIGSTOP);
+	server_stop(0);
 	ASSERT_EQ(mmnf_batch_submit(batch, &r, 1), 1);
 	from = now_ns();
 	mmnf_batch_close(batch);

@@ -155,6 +155,16 @@ static KTAP_UNUSED void server_start(unsigned int i, const char *args)
 	}
 }
 
+/* All its threads stand still when this returns: the signal alone takes its time. */
+static KTAP_UNUSED void server_stop(unsigned int i)
+{
+	int status;
+
+	ASSERT_EQ(kill(servers[i].pid, SIGSTOP), 0);
+	ASSERT_EQ(waitpid(servers[i].pid, &status, WUNTRACED), servers[i].pid);
+	ASSERT_TRUE(WIFSTOPPED(status));
+}
+
 /*
  * nbdkit 1.32 may fail an assertion of its own (raw_send_socket) where a client
  * leaves with requests in flight: one more server that is killed and comes back.

@@ -80,36 +80,48 @@ static void copy(struct mmnf_field *field, uint64_t row, uint64_t column)
 typedef void one_fn(struct mmnf_field *field, uint64_t row, uint64_t column);
 
 /*
- * Column by column: a page is passed in four walks, one after the other.  At most so
- * many pages are to be read ahead.
+ * Column by column: a page is passed in four walks, one after the other.  In the last
+ * three it is here, and need not be asked for: how many pages are?
  */
-static void walk(struct mmnf_field *field, one_fn *one, uint64_t most)
+static uint64_t walk(struct mmnf_field *field, one_fn *one)
 {
 	struct mmnf_field_stats stats;
-	uint64_t row, column;
+	uint64_t row, column, before, again = 0;
 
-	for (column = 0; column < ROW; column += PART)
+	for (column = 0; column < ROW; column += PART) {
+		before = stats_of(field).prefetched_pages;
 		for (row = 0; row < ROWS; row++)
 			one(field, row, column);
+		if (column % PAGE)
+			again += stats_of(field).prefetched_pages - before;
+	}
 	stats = stats_of(field);
 	EXPECT_EQ(stats.accesses, PAGES * PAGE / PART);
 	EXPECT_EQ(stats.accesses, stats.hits + stats.late + stats.misses);
 	EXPECT_EQ(stats.prefetched_pages,
 		  stats.used_pages + stats.wasted_pages + stats.pending_pages);
 	EXPECT_GT(stats.prefetched_pages, PAGES / 2);
-	EXPECT_LE(stats.prefetched_pages, most);
 	EXPECT_LE(stats.misses, PAGES / 4);
+	return again;
 }
 
+/*
+ * Where the reading thread gets no processor, what is on its way is asked for more than
+ * once: one of five walks must show that it need not be.
+ */
 static void walk_engine(uint32_t engine, one_fn *one)
 {
+	uint64_t again = UINT64_MAX, tries;
 	struct mmnf_field *field;
 
-	make_file();
-	field = open_engine(engine);
-	/* What is on its way may be asked for twice. */
-	walk(field, one, 2 * PAGES);
-	mmnf_field_close(field);
+	for (tries = 0; tries < 5 && again > PAGES / 2; tries++) {
+		make_file();
+		field = open_engine(engine);
+		again = walk(field, one);
+		mmnf_field_close(field);
+		ASSERT_EQ(unlink("walk.bin"), 0);
+	}
+	EXPECT_LE(again, PAGES / 2);
 }
 
 TEST(pointers_by_mmap)
@@ -260,7 +272,7 @@ static void walk_as_nobody(void)
 
 	EXPECT_EQ(mmnf_residency(field, &all, &where), 0);
 	EXPECT_EQ(where.cold_bytes, PAGES * PAGE);
-	walk(field, touch, UINT64_MAX);
+	walk(field, touch);
 	EXPECT_EQ(mmnf_residency(field, &all, &where), 0);
 	EXPECT_EQ(where.hot_bytes, PAGES * PAGE);
 	mmnf_field_close(field);
