@@ -218,19 +218,24 @@ static void after_fork(void)
 static void in_child(void)
 {
 	nr_running = 0;
-	pthread_mutex_init(&guard_lock, NULL);
+	pthread_mutex_unlock(&guard_lock);
+}
+
+/*
+ * Before anybody can hold the lock: a fork() that is under way does not run what
+ * is registered meanwhile.
+ */
+static __attribute__((constructor)) void tell_of_forks(void)
+{
+	pthread_atfork(before_fork, after_fork, in_child);
 }
 
 static int install(void)
 {
 	struct sigaction act = { .sa_sigaction = handler };
-	static bool is_told_of_forks;
 
 	if (installed)
 		return 0;
-	if (!is_told_of_forks)
-		is_told_of_forks =
-			!pthread_atfork(before_fork, after_fork, in_child);
 	sigemptyset(&act.sa_mask);
 	act.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
 	if (sigaction(SIGBUS, NULL, &earlier) || sigaction(SIGBUS, &act, NULL))

@@ -244,14 +244,19 @@ static void forked(void)
 	all = NULL;
 }
 
+/* A fork() that is under way does not run what is registered meanwhile. */
+static __attribute__((constructor)) void tell_of_forks(void)
+{
+	pthread_atfork(NULL, NULL, forked);
+}
+
 static void list_add(struct mmnf_net *net)
 {
 	static bool registered;
 
 	pthread_mutex_lock(&all_lock);
 	if (!registered)
-		registered = !atexit(rest_all) &&
-			     !pthread_atfork(NULL, NULL, forked);
+		registered = !atexit(rest_all);
 	net->next = all;
 	all = net;
 	pthread_mutex_unlock(&all_lock);
