@@ -51,22 +51,40 @@ static void pull(struct shard *sh, u32 i)
 	l->nr--;
 }
 
+void mmnf_policy_keep(struct shard *sh, u32 i)
+{
+	push(sh, sh->slots[i].queue, i);
+}
+
 static bool in_use(const struct slot *s)
 {
-	return s->state != SLOT_READY ||
+	return slot_state(s) != SLOT_READY ||
 	       __atomic_load_n(&s->pins, __ATOMIC_ACQUIRE);
+}
+
+static u8 uses_of(const struct slot *s)
+{
+	return __atomic_load_n(&s->uses, __ATOMIC_RELAXED);
+}
+
+static void set_uses(struct slot *s, u32 uses)
+{
+	__atomic_store_n(&s->uses, (u8)uses, __ATOMIC_RELAXED);
 }
 
 static void insert_main(struct shard *sh, u32 i)
 {
-	sh->slots[i].uses = 0;
+	set_uses(&sh->slots[i], 0);
 	push(sh, QUEUE_MAIN, i);
 }
 
-static void mark(struct shard *sh, u32 i)
+/* What is used much is not written to any more. */
+static void mark(struct slot *s)
 {
-	if (sh->slots[i].uses < 3)
-		sh->slots[i].uses++;
+	u8 uses = uses_of(s);
+
+	if (uses < 3)
+		set_uses(s, uses + 1);
 }
 
 static void lru_hit(struct shard *sh, u32 i)
@@ -106,8 +124,8 @@ static u32 sieve_evict(struct shard *sh)
 		sh->hand = s->newer;
 		if (in_use(s)) {
 			used++;
-		} else if (s->uses) {
-			s->uses = 0;
+		} else if (uses_of(s)) {
+			set_uses(s, 0);
 		} else {
 			pull(sh, i);
 			return i;
@@ -128,7 +146,7 @@ static void s3_insert(struct shard *sh, u32 i)
 
 	if (came_back)
 		*g = 0;
-	sh->slots[i].uses = 0;
+	set_uses(&sh->slots[i], 0);
 	push(sh, came_back ? QUEUE_MAIN : QUEUE_SMALL, i);
 }
 
@@ -150,13 +168,13 @@ static u32 s3_evict(struct shard *sh)
 		if (in_use(s)) {
 			push(sh, s->queue, i);
 			used++;
-		} else if (from_small && s->uses > 1) {
+		} else if (from_small && uses_of(s) > 1) {
 			insert_main(sh, i);
 		} else if (from_small) {
 			*ghost(sh, s->tile) = s->tile + 1;
 			return i;
-		} else if (s->uses) {
-			s->uses--;
+		} else if (uses_of(s)) {
+			set_uses(s, uses_of(s) - 1);
 			push(sh, QUEUE_MAIN, i);
 		} else {
 			return i;
@@ -167,7 +185,7 @@ static u32 s3_evict(struct shard *sh)
 
 /* By enum mmnf_l2_policy. */
 const struct policy mmnf_policies[] = {
-	[MMNF_L2_LRU] = { insert_main, lru_hit, pull, lru_evict },
-	[MMNF_L2_SIEVE] = { insert_main, mark, pull, sieve_evict },
-	[MMNF_L2_S3FIFO] = { s3_insert, mark, pull, s3_evict },
+	[MMNF_L2_LRU] = { insert_main, lru_hit, NULL, pull, lru_evict },
+	[MMNF_L2_SIEVE] = { insert_main, NULL, mark, pull, sieve_evict },
+	[MMNF_L2_S3FIFO] = { s3_insert, NULL, mark, pull, s3_evict },
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A shard of L2 and the choice of what leaves it.  All functions are called
- * with the shard's lock held.
+ * A shard of L2 and the choice of what leaves it.  All functions but mark() are
+ * called with the shard's lock held.
  */
 #ifndef MMNF_CACHE_POLICY_H
 #define MMNF_CACHE_POLICY_H
@@ -19,9 +19,11 @@ enum slot_queue { QUEUE_MAIN, QUEUE_SMALL, NR_QUEUES };
 
 /**
  * struct slot - a place for a tile
- * @pins: incremented under the lock, decremented by anybody; with SLOT_DEAD it
- *	was dropped while pinned, and who takes the last pin away frees it
- * @uses: since it was last passed over, at most 3
+ * @tile, @state: changed under the lock, looked at without, too
+ * @pins: that are on no board (cache-pins.h): incremented under the lock,
+ *	decremented by anybody; with SLOT_DEAD it was dropped while pinned, and who
+ *	takes the last pin away frees it
+ * @uses: since it was last passed over, at most 3; some may be lost
  */
 struct slot {
 	mmnf_tile tile;
@@ -30,32 +32,45 @@ struct slot {
 	bool driven;
 };
 
+static inline u8 slot_state(const struct slot *s)
+{
+	return __atomic_load_n(&s->state, __ATOMIC_ACQUIRE);
+}
+
 struct slot_list {
 	u32 newest, oldest, nr;
 };
 
-/* An entry of the index is slot + 1 below and the tile's low half above. */
+/*
+ * An entry of the index is slot + 1 below and the tile's low half above.  What comes
+ * before the lock is all that a hit looks at.
+ */
 struct shard {
-	pthread_mutex_t lock;
+	struct slot *slots; /* of the whole cache */
+	u64 *index, index_mask;
+	u64 *ghosts, ghost_mask; /* S3-FIFO: tiles that left SMALL */
+	pthread_mutex_t lock __attribute__((aligned(128)));
 	pthread_cond_t filled;
 	u32 nr_waiting, first_slot, nr_slots, free;
 	u32 hand; /* SIEVE */
-	struct slot *slots; /* of the whole cache */
-	u64 *index, index_mask;
 	struct slot_list list[NR_QUEUES];
-	u64 *ghosts, ghost_mask; /* S3-FIFO: tiles that left SMALL */
 	struct mmnf_cache_stats stats;
 } __attribute__((aligned(128)));
 
 struct policy {
 	void (*insert)(struct shard *sh, u32 slot);
+	/* A hit: one of the two, if it can be told without the lock mark(). */
 	void (*hit)(struct shard *sh, u32 slot);
+	void (*mark)(struct slot *s);
 	void (*remove)(struct shard *sh, u32 slot);
 	/* The slot to give up, already out of its list, or NO_SLOT. */
 	u32 (*evict)(struct shard *sh);
 };
 
 extern const struct policy mmnf_policies[];
+
+/* What evict() gave goes on, as if it had been passed over. */
+void mmnf_policy_keep(struct shard *sh, u32 slot);
 
 static inline u64 tile_hash(u64 x)
 {

@@ -5,10 +5,11 @@
  *
  *	tile -> shard -> index (open addressing) -> slot -> memory
  *
- * A shard's lock guards its index, lists and slots, but for two things: pins
- * go down without it, and the bytes of a slot belong to whoever has it pinned.
- * It is held for a look-up, an insertion and an eviction, never while data is
- * read or copied.  Nothing here waits but mmnf_cache_wait().
+ * A shard's lock guards its index, lists and slots, but for three things: hits
+ * are found, pinned and marked without it (see cache-pins.c; not under LRU, which
+ * moves what was hit), pins go down without it, and the bytes of a slot belong to
+ * whoever has it pinned.  It is held for a look-up, an insertion and an eviction,
+ * never while data is read or copied.  Nothing here waits but mmnf_cache_wait().
  *
  * The memory is asked for in huge pages: a look-up of scattered tiles then
  * costs no TLB miss per tile.
@@ -18,13 +19,14 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "cache-policy.h"
+#include "cache-index.h"
+#include "cache-pins.h"
 
 #define GROUP_SHIFT 5 /* tiles of a shard in a row: what one read brings */
-#define NEAR_SHIFT 3 /* tiles in one cache line of the index */
 #define SHARDS_MAX 64
 #define SHARD_SLOTS_MIN 1024
 #define HUGE_BYTES (2ULL << 20)
+#define TAKES 64 /* tries for a slot that no reader has found before */
 
 #ifndef MADV_POPULATE_WRITE /* of headers before Linux 5.14 */
 #define MADV_POPULATE_WRITE 23
@@ -40,6 +42,7 @@ struct mmnf_cache {
 	struct slot *slots;
 	struct shard *shards;
 	u64 *tables;
+	struct boards boards;
 };
 
 static struct shard *shard_of(const struct mmnf_cache *c, mmnf_tile tile)
@@ -47,54 +50,15 @@ static struct shard *shard_of(const struct mmnf_cache *c, mmnf_tile tile)
 	return &c->shards[tile_hash(tile >> GROUP_SHIFT) & (c->nr_shards - 1)];
 }
 
-/* Other bits of the hash than the shard's. */
-static u64 home_of(const struct shard *sh, mmnf_tile tile)
+static bool is_ready(const struct slot *s, mmnf_tile tile)
 {
-	u64 near = tile & ((1 << NEAR_SHIFT) - 1);
-
-	return ((tile_hash(tile >> NEAR_SHIFT) >> 8 << NEAR_SHIFT) + near) &
-	       sh->index_mask;
-}
-
-/* Where the tile stands in the index, or the free entry it would take. */
-static u64 *find(const struct shard *sh, mmnf_tile tile)
-{
-	u64 i = home_of(sh, tile), entry;
-
-	for (; (entry = sh->index[i]); i = (i + 1) & sh->index_mask)
-		if (entry >> 32 == (u32)tile &&
-		    sh->slots[(u32)entry - 1].tile == tile)
-			break;
-	return &sh->index[i];
-}
-
-/* An entry may be looked at without the lock, by mmnf_cache_touch_data(). */
-static void set(u64 *entry, u64 value)
-{
-	__atomic_store_n(entry, value, __ATOMIC_RELAXED);
-}
-
-/* Closes the gap, so that no search ends too early. */
-static void index_remove(struct shard *sh, mmnf_tile tile)
-{
-	u64 gap = (u64)(find(sh, tile) - sh->index), i = gap, entry, home;
-
-	if (!sh->index[gap])
-		return;
-	while ((entry = sh->index[i = (i + 1) & sh->index_mask])) {
-		home = home_of(sh, sh->slots[(u32)entry - 1].tile);
-		if (((i - home) & sh->index_mask) >=
-		    ((i - gap) & sh->index_mask)) {
-			set(&sh->index[gap], entry);
-			gap = i;
-		}
-	}
-	set(&sh->index[gap], 0);
+	return slot_state(s) == SLOT_READY &&
+	       __atomic_load_n(&s->tile, __ATOMIC_RELAXED) == tile;
 }
 
 static void make_free(struct shard *sh, u32 i)
 {
-	sh->slots[i].state = SLOT_FREE;
+	__atomic_store_n(&sh->slots[i].state, SLOT_FREE, __ATOMIC_RELAXED);
 	__atomic_store_n(&sh->slots[i].pins, 0, __ATOMIC_RELAXED);
 	sh->slots[i].older = sh->free;
 	sh->free = i;
@@ -111,13 +75,27 @@ static void forget(struct mmnf_cache *c, struct shard *sh, u32 i)
 {
 	index_remove(sh, sh->slots[i].tile);
 	c->policy->remove(sh, i);
+	mmnf_boards_count(&c->boards, i, &sh->slots[i].pins);
 	if (!__atomic_fetch_or(&sh->slots[i].pins, SLOT_DEAD, __ATOMIC_ACQ_REL))
 		give_back(c, sh, i);
 }
 
+/* Out of the index and of its list, unless a reader was there before. */
+static bool take_away(struct mmnf_cache *c, struct shard *sh, u32 i)
+{
+	mmnf_tile tile = sh->slots[i].tile;
+
+	index_remove(sh, tile);
+	if (!mmnf_boards_have(&c->boards, i))
+		return true;
+	index_set(index_find(sh, tile), tile << 32 | (i + 1));
+	mmnf_policy_keep(sh, i);
+	return false;
+}
+
 static u32 new_slot(struct mmnf_cache *c, struct shard *sh)
 {
-	u32 i = sh->free;
+	u32 i = sh->free, tries;
 
 	if (i != NO_SLOT) {
 		sh->free = sh->slots[i].older;
@@ -125,16 +103,21 @@ static u32 new_slot(struct mmnf_cache *c, struct shard *sh)
 				   __ATOMIC_RELAXED);
 		return i;
 	}
-	i = c->policy->evict(sh);
-	if (i != NO_SLOT) {
-		index_remove(sh, sh->slots[i].tile);
-		sh->stats.evicted++;
+	for (tries = 0; tries < TAKES; tries++) {
+		i = c->policy->evict(sh);
+		if (i == NO_SLOT)
+			return NO_SLOT;
+		if (take_away(c, sh, i)) {
+			sh->stats.evicted++;
+			return i;
+		}
 	}
-	return i;
+	return NO_SLOT;
 }
 
 static enum mmnf_cache_state claim_slot(struct mmnf_cache *c, struct shard *sh,
-					mmnf_tile tile, bool driven, u32 *slot)
+					mmnf_tile tile, bool driven,
+					struct mmnf_pin *pin)
 {
 	u32 i = new_slot(c, sh);
 	struct slot *s;
@@ -144,65 +127,18 @@ static enum mmnf_cache_state claim_slot(struct mmnf_cache *c, struct shard *sh,
 		return MMNF_CACHE_FULL;
 	}
 	s = &sh->slots[i];
-	s->tile = tile;
-	s->state = SLOT_FILLING;
+	__atomic_store_n(&s->tile, tile, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->state, SLOT_FILLING, __ATOMIC_RELAXED);
 	s->driven = driven;
 	__atomic_store_n(&s->pins, 1, __ATOMIC_RELAXED);
 	/* An eviction has moved entries: look again. */
-	set(find(sh, tile), tile << 32 | (i + 1));
+	index_set(index_find(sh, tile), tile << 32 | (i + 1));
 	c->policy->insert(sh, i);
-	*slot = i;
+	*pin = (struct mmnf_pin) { i, NO_PLACE };
 	return MMNF_CACHE_FILL;
 }
 
-enum mmnf_cache_state mmnf_cache_get(struct mmnf_cache *c, mmnf_tile tile,
-				     bool claim, bool driven, u32 *slot)
-{
-	enum mmnf_cache_state state = MMNF_CACHE_FULL;
-	struct shard *sh = shard_of(c, tile);
-	u64 entry;
-
-	if (tile == MMNF_NO_TILE)
-		return MMNF_CACHE_FULL;
-	pthread_mutex_lock(&sh->lock);
-	entry = *find(sh, tile);
-	if (entry) {
-		u32 i = (u32)entry - 1;
-
-		state = MMNF_CACHE_BUSY;
-		if (sh->slots[i].state == SLOT_READY) {
-			__atomic_fetch_add(&sh->slots[i].pins, 1,
-					   __ATOMIC_RELAXED);
-			c->policy->hit(sh, i);
-			sh->stats.hits++;
-			*slot = i;
-			state = MMNF_CACHE_HIT;
-		}
-	} else if (claim) {
-		sh->stats.misses++;
-		state = claim_slot(c, sh, tile, driven, slot);
-	}
-	pthread_mutex_unlock(&sh->lock);
-	return state;
-}
-
-void mmnf_cache_filled(struct mmnf_cache *c, u32 slot, bool ok)
-{
-	struct slot *s = &c->slots[slot];
-	struct shard *sh = shard_of(c, s->tile);
-
-	pthread_mutex_lock(&sh->lock);
-	if (!(__atomic_load_n(&s->pins, __ATOMIC_RELAXED) & SLOT_DEAD)) {
-		s->state = SLOT_READY;
-		if (!ok)
-			forget(c, sh, slot);
-	}
-	if (sh->nr_waiting)
-		pthread_cond_broadcast(&sh->filled);
-	pthread_mutex_unlock(&sh->lock);
-}
-
-void mmnf_cache_put(struct mmnf_cache *c, u32 slot)
+static void count_down(struct mmnf_cache *c, u32 slot)
 {
 	struct slot *s = &c->slots[slot];
 	/* After the pin is gone the slot may be another tile's. */
@@ -215,6 +151,95 @@ void mmnf_cache_put(struct mmnf_cache *c, u32 slot)
 	pthread_mutex_unlock(&sh->lock);
 }
 
+/* True: a hit.  False: not, or not to be had without the lock. */
+static bool hit_unlocked(struct mmnf_cache *c, struct shard *sh, mmnf_tile tile,
+			 struct mmnf_pin *pin)
+{
+	const u64 *at;
+	struct slot *s;
+	u64 entry;
+
+	at = c->policy->mark ? index_find_unlocked(sh, tile, &entry) : NULL;
+	if (!at)
+		return false;
+	pin->slot = (u32)entry - 1;
+	s = &c->slots[pin->slot];
+	__builtin_prefetch(s);
+	pin->place = mmnf_boards_pin(&c->boards, pin->slot);
+	if (pin->place == NO_PLACE)
+		return false;
+	if (__atomic_load_n(at, __ATOMIC_SEQ_CST) == entry &&
+	    is_ready(s, tile)) {
+		c->policy->mark(s);
+		return true;
+	}
+	if (mmnf_boards_unpin(&c->boards, pin->place, false))
+		count_down(c, pin->slot);
+	return false;
+}
+
+enum mmnf_cache_state mmnf_cache_get(struct mmnf_cache *c, mmnf_tile tile,
+				     bool claim, bool driven,
+				     struct mmnf_pin *pin)
+{
+	enum mmnf_cache_state state = MMNF_CACHE_FULL;
+	struct shard *sh = shard_of(c, tile);
+	u64 entry;
+
+	if (tile == MMNF_NO_TILE)
+		return MMNF_CACHE_FULL;
+	if (hit_unlocked(c, sh, tile, pin))
+		return MMNF_CACHE_HIT;
+	pthread_mutex_lock(&sh->lock);
+	entry = *index_find(sh, tile);
+	if (entry) {
+		u32 i = (u32)entry - 1;
+
+		state = MMNF_CACHE_BUSY;
+		if (slot_state(&sh->slots[i]) == SLOT_READY) {
+			__atomic_fetch_add(&sh->slots[i].pins, 1,
+					   __ATOMIC_RELAXED);
+			if (c->policy->mark)
+				c->policy->mark(&sh->slots[i]);
+			else
+				c->policy->hit(sh, i);
+			sh->stats.hits++;
+			*pin = (struct mmnf_pin) { i, NO_PLACE };
+			state = MMNF_CACHE_HIT;
+		}
+	} else if (claim) {
+		sh->stats.misses++;
+		state = claim_slot(c, sh, tile, driven, pin);
+	}
+	pthread_mutex_unlock(&sh->lock);
+	return state;
+}
+
+void mmnf_cache_filled(struct mmnf_cache *c, struct mmnf_pin pin, bool ok)
+{
+	struct slot *s = &c->slots[pin.slot];
+	struct shard *sh = shard_of(c, s->tile);
+
+	pthread_mutex_lock(&sh->lock);
+	if (!(__atomic_load_n(&s->pins, __ATOMIC_RELAXED) & SLOT_DEAD)) {
+		if (ok)
+			__atomic_store_n(&s->state, SLOT_READY,
+					 __ATOMIC_RELEASE);
+		else
+			forget(c, sh, pin.slot);
+	}
+	if (sh->nr_waiting)
+		pthread_cond_broadcast(&sh->filled);
+	pthread_mutex_unlock(&sh->lock);
+}
+
+void mmnf_cache_put(struct mmnf_cache *c, struct mmnf_pin pin)
+{
+	if (pin.place == NO_PLACE ||
+	    mmnf_boards_unpin(&c->boards, pin.place, true))
+		count_down(c, pin.slot);
+}
+
 bool mmnf_cache_wait(struct mmnf_cache *c, mmnf_tile tile)
 {
 	struct shard *sh = shard_of(c, tile);
@@ -222,11 +247,11 @@ bool mmnf_cache_wait(struct mmnf_cache *c, mmnf_tile tile)
 	u64 entry;
 
 	pthread_mutex_lock(&sh->lock);
-	while ((entry = *find(sh, tile))) {
+	while ((entry = *index_find(sh, tile))) {
 		const struct slot *s = &sh->slots[(u32)entry - 1];
 
-		driven = s->driven || s->state != SLOT_FILLING;
-		if (!driven || s->state != SLOT_FILLING)
+		driven = s->driven || slot_state(s) != SLOT_FILLING;
+		if (!driven || slot_state(s) != SLOT_FILLING)
 			break;
 		sh->nr_waiting++;
 		pthread_cond_wait(&sh->filled, &sh->lock);
@@ -244,7 +269,7 @@ bool mmnf_cache_drop(struct mmnf_cache *c, mmnf_tile tile)
 	if (tile == MMNF_NO_TILE)
 		return false;
 	pthread_mutex_lock(&sh->lock);
-	entry = *find(sh, tile);
+	entry = *index_find(sh, tile);
 	if (entry)
 		forget(c, sh, (u32)entry - 1);
 	pthread_mutex_unlock(&sh->lock);
@@ -289,9 +314,12 @@ bool mmnf_cache_has(struct mmnf_cache *c, u64 segment, u64 offset)
 	if (tile == MMNF_NO_TILE)
 		return false;
 	sh = shard_of(c, tile);
+	if (index_find_unlocked(sh, tile, &entry) &&
+	    is_ready(&c->slots[(u32)entry - 1], tile))
+		return true;
 	pthread_mutex_lock(&sh->lock);
-	entry = *find(sh, tile);
-	has = entry && sh->slots[(u32)entry - 1].state == SLOT_READY;
+	entry = *index_find(sh, tile);
+	has = entry && slot_state(&sh->slots[(u32)entry - 1]) == SLOT_READY;
 	pthread_mutex_unlock(&sh->lock);
 	return has;
 }
@@ -300,13 +328,18 @@ bool mmnf_cache_has(struct mmnf_cache *c, u64 segment, u64 offset)
  * Groups of slots of all shards by turns: shards fill evenly, so memory is
  * touched from its beginning on and no huge page is cleared for a few tiles.
  */
-char *mmnf_cache_data(const struct mmnf_cache *c, u32 slot)
+static char *data_of(const struct mmnf_cache *c, u32 slot)
 {
 	u32 group = 1U << GROUP_SHIFT;
 	u64 shard = slot / c->shard_slots, i = slot % c->shard_slots;
 	u64 at = (i / group * c->nr_shards + shard) * group + i % group;
 
 	return c->memory + at * MMNF_TILE_BYTES;
+}
+
+char *mmnf_cache_data(const struct mmnf_cache *c, struct mmnf_pin pin)
+{
+	return data_of(c, pin.slot);
 }
 
 void mmnf_cache_memory(const struct mmnf_cache *c, char **base, u64 *bytes)
@@ -330,22 +363,22 @@ void mmnf_cache_touch(const struct mmnf_cache *c, mmnf_tile tile)
 {
 	const struct shard *sh = shard_of(c, tile);
 
-	__builtin_prefetch(&sh->index[home_of(sh, tile)]);
+	__builtin_prefetch(&sh->index[index_home(sh, tile)]);
 	__builtin_prefetch(&sh->ghosts[ghost_home(sh, tile)]);
 }
 
 void mmnf_cache_touch_data(const struct mmnf_cache *c, mmnf_tile tile, u64 at)
 {
 	const struct shard *sh = shard_of(c, tile);
-	u64 entry = __atomic_load_n(&sh->index[home_of(sh, tile)],
+	u64 entry = __atomic_load_n(&sh->index[index_home(sh, tile)],
 				    __ATOMIC_RELAXED);
 	const char *data;
 
 	/* Most tiles stand where they are looked for first. */
 	if (!entry || entry >> 32 != (u32)tile)
 		return;
-	data = mmnf_cache_data(c, (u32)entry - 1) + at;
-	__builtin_prefetch(&c->slots[(u32)entry - 1], 1);
+	data = data_of(c, (u32)entry - 1) + at;
+	__builtin_prefetch(&c->slots[(u32)entry - 1]);
 	__builtin_prefetch(data);
 	__builtin_prefetch(data + 64);
 	__builtin_prefetch(data + 128);
@@ -357,6 +390,7 @@ void mmnf_cache_stats(struct mmnf_cache *c, struct mmnf_cache_stats *out)
 	u32 i;
 
 	memset(out, 0, sizeof(*out));
+	out->hits = mmnf_boards_hits(&c->boards);
 	for (i = 0; i < c->nr_shards; i++) {
 		struct shard *sh = &c->shards[i];
 
@@ -421,7 +455,8 @@ static int allocate(struct mmnf_cache *c, u32 per_shard)
 	c->slots = alloc_table(c->nr_slots * sizeof(*c->slots));
 	c->shards = aligned_alloc(128, c->nr_shards * sizeof(*c->shards));
 	c->tables = alloc_table(c->nr_shards * (index + ghosts) * sizeof(u64));
-	if (!c->slots || !c->shards || !c->tables)
+	if (!c->slots || !c->shards || !c->tables ||
+	    mmnf_boards_open(&c->boards))
 		return -ENOMEM;
 	memset(c->shards, 0, c->nr_shards * sizeof(*c->shards));
 	for (i = 0; i < c->nr_shards; i++) {
@@ -506,5 +541,6 @@ void mmnf_cache_close(struct mmnf_cache *c)
 	free(c->slots);
 	free(c->shards);
 	free(c->tables);
+	mmnf_boards_close(&c->boards);
 	free(c);
 }

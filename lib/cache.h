@@ -31,6 +31,11 @@ enum mmnf_cache_state {
 	MMNF_CACHE_FULL, /* not here, and every slot is in use: no slot */
 };
 
+/* Of a slot; its inside is cache.c's. */
+struct mmnf_pin {
+	u32 slot, place;
+};
+
 struct mmnf_cache_stats {
 	u64 hits, misses, evicted, full;
 };
@@ -63,13 +68,14 @@ mmnf_tile mmnf_cache_tile(const struct mmnf_cache *cache, u64 segment,
  *	so that they may wait for it
  */
 enum mmnf_cache_state mmnf_cache_get(struct mmnf_cache *cache, mmnf_tile tile,
-				     bool claim, bool driven, u32 *slot);
+				     bool claim, bool driven,
+				     struct mmnf_pin *pin);
 
 /* After FILL, once.  Those who get the tile from now on see it, if ok. */
-void mmnf_cache_filled(struct mmnf_cache *cache, u32 slot, bool ok);
+void mmnf_cache_filled(struct mmnf_cache *cache, struct mmnf_pin pin, bool ok);
 
-/* Unpins. */
-void mmnf_cache_put(struct mmnf_cache *cache, u32 slot);
+/* Unpins; in any thread. */
+void mmnf_cache_put(struct mmnf_cache *cache, struct mmnf_pin pin);
 
 /*
  * Waits until a tile that was BUSY is no longer being filled.  False at once if
@@ -96,7 +102,7 @@ u64 mmnf_cache_forget(struct mmnf_field *field, u64 segment, u64 offset,
 /* Is this byte there?  Not counted as a use; without a cache it is not. */
 bool mmnf_cache_has(struct mmnf_cache *cache, u64 segment, u64 offset);
 
-char *mmnf_cache_data(const struct mmnf_cache *cache, u32 slot);
+char *mmnf_cache_data(const struct mmnf_cache *cache, struct mmnf_pin pin);
 
 /* The one mapping that all tiles lie in; NULL and 0 for no cache. */
 void mmnf_cache_memory(const struct mmnf_cache *cache, char **base, u64 *bytes);

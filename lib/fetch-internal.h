@@ -38,7 +38,7 @@ struct op {
 	struct op *next, *reader, *twins;
 	/* L2 */
 	char *tile[MMNF_READ_TILES_MAX];
-	u32 slot[MMNF_READ_TILES_MAX];
+	struct mmnf_pin pin[MMNF_READ_TILES_MAX];
 	u8 state[MMNF_READ_TILES_MAX];
 	struct iovec iov[MMNF_READ_TILES_MAX];
 	struct mmnf_read read[MMNF_READ_TILES_MAX / 2 + 1];

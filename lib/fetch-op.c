@@ -113,7 +113,7 @@ static void op_end(struct mmnf_fetch *f, struct op *op)
 	}
 	for (i = 0; i < op->nr_tiles; i++)
 		if (op->state[i] == TILE_PINNED)
-			mmnf_cache_put(f->field->cache, op->slot[i]);
+			mmnf_cache_put(f->field->cache, op->pin[i]);
 	op->twin = false;
 	op->next = f->free;
 	f->free = op;
@@ -170,7 +170,7 @@ void mmnf_op_read_done(struct mmnf_fetch *f, const struct mmnf_read *read)
 	     op->offset + i * MMNF_TILE_BYTES < read->offset + read->bytes;
 	     i++) {
 		if (op->state[i] == TILE_FILL) {
-			mmnf_cache_filled(f->field->cache, op->slot[i], ok);
+			mmnf_cache_filled(f->field->cache, op->pin[i], ok);
 			op->state[i] = TILE_PINNED;
 			f->nr_fills--;
 		} else {
@@ -248,9 +248,9 @@ static void look_up(struct mmnf_fetch *f, struct op *op, u32 i, bool may_wait)
 	struct op *twin;
 	enum mmnf_cache_state state;
 
-	state = mmnf_cache_get(cache, tile, true, f->driven, &op->slot[i]);
+	state = mmnf_cache_get(cache, tile, true, f->driven, &op->pin[i]);
 	if (state == MMNF_CACHE_HIT || state == MMNF_CACHE_FILL) {
-		op->tile[i] = mmnf_cache_data(cache, op->slot[i]);
+		op->tile[i] = mmnf_cache_data(cache, op->pin[i]);
 		op->state[i] = state == MMNF_CACHE_HIT ? TILE_PINNED :
 							 TILE_FILL;
 		f->nr_fills += state == MMNF_CACHE_FILL;

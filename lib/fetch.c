@@ -377,7 +377,7 @@ bool mmnf_fetch_take(struct mmnf_field *field, const struct mmnf_run *run,
 	struct mmnf_cache *cache = field->cache;
 	u64 at = run->offset, end = run->offset + run->bytes, n;
 	char *to = dst + run->dst;
-	u32 slot;
+	struct mmnf_pin pin;
 
 	if (run->unit)
 		return false;
@@ -385,12 +385,12 @@ bool mmnf_fetch_take(struct mmnf_field *field, const struct mmnf_run *run,
 		mmnf_tile tile = mmnf_cache_tile(cache, run->segment, at);
 
 		n = min_u64(end - at, MMNF_TILE_BYTES - at % MMNF_TILE_BYTES);
-		if (mmnf_cache_get(cache, tile, false, false, &slot) !=
+		if (mmnf_cache_get(cache, tile, false, false, &pin) !=
 		    MMNF_CACHE_HIT)
 			return false;
-		memcpy(to, mmnf_cache_data(cache, slot) + at % MMNF_TILE_BYTES,
+		memcpy(to, mmnf_cache_data(cache, pin) + at % MMNF_TILE_BYTES,
 		       n);
-		mmnf_cache_put(cache, slot);
+		mmnf_cache_put(cache, pin);
 	}
 	return true;
 }

@@ -18,6 +18,7 @@
 
 /* Its inside is not the library's interface. */
 #include "../../lib/cache.c"
+#include "../../lib/cache-pins.c"
 #include "../../lib/cache-policy.c"
 
 #define TILES 1000000
@@ -91,18 +92,18 @@ static double miss_ratio(enum trace trace, u32 policy, u64 slots)
 {
 	struct mmnf_cache *c;
 	u64 i, misses = 0;
-	u32 slot;
+	struct mmnf_pin pin;
 
 	if (mmnf_cache_open(&c, slots * MMNF_TILE_BYTES, policy, 1ULL << 50))
 		errx(1, "no memory");
 	seed = 1;
 	for (i = 0; i < ACCESSES; i++) {
 		if (mmnf_cache_get(c, next(trace, i, slots), true, false,
-				   &slot) == MMNF_CACHE_FILL) {
-			mmnf_cache_filled(c, slot, true);
+				   &pin) == MMNF_CACHE_FILL) {
+			mmnf_cache_filled(c, pin, true);
 			misses += i >= ACCESSES / 3; /* warm by then */
 		}
-		mmnf_cache_put(c, slot);
+		mmnf_cache_put(c, pin);
 	}
 	mmnf_cache_close(c);
 	return (double)misses / (ACCESSES - ACCESSES / 3);
@@ -155,15 +156,16 @@ static u64 now_ns(void)
 static double hits(u64 *x, u32 nr, u64 *sum)
 {
 	u64 start = now_ns();
-	u32 i, slot;
+	struct mmnf_pin pin;
+	u32 i;
 
 	for (i = 0; i < nr; i++) {
 		*x = *x * 6364136223846793005ULL + 1442695040888963407ULL;
 		if (mmnf_cache_get(shared, (*x >> 33) % HIT_TILES, false, false,
-				   &slot) != MMNF_CACHE_HIT)
+				   &pin) != MMNF_CACHE_HIT)
 			errx(1, "a tile is gone");
-		*sum += (u64)*mmnf_cache_data(shared, slot);
-		mmnf_cache_put(shared, slot);
+		*sum += (u64)*mmnf_cache_data(shared, pin);
+		mmnf_cache_put(shared, pin);
 	}
 	return (double)(now_ns() - start) / nr;
 }
@@ -210,19 +212,20 @@ static void hit(void)
 {
 	static double sample[2000];
 	u64 x = 1, sum = 0;
-	u32 i, slot, round;
+	struct mmnf_pin pin;
+	u32 i, round;
 	double one = 0, two = 0, v;
 
 	if (mmnf_cache_open(&shared, 3ULL * HIT_TILES * MMNF_TILE_BYTES,
 			    MMNF_L2_S3FIFO, 1ULL << 50))
 		errx(1, "no memory");
 	for (i = 0; i < HIT_TILES; i++) {
-		if (mmnf_cache_get(shared, i, true, false, &slot) !=
+		if (mmnf_cache_get(shared, i, true, false, &pin) !=
 		    MMNF_CACHE_FILL)
 			errx(1, "a tile is there");
-		memset(mmnf_cache_data(shared, slot), (int)i, MMNF_TILE_BYTES);
-		mmnf_cache_filled(shared, slot, true);
-		mmnf_cache_put(shared, slot);
+		memset(mmnf_cache_data(shared, pin), (int)i, MMNF_TILE_BYTES);
+		mmnf_cache_filled(shared, pin, true);
+		mmnf_cache_put(shared, pin);
 	}
 	hits(&x, HITS, &sum);
 	for (i = 0; i < 2000; i++)

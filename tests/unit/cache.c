@@ -8,6 +8,8 @@
 #include <cache.h>
 #include <pthread.h>
 
+static struct mmnf_cache *shared;
+
 static const uint32_t policies[] = { MMNF_L2_LRU, MMNF_L2_SIEVE,
 				     MMNF_L2_S3FIFO };
 
@@ -23,18 +25,18 @@ static struct mmnf_cache *open_cache(uint64_t slots, uint32_t policy)
 	return c;
 }
 
-static void write_tile(struct mmnf_cache *c, uint32_t slot, uint64_t tile)
+static void write_tile(struct mmnf_cache *c, struct mmnf_pin pin, uint64_t tile)
 {
-	uint64_t *p = (uint64_t *)mmnf_cache_data(c, slot);
+	uint64_t *p = (uint64_t *)mmnf_cache_data(c, pin);
 	unsigned int i;
 
 	for (i = 0; i < MMNF_TILE_BYTES / 8; i++)
 		p[i] = tile;
 }
 
-static bool tile_is(struct mmnf_cache *c, uint32_t slot, uint64_t tile)
+static bool tile_is(struct mmnf_cache *c, struct mmnf_pin pin, uint64_t tile)
 {
-	const uint64_t *p = (const uint64_t *)mmnf_cache_data(c, slot);
+	const uint64_t *p = (const uint64_t *)mmnf_cache_data(c, pin);
 
 	return p[0] == tile && p[MMNF_TILE_BYTES / 8 - 1] == tile;
 }
@@ -43,17 +45,17 @@ static bool tile_is(struct mmnf_cache *c, uint32_t slot, uint64_t tile)
 static bool use(struct mmnf_cache *c, uint64_t tile)
 {
 	enum mmnf_cache_state state;
-	uint32_t slot;
+	struct mmnf_pin pin;
 
-	state = mmnf_cache_get(c, tile, true, false, &slot);
+	state = mmnf_cache_get(c, tile, true, false, &pin);
 	if (state == MMNF_CACHE_FILL) {
-		write_tile(c, slot, tile);
-		mmnf_cache_filled(c, slot, true);
+		write_tile(c, pin, tile);
+		mmnf_cache_filled(c, pin, true);
 	} else {
 		ASSERT_EQ(state, MMNF_CACHE_HIT);
 	}
-	EXPECT_TRUE(tile_is(c, slot, tile));
-	mmnf_cache_put(c, slot);
+	EXPECT_TRUE(tile_is(c, pin, tile));
+	mmnf_cache_put(c, pin);
 	return state == MMNF_CACHE_HIT;
 }
 
@@ -136,17 +138,17 @@ TEST(scans_do_not_push_out)
 TEST(pins_hold_and_full_is_an_answer)
 {
 	unsigned int p, i, claimed;
-	uint32_t slot[64], other;
+	struct mmnf_pin pin[64], other;
 
 	for (p = 0; p < NR_POLICIES; p++) {
 		struct mmnf_cache *c = open_cache(16, policies[p]);
 
 		for (i = claimed = 0; i < 64; i++) {
-			if (mmnf_cache_get(c, i, true, false, &slot[claimed]) !=
+			if (mmnf_cache_get(c, i, true, false, &pin[claimed]) !=
 			    MMNF_CACHE_FILL)
 				break;
-			write_tile(c, slot[claimed], i);
-			mmnf_cache_filled(c, slot[claimed++], true);
+			write_tile(c, pin[claimed], i);
+			mmnf_cache_filled(c, pin[claimed++], true);
 		}
 		EXPECT_EQ(claimed, 16);
 		EXPECT_EQ(mmnf_cache_get(c, 99, true, false, &other),
@@ -157,12 +159,12 @@ TEST(pins_hold_and_full_is_an_answer)
 		EXPECT_EQ(mmnf_cache_get(c, 99, true, false, &other),
 			  MMNF_CACHE_FULL);
 		for (i = 0; i < claimed; i++)
-			EXPECT_TRUE(tile_is(c, slot[i], i));
-		mmnf_cache_put(c, slot[3]);
+			EXPECT_TRUE(tile_is(c, pin[i], i));
+		mmnf_cache_put(c, pin[3]);
 		EXPECT_EQ(mmnf_cache_get(c, 99, true, false, &other),
 			  MMNF_CACHE_FILL);
 		/* Being filled: others read it themselves. */
-		EXPECT_EQ(mmnf_cache_get(c, 99, true, false, &slot[3]),
+		EXPECT_EQ(mmnf_cache_get(c, 99, true, false, &pin[3]),
 			  MMNF_CACHE_BUSY);
 		EXPECT_TRUE(!mmnf_cache_wait(c, 99));
 		mmnf_cache_filled(c, other, false);
@@ -170,24 +172,109 @@ TEST(pins_hold_and_full_is_an_answer)
 		EXPECT_TRUE(!mmnf_cache_has(c, 0, 99 * 4096));
 		for (i = 0; i < claimed; i++)
 			if (i != 3)
-				mmnf_cache_put(c, slot[i]);
+				mmnf_cache_put(c, pin[i]);
 		for (i = 200; i < 300; i++)
 			EXPECT_TRUE(!use(c, i));
 		mmnf_cache_close(c);
 	}
 }
 
+/* Pins of hits, more than a board has, hold as well as those of who claimed. */
+TEST(pins_of_hits_hold)
+{
+	struct mmnf_pin claimed, hit[16], again[16], other;
+	unsigned int p, i;
+
+	for (p = 0; p < NR_POLICIES; p++) {
+		struct mmnf_cache *c = open_cache(16, policies[p]);
+
+		for (i = 0; i < 16; i++) {
+			ASSERT_EQ(mmnf_cache_get(c, i, true, false, &claimed),
+				  MMNF_CACHE_FILL);
+			write_tile(c, claimed, i);
+			mmnf_cache_filled(c, claimed, true);
+			mmnf_cache_put(c, claimed);
+		}
+		for (i = 0; i < 16; i++) {
+			ASSERT_EQ(mmnf_cache_get(c, i, false, false, &hit[i]),
+				  MMNF_CACHE_HIT);
+			EXPECT_TRUE(tile_is(c, hit[i], i));
+		}
+		EXPECT_EQ(mmnf_cache_get(c, 99, true, false, &other),
+			  MMNF_CACHE_FULL);
+		/* The first is on the board, the last is not: both are dropped. */
+		EXPECT_TRUE(mmnf_cache_drop(c, 0));
+		EXPECT_TRUE(mmnf_cache_drop(c, 15));
+		EXPECT_EQ(mmnf_cache_get(c, 99, true, false, &other),
+			  MMNF_CACHE_FULL);
+		EXPECT_EQ(mmnf_cache_used(c), 16 * MMNF_TILE_BYTES);
+		EXPECT_TRUE(tile_is(c, hit[0], 0));
+		EXPECT_TRUE(tile_is(c, hit[15], 15));
+		mmnf_cache_put(c, hit[0]);
+		EXPECT_EQ(mmnf_cache_used(c), 15 * MMNF_TILE_BYTES);
+		mmnf_cache_put(c, hit[15]);
+		EXPECT_EQ(mmnf_cache_used(c), 14 * MMNF_TILE_BYTES);
+		/* Two pins of one: it stays till both are gone. */
+		for (i = 1; i < 15; i++)
+			ASSERT_EQ(mmnf_cache_get(c, i, false, false, &again[i]),
+				  MMNF_CACHE_HIT);
+		for (i = 1; i < 15; i++)
+			mmnf_cache_put(c, hit[i]);
+		EXPECT_TRUE(!use(c, 99));
+		EXPECT_TRUE(!use(c, 98));
+		EXPECT_TRUE(mmnf_cache_drop(c, 99));
+		EXPECT_TRUE(mmnf_cache_drop(c, 98));
+		for (i = 1; i < 15; i++)
+			EXPECT_TRUE(tile_is(c, again[i], i));
+		for (i = 1; i < 15; i++)
+			mmnf_cache_put(c, again[i]);
+		for (i = 200; i < 300; i++)
+			EXPECT_TRUE(!use(c, i));
+		EXPECT_EQ(mmnf_cache_used(c), 16 * MMNF_TILE_BYTES);
+		mmnf_cache_close(c);
+	}
+}
+
+static void *put_back(void *arg)
+{
+	mmnf_cache_put(shared, *(struct mmnf_pin *)arg);
+	return NULL;
+}
+
+TEST(pins_are_given_back_by_other_threads)
+{
+	struct mmnf_cache_stats stats;
+	struct mmnf_pin pin;
+	pthread_t thread;
+	unsigned int i;
+
+	shared = open_cache(16, MMNF_L2_S3FIFO);
+	EXPECT_TRUE(!use(shared, 7));
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(mmnf_cache_get(shared, 7, false, false, &pin),
+			  MMNF_CACHE_HIT);
+		if (i == 19)
+			EXPECT_TRUE(mmnf_cache_drop(shared, 7));
+		ASSERT_EQ(pthread_create(&thread, NULL, put_back, &pin), 0);
+		pthread_join(thread, NULL);
+	}
+	EXPECT_EQ(mmnf_cache_used(shared), 0);
+	mmnf_cache_stats(shared, &stats);
+	EXPECT_EQ(stats.hits, 20);
+	mmnf_cache_close(shared);
+}
+
 /* Written while it was read: what was read is not kept. */
 TEST(drop_wins_over_a_fill)
 {
 	struct mmnf_cache *c = open_cache(64, MMNF_L2_S3FIFO);
-	uint32_t slot;
+	struct mmnf_pin pin;
 
-	ASSERT_EQ(mmnf_cache_get(c, 5, true, true, &slot), MMNF_CACHE_FILL);
+	ASSERT_EQ(mmnf_cache_get(c, 5, true, true, &pin), MMNF_CACHE_FILL);
 	EXPECT_TRUE(mmnf_cache_drop(c, 5));
-	mmnf_cache_filled(c, slot, true);
+	mmnf_cache_filled(c, pin, true);
 	EXPECT_TRUE(!mmnf_cache_has(c, 0, 5 * 4096));
-	mmnf_cache_put(c, slot);
+	mmnf_cache_put(c, pin);
 	EXPECT_TRUE(!use(c, 5));
 	mmnf_cache_close(c);
 }
@@ -195,25 +282,24 @@ TEST(drop_wins_over_a_fill)
 TEST(places_without_a_number_are_not_kept)
 {
 	struct mmnf_cache *c;
-	uint32_t slot;
+	struct mmnf_pin pin;
 
 	ASSERT_EQ(mmnf_cache_open(&c, 1 << 20, MMNF_L2_LRU, 10), 0);
 	EXPECT_EQ(mmnf_cache_tile(c, 3, 9 * 4096 + 5), 39);
 	EXPECT_EQ(mmnf_cache_tile(c, 3, 10 * 4096), MMNF_NO_TILE);
 	EXPECT_EQ(mmnf_cache_tile(c, 1ULL << 62, 0), MMNF_NO_TILE);
-	EXPECT_EQ(mmnf_cache_get(c, MMNF_NO_TILE, true, true, &slot),
+	EXPECT_EQ(mmnf_cache_get(c, MMNF_NO_TILE, true, true, &pin),
 		  MMNF_CACHE_FULL);
 	EXPECT_TRUE(!mmnf_cache_drop(c, MMNF_NO_TILE));
 	mmnf_cache_close(c);
 }
 
-static struct mmnf_cache *shared;
 static unsigned int nr_wrong;
 
 static void *use_many(void *arg)
 {
 	uint64_t x = (uintptr_t)arg * 2 + 1;
-	uint32_t slot;
+	struct mmnf_pin pin;
 	unsigned int i;
 
 	for (i = 0; i < 30000; i++) {
@@ -225,10 +311,10 @@ static void *use_many(void *arg)
 			mmnf_cache_drop(shared, tile);
 			continue;
 		}
-		switch (mmnf_cache_get(shared, tile, true, true, &slot)) {
+		switch (mmnf_cache_get(shared, tile, true, true, &pin)) {
 		case MMNF_CACHE_FILL:
-			write_tile(shared, slot, tile);
-			mmnf_cache_filled(shared, slot, true);
+			write_tile(shared, pin, tile);
+			mmnf_cache_filled(shared, pin, true);
 			break;
 		case MMNF_CACHE_BUSY:
 			mmnf_cache_wait(shared, tile);
@@ -238,9 +324,9 @@ static void *use_many(void *arg)
 		case MMNF_CACHE_HIT:
 			break;
 		}
-		if (!tile_is(shared, slot, tile))
+		if (!tile_is(shared, pin, tile))
 			__atomic_fetch_add(&nr_wrong, 1, __ATOMIC_RELAXED);
-		mmnf_cache_put(shared, slot);
+		mmnf_cache_put(shared, pin);
 	}
 	return NULL;
 }

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A hit writes nothing that threads share, or two of them would be slower than
+ * one: its pin is not counted in the slot but stands on a board, of which each
+ * thread has its own, as long as there are enough.
+ *
+ *	a reader				who takes the slot away
+ *	finds the tile in the index		takes the tile out of the index
+ *	pins the slot on its board		is the slot on a board?
+ *	is the tile still in the index?
+ *
+ * All of that is sequentially consistent, so at least one sees the other: the
+ * reader gives its pin back, or the slot stays.  A pin may be seen that is about to
+ * be given back: then the slot stays without need.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "cache-pins.h"
+
+#define BOARDS 64
+#define PIN_COUNTED (1U << 31)
+
+int mmnf_boards_open(struct boards *b)
+{
+	b->board = aligned_alloc(128, BOARDS * sizeof(*b->board));
+	if (!b->board)
+		return -ENOMEM;
+	memset(b->board, 0, BOARDS * sizeof(*b->board));
+	return 0;
+}
+
+void mmnf_boards_close(struct boards *b)
+{
+	free(b->board);
+}
+
+/* The number of this thread's board. */
+static u32 own_board(struct boards *b)
+{
+	static u32 nr_threads;
+	static __thread u32 thread; /* from 1 on */
+	u32 used = __atomic_load_n(&b->nr_used, __ATOMIC_RELAXED), own;
+
+	if (!thread)
+		thread = __atomic_add_fetch(&nr_threads, 1, __ATOMIC_RELAXED);
+	own = (thread - 1) % BOARDS;
+	/* Before the first pin is there. */
+	while (own >= used &&
+	       !__atomic_compare_exchange_n(&b->nr_used, &used, own + 1, false,
+					    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		;
+	return own;
+}
+
+u32 mmnf_boards_pin(struct boards *b, u32 slot)
+{
+	u32 own = own_board(b), i;
+
+	for (i = 0; i < BOARD_PINS; i++) {
+		u32 *at = &b->board[own].pin[i].slot, none = 0;
+
+		if (!__atomic_load_n(at, __ATOMIC_RELAXED) &&
+		    __atomic_compare_exchange_n(at, &none, slot + 1, false,
+						__ATOMIC_SEQ_CST,
+						__ATOMIC_RELAXED))
+			return own * BOARD_PINS + i;
+	}
+	return NO_PLACE;
+}
+
+static struct board_pin *pin_at(const struct boards *b, u32 place)
+{
+	return &b->board[place / BOARD_PINS].pin[place % BOARD_PINS];
+}
+
+bool mmnf_boards_unpin(struct boards *b, u32 place, bool hit)
+{
+	struct board_pin *pin = pin_at(b, place);
+
+	if (hit)
+		__atomic_store_n(&pin->hits, pin->hits + 1, __ATOMIC_RELAXED);
+	return __atomic_exchange_n(&pin->slot, 0, __ATOMIC_ACQ_REL) &
+	       PIN_COUNTED;
+}
+
+static u32 nr_places(const struct boards *b)
+{
+	return BOARD_PINS * __atomic_load_n(&b->nr_used, __ATOMIC_SEQ_CST);
+}
+
+bool mmnf_boards_have(const struct boards *b, u32 slot)
+{
+	u32 nr = nr_places(b), i;
+
+	for (i = 0; i < nr; i++)
+		if (__atomic_load_n(&pin_at(b, i)->slot, __ATOMIC_SEQ_CST) ==
+		    slot + 1)
+			return true;
+	return false;
+}
+
+void mmnf_boards_count(struct boards *b, u32 slot, u32 *pins)
+{
+	u32 nr = nr_places(b), i;
+
+	for (i = 0; i < nr; i++) {
+		u32 *at = &pin_at(b, i)->slot, pinned = slot + 1;
+
+		if (__atomic_load_n(at, __ATOMIC_SEQ_CST) != pinned)
+			continue;
+		/* First, for it may be given back as soon as it is counted. */
+		__atomic_fetch_add(pins, 1, __ATOMIC_RELAXED);
+		if (!__atomic_compare_exchange_n(
+			    at, &pinned, pinned | PIN_COUNTED, false,
+			    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+			__atomic_fetch_sub(pins, 1, __ATOMIC_RELAXED);
+	}
+}
+
+u64 mmnf_boards_hits(const struct boards *b)
+{
+	u32 nr = nr_places(b), i;
+	u64 hits = 0;
+
+	for (i = 0; i < nr; i++)
+		hits += __atomic_load_n(&pin_at(b, i)->hits, __ATOMIC_RELAXED);
+	return hits;
+}
