@@ -9,8 +9,6 @@
  *
  * Replies are simple ones, which take fewer system calls than structured ones,
  * and memory is not cleared before a read: on an error nobody looks at it.
- *
- * Once it is connected, and if it is not encrypted, requests are net-socket.c's.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -87,12 +85,6 @@ enum net_sent net_conn_send(struct net_wire *w, int *err)
 	(void)w;
 	*err = EOPNOTSUPP;
 	return NET_BROKEN;
-}
-
-bool net_conn_flush(struct net_conn *c)
-{
-	(void)c;
-	return false;
 }
 
 bool net_conn_notify(struct net_conn *c, u32 events)
@@ -294,10 +286,6 @@ int net_conn_facts(struct net_conn *c, struct net_facts *facts)
 	facts->can_flush = nbd_can_flush(h) == 1;
 	facts->can_fua = nbd_can_fua(h) == 1;
 	set_socket(c);
-	c->socket.is_plain = false;
-	if (c->index != NET_ASKER && !nbd_get_tls_negotiated(h) &&
-	    !nbd_get_structured_replies_negotiated(h))
-		net_socket_begin(c, nbd_aio_get_fd(h));
 	return 0;
 }
 
@@ -320,7 +308,19 @@ static u8 late_of(const struct net_conn *c)
 /* Under net.lock, as all use of a handle that is up. */
 static int completed(void *user, int *error)
 {
-	net_wire_answered(user, *error);
+	struct net_wire *w = user;
+	struct mmnf_net *net = w->conn->group->net;
+
+	w->error = *error;
+	/* Out of those in flight, into those that are settled. */
+	if (w->before)
+		w->before->next = w->next;
+	else
+		w->conn->flying = w->next;
+	if (w->next)
+		w->next->before = w->before;
+	w->next = net->settled;
+	net->settled = w;
 	return 1;
 }
 
@@ -337,10 +337,6 @@ enum net_sent net_conn_send(struct net_wire *w, int *err)
 	if (w->next)
 		w->next->before = w;
 	c->flying = w;
-	if (c->socket.is_plain) {
-		net_socket_add(w);
-		return NET_SENT;
-	}
 	if (w->op == MMNF_NET_READ)
 		cookie = nbd_aio_pread(c->handle, w->buf, w->bytes, w->offset,
 				       done, 0);
@@ -363,11 +359,6 @@ enum net_sent net_conn_send(struct net_wire *w, int *err)
 	if (w->next)
 		w->next->before = NULL;
 	return is_over(c) ? NET_BROKEN : NET_REFUSED;
-}
-
-bool net_conn_flush(struct net_conn *c)
-{
-	return !c->socket.is_plain || net_socket_flush(c);
 }
 
 bool net_conn_tells(const struct net_conn *c)
@@ -415,9 +406,6 @@ bool net_conn_notify(struct net_conn *c, u32 events)
 	u32 more = (u32)min_u64(net->nr_burst, c->in_flight / 2 + 1);
 	bool ok;
 
-	if (c->socket.is_plain)
-		return !(events & ~(u32)EPOLLOUT) ||
-		       net_socket_receive(c, more);
 	do {
 		last = net->settled;
 		ok = notify(c, events & EPOLLIN, events & EPOLLOUT,
@@ -433,11 +421,8 @@ bool net_conn_notify(struct net_conn *c, u32 events)
 
 u32 net_conn_events(const struct net_conn *c)
 {
-	unsigned int direction;
+	unsigned int direction = nbd_aio_get_direction(c->handle);
 
-	if (c->socket.is_plain)
-		return EPOLLIN | (c->socket.sending ? EPOLLOUT : 0);
-	direction = nbd_aio_get_direction(c->handle);
 	return (direction & LIBNBD_AIO_DIRECTION_READ ? EPOLLIN : 0) |
 	       (direction & LIBNBD_AIO_DIRECTION_WRITE ? EPOLLOUT : 0);
 }

@@ -275,7 +275,7 @@ static void skip_flush(struct net_group *g)
 	net_part_done(g->net, part, 0, NULL);
 }
 
-static void send_queues(struct net_group *g)
+void net_group_pump(struct net_group *g)
 {
 	struct net_conn *writer = &g->conn[0], *c;
 
@@ -296,34 +296,6 @@ static void send_queues(struct net_group *g)
 	       (c = pick(g)))
 		if (!net_wire_send(g, c, &g->prefetch))
 			net_group_lost(c);
-}
-
-/* False: a connection was lost, so others have more to send. */
-static bool flush(struct net_group *g)
-{
-	bool ok = true;
-	u32 i;
-
-	for (i = 0; i < g->nr_conns; i++) {
-		struct net_conn *c = &g->conn[i];
-
-		if (c->state != NET_UP)
-			continue;
-		if (net_conn_flush(c)) {
-			net_drive_events(c);
-			continue;
-		}
-		net_group_lost(c);
-		ok = false;
-	}
-	return ok;
-}
-
-void net_group_pump(struct net_group *g)
-{
-	do
-		send_queues(g);
-	while (!flush(g));
 }
 
 /* ---- the end of a connection */

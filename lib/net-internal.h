@@ -8,7 +8,6 @@
  *	net-wire.c	parts that are one request on a connection
  *	net-holes.c	what a server says reads as zeros
  *	net-conn.c	a connection: the only file that knows libnbd
- *	net-socket.c	requests and answers on a plain socket
  *	net-dial.c	threads that look up names
  *	net-keep.c	a thread that connects, and looks at the clock
  *	net-drive.c	who waits for the sockets
@@ -38,9 +37,6 @@
 #define NET_ASKER \
 	MMNF_NET_CONNS_MAX /* number of the connection that asks for holes */
 #define NET_STATE_ZERO 2 /* of base:allocation */
-#define NET_STAGE_BYTES (64ULL << 10) /* of answers that are read at once */
-#define NET_REQUEST_BYTES 28
-#define NET_REPLY_BYTES 16
 
 struct net_queue {
 	struct mmnf_net_part *first, **end;
@@ -55,7 +51,6 @@ struct net_dial;
  * @parts: linked by next, neighbours on the server
  * @buf: where the bytes go or come from; @bounce if that is not the requests'
  * @skip: bytes before those of the first part
- * @cookie: 0: not in flight; @request: on a plain socket
  */
 struct net_wire {
 	struct net_conn *conn;
@@ -67,26 +62,6 @@ struct net_wire {
 	bool prefetch, fua;
 	int error;
 	struct net_wire *next, *before;
-	u64 cookie;
-	struct net_wire *next_sent;
-	char request[NET_REQUEST_BYTES];
-};
-
-/**
- * struct net_socket - of a connection that libnbd only made; see net-socket.c
- * @sending: not wholly sent yet; @sent: bytes of the first
- * @coming: the read whose bytes come; @nr_got: of them
- * @head: of an answer; @nr_head: bytes of it that came
- * @nr_reads, @read_bytes: in flight
- * @nr_came: answers since it was begun to read
- */
-struct net_socket {
-	bool is_plain;
-	int fd;
-	u64 serial, sent, nr_got, read_bytes;
-	struct net_wire *sending, **sending_end, *coming;
-	char head[NET_REPLY_BYTES];
-	u32 nr_head, nr_reads, nr_came;
 };
 
 enum net_state { NET_DOWN, NET_DIALLING, NET_UP };
@@ -113,7 +88,6 @@ struct net_conn {
 	bool leaving; /* another gateway is to take its place */
 	char cause[160];
 	struct net_wire *flying, *spare, *wires;
-	struct net_socket socket;
 };
 
 /* What a server says of an export. */
@@ -194,7 +168,6 @@ struct mmnf_net {
 	u32 nr_groups;
 	struct net_group *group;
 	struct net_wire *settled;
-	char *stage; /* net-socket.c */
 	struct mmnf_net_io *done, **done_end;
 	/* net-drive.c */
 	int epoll, kick;
@@ -284,9 +257,6 @@ u32 net_group_drop(struct net_group *g, const struct mmnf_net_io *io, int err,
 bool net_wire_send(struct net_group *g, struct net_conn *c,
 		   struct net_queue *q);
 
-/* It was: from those in flight to those that are settled. */
-void net_wire_answered(struct net_wire *w, int error);
-
 /* It was answered, or its connection was lost. */
 void net_wire_settle(struct net_wire *w, s64 now);
 
@@ -343,8 +313,6 @@ enum net_sent {
 
 /* With the lock. */
 enum net_sent net_conn_send(struct net_wire *w, int *err);
-/* What was sent may go out as late as here; false: it is broken. */
-bool net_conn_flush(struct net_conn *c);
 /* Reads and writes the socket; false: it is broken. */
 bool net_conn_notify(struct net_conn *c, u32 events);
 u32 net_conn_events(const struct net_conn *c);
@@ -352,16 +320,6 @@ int net_conn_fd(const struct net_conn *c);
 /* Says goodbye to the server, where nothing is in flight. */
 void net_conn_bye(struct net_conn *c);
 void net_conn_close(void *handle);
-
-/* ---- net-socket.c: all with net.lock */
-
-/* From now on requests are not libnbd's business; it has none. */
-void net_socket_begin(struct net_conn *c, int fd);
-void net_socket_add(struct net_wire *w);
-/* Sends what was added, as far as there is room; false: it is broken. */
-bool net_socket_flush(struct net_conn *c);
-/* Takes what has come, until there is no more or at least so many answers. */
-bool net_socket_receive(struct net_conn *c, u32 most);
 
 /* ---- net-dial.c */
 

@@ -135,9 +135,6 @@ static int init(struct mmnf_net *net, const struct mmnf_net_layout *layout,
 	net->opts.tls_dir = copy_text(opts->tls_dir, &err);
 	net->opts.tls_psk_file = copy_text(opts->tls_psk_file, &err);
 	net->opts.tls_username = copy_text(opts->tls_username, &err);
-	net->stage = malloc(NET_STAGE_BYTES);
-	if (!net->stage)
-		err = -ENOMEM;
 	if (!err)
 		err = copy_layout(net, layout);
 	return err ? mmnf_error(ENOMEM, "no memory for %u servers",
@@ -396,7 +393,6 @@ static void free_net(struct mmnf_net *net)
 		close(net->kick);
 	if (net->nudge >= 0)
 		close(net->nudge);
-	free(net->stage);
 	free(net->layout.uri);
 	free(net->group);
 	free((char *)net->opts.tls_dir);

@@ -142,8 +142,11 @@ bool net_wire_send(struct net_group *g, struct net_conn *c, struct net_queue *q)
 	w->sent_ns = mmnf_now_ns();
 	if (give_memory(g, w))
 		sent = net_conn_send(w, &err);
-	if (sent == NET_SENT)
+	if (sent == NET_SENT) {
+		if (c->events != net_conn_events(c))
+			net_drive_events(c);
 		return true;
+	}
 	if (sent == NET_BROKEN_SENT)
 		return false;
 	if (sent == NET_REFUSED)
@@ -155,21 +158,6 @@ bool net_wire_send(struct net_group *g, struct net_conn *c, struct net_queue *q)
 }
 
 /* ---- what comes back */
-
-void net_wire_answered(struct net_wire *w, int error)
-{
-	struct mmnf_net *net = w->conn->group->net;
-
-	w->error = error;
-	if (w->before)
-		w->before->next = w->next;
-	else
-		w->conn->flying = w->next;
-	if (w->next)
-		w->next->before = w->before;
-	w->next = net->settled;
-	net->settled = w;
-}
 
 static u32 bucket_of(u64 ns)
 {

@@ -16,7 +16,7 @@ for program in "${programs[@]}"; do
 done
 
 # Readers of servers that come and go; without nbdkit they skip.
-make -s build/tsan/tests/unit/{net_faults,net_ends,net_socket}
+make -s build/tsan/tests/unit/{net_faults,net_ends}
 served()
 {
 	status=0
@@ -28,4 +28,3 @@ served()
 }
 served net_faults 'killed*' 'gone*' 'closed*'
 served net_ends 'name*' 'open*'
-served net_socket 'pieces_of*' 'answered*'
