@@ -19,6 +19,7 @@ void mmnf_stream_give_up(struct mmnf_table *table, struct mmnf_stream *s)
 	s->passed = false;
 	s->late = 0;
 	s->at.edge = 0;
+	s->at.onward = false;
 	s->planned = false;
 }
 
@@ -198,6 +199,7 @@ static void pass_range(struct mmnf_table *table, struct mmnf_stream *s,
 				break;
 			mmnf_nest_advance(&nest, 1);
 			s->at.nest = nest;
+			s->at.onward &= s->at.edge != 1;
 			s->at.edge -= s->at.edge != 0;
 			s->at.run = run;
 			s->at.last = run;
@@ -286,6 +288,17 @@ static void stream_lengthen(struct mmnf_table *table, struct mmnf_stream *s,
 	s->alike = 0;
 }
 
+/* The walk goes on where the geometry said that it would. */
+static void stream_carry(struct mmnf_table *table, struct mmnf_stream *s,
+			 const struct mmnf_nest *nest)
+{
+	s->at.nest = *nest;
+	s->at.edge = 0;
+	if (s->at.onward)
+		table->onward = (u32)min_of(table->onward + 2, MAX_GUESSES);
+	s->at.onward = false;
+}
+
 /* The walk goes on: what was planned and is passed now was used. */
 u64 mmnf_stream_follow(struct mmnf_table *table, struct mmnf_stream *s,
 		       const struct mmnf_step *step)
@@ -317,15 +330,13 @@ u64 mmnf_stream_follow(struct mmnf_table *table, struct mmnf_stream *s,
 	if (!step->runs)
 		return steps;
 	if (step->extended && stream_extend(table, s, &nest, &edge)) {
-		s->at.nest = nest;
-		s->at.edge = 0;
+		stream_carry(table, s, &nest);
 	} else if (s->at.edge && step->runs >= s->at.edge) {
 		if (stream_extend(table, s, &nest, &edge) &&
 		    s->at.run + mmnf_nest_offset(&nest, step->runs) ==
 			    step->run) {
 			/* The next row follows as the next of this one would. */
-			s->at.nest = nest;
-			s->at.edge = 0;
+			stream_carry(table, s, &nest);
 		} else {
 			/* On where the geometry promised a carry. */
 			mmnf_stream_give_up(table, s);

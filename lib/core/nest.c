@@ -391,21 +391,25 @@ bool mmnf_nest_axial(const struct mmnf_nest *nest, const struct mmnf_axes *axes)
 }
 
 /*
- * The axis of the next outer loop: the nearest larger one that no loop uses.  To
- * go on along a smaller one is as likely as to stop, and has to be seen first.
+ * The axis of the next outer loop: the nearest larger one that no loop uses, else
+ * the largest of the smaller ones.  To go on along those is as likely as to stop.
  */
-static u32 outer_axis(const struct mmnf_axes *axes, u32 used, u32 axis)
+static u32 outer_axis(const struct mmnf_axes *axes, u32 used, u32 axis,
+		      u64 least)
 {
 	u32 k;
 
 	for (k = axis + 1; k < axes->nr; k++)
 		if (!(used >> k & 1))
-			break;
-	return k;
+			return k;
+	for (k = axis; k-- > 0 && axes->stride[k] >= least;)
+		if (!(used >> k & 1))
+			return k;
+	return axes->nr;
 }
 
 bool mmnf_nest_extend(struct mmnf_nest *nest, const struct mmnf_axes *axes,
-		      u64 pos, u64 *edge)
+		      u64 pos, u64 least, u64 *edge)
 {
 	struct mmnf_level level[MMNF_NR_LEVELS];
 	u32 used = 0, axis = axes->nr, k, top, outer;
@@ -444,7 +448,7 @@ bool mmnf_nest_extend(struct mmnf_nest *nest, const struct mmnf_axes *axes,
 		if (!extended)
 			*edge = add_saturated(mmnf_nest_horizon(nest), 1);
 		extended = true;
-		outer = outer_axis(axes, used, axis);
+		outer = outer_axis(axes, used, axis, least);
 		if (outer == axes->nr || top + 1 == MMNF_NR_LEVELS)
 			return true;
 		pos -= before * (u64)level[top].stride;

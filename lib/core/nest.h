@@ -178,17 +178,19 @@ bool mmnf_nest_axial(const struct mmnf_nest *nest,
 /**
  * mmnf_nest_extend() - foresee carries from the geometry
  * @pos: the present position
+ * @least: shortest stride of a smaller axis to go on along; U64_MAX: none
  * @edge: receives the steps until the first position that is foreseen from the
  *	geometry alone
  *
  * Where the outermost stride is a multiple of an axis' stride, its row ends
  * where the axis does, and the next outer axis moves by one: the carry is known
- * before it was ever seen.  A first row counts as entered in its middle if
- * there is room before it.
+ * before it was ever seen.  Beyond the outermost axis follow the smaller ones, if
+ * asked for.  A first row counts as entered in its middle if there is room before
+ * it.
  *
  * Return: false if the geometry says nothing; the nest is as it was then.
  */
 bool mmnf_nest_extend(struct mmnf_nest *nest, const struct mmnf_axes *axes,
-		      u64 pos, u64 *edge);
+		      u64 pos, u64 least, u64 *edge);
 
 #endif

@@ -14,6 +14,8 @@
 #define MIN_FULL_WINDOW_BYTES (1ULL << 20)
 /* Most that a walk may begin with; what is more has to be found by waiting. */
 #define FIRST_DEPTH (2 * BATCH_DEPTH)
+/* Beyond the largest axis, until the walk comes there: a wrong guess costs no more. */
+#define MAX_ONWARD_RUNS 32
 /* A table that wastes more than this part of what it plans begins shallow. */
 #define WASTEFUL_PART 8
 /* Limits may be absurd; sums of steps stay below 2^32. */
@@ -57,6 +59,21 @@ static u32 wanted_depth(const struct mmnf_table *table,
 	    table->nr_wasted > table->nr_used / WASTEFUL_PART + BATCH_DEPTH)
 		return 0;
 	return (u32)min_of(div64_u64(latency, s->pace_ns), most);
+}
+
+/*
+ * Most steps of one plan.  A thread that waits for its read may share its CPU with
+ * who starts the plan's: it gets as many as it goes through until those that its next
+ * touch asks for are there.
+ */
+static u64 most_steps(const struct mmnf_table *table,
+		      const struct mmnf_stream *s)
+{
+	u32 wanted = wanted_depth(table, s, U32_MAX);
+
+	if (!s->missed || !wanted || stream_sequential(s))
+		return U64_MAX;
+	return max_of(wanted / 2, FIRST_DEPTH);
 }
 
 /*
@@ -183,9 +200,32 @@ static u64 fill_run(struct mmnf_table *table, const struct mmnf_stream *s,
 	return got && from + got == grains ? run_steps(table, s) - from : got;
 }
 
+/*
+ * A first plan of @runs runs reaches the end of the largest axis: is the walk to be
+ * taken to go on along a smaller one?  After a row longer than that, to wait for the
+ * first of the next costs little.
+ */
+static void stream_go_onward(struct mmnf_table *table, struct mmnf_stream *s,
+			     u64 runs)
+{
+	u32 nr_levels = s->at.nest.nr_levels;
+	struct mmnf_nest nest;
+	u64 edge;
+
+	if (!table->onward || !stream_extend(table, s, &nest, &edge) ||
+	    nest.nr_levels != nr_levels || mmnf_nest_horizon(&nest) >= runs)
+		return;
+	s->at.onward = true;
+	stream_extend(table, s, &nest, &edge);
+	if (nest.nr_levels == nr_levels)
+		s->at.onward = false;
+	else
+		table->onward--;
+}
+
 /* Up to @want steps beyond what is planned. */
 static u64 stream_fill(struct mmnf_table *table, struct mmnf_stream *s,
-		       u64 want, struct mmnf_plan *plan)
+		       u64 want, bool first, struct mmnf_plan *plan)
 {
 	u64 frontier = (u64)s->at.in + s->at.ahead, runs, horizon, edge = 0;
 	u32 steps = run_steps(table, s), rest;
@@ -194,9 +234,13 @@ static u64 stream_fill(struct mmnf_table *table, struct mmnf_stream *s,
 	memset(plan, 0, sizeof(*plan));
 	if (stream_sequential(s))
 		return plan_part(table, s, s->at.run, frontier + 1, want, plan);
+	if (first)
+		stream_go_onward(table, s, div64_u64(frontier + want, steps));
 	if (stream_extend(table, s, &nest, &edge))
 		s->at.edge = edge;
 	horizon = mmnf_nest_horizon(&nest);
+	if (s->at.onward && edge)
+		horizon = min_of(horizon, edge - 1 + MAX_ONWARD_RUNS);
 	runs = div64_u64(frontier, steps);
 	frontier -= runs * steps;
 	rest = steps - 1 - (u32)frontier;
@@ -229,8 +273,8 @@ static u64 stream_fill(struct mmnf_table *table, struct mmnf_stream *s,
 bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 		      struct mmnf_plan *plan)
 {
-	u64 room = stream_room(table, s), target, got;
-	bool deepens;
+	u64 room = stream_room(table, s), target, want, got;
+	bool first = !s->planned, deepens;
 
 	if (s->late && late_at_first(table, s))
 		s->late = 0;
@@ -260,11 +304,13 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 	s->planned = true;
 	if (target <= s->at.ahead)
 		return false;
-	got = stream_fill(table, s, target - s->at.ahead, plan);
+	want = min_of(target - s->at.ahead, most_steps(table, s));
+	got = stream_fill(table, s, want, first, plan);
 	table->nr_planned += got;
 	s->at.ahead += (u32)got;
 	s->touched.ahead += (u32)got;
 	s->touched.edge = s->at.edge ? s->at.edge + s->passed_runs : 0;
+	s->touched.onward |= s->at.onward;
 	return got;
 }
 

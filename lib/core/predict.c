@@ -44,6 +44,7 @@ void mmnf_table_set_axes(struct mmnf_table *table, const s64 *stride,
 {
 	mmnf_axes_init(&table->axes, table->origin, stride, extent, nr);
 	table->guesses = MAX_GUESSES;
+	table->onward = MAX_GUESSES;
 }
 
 /* On through the present run, in either direction if it has none yet. */

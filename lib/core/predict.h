@@ -31,7 +31,9 @@
  * for.  It halves when a walk is lost with planned positions untouched.
  *
  * One delta that is the distance of neighbours along an axis of the field is
- * enough for a first plan.  Such guesses are rationed: a wrong one has to be paid
+ * enough for a first plan.  Where the row ends within a first plan, at the end of the
+ * largest axis, the walk is taken to go on along the next smaller one, from its start,
+ * in the same direction.  Such guesses are rationed: a wrong one has to be paid
  * for by a right one.  A delta that holds the majority of the last ones counts as
  * a walk when it comes again, whatever came between (after Leap: Al Maruf and
  * Chowdhury, "Effectively Prefetching Remote Memory with Leap", USENIX ATC 2020).
@@ -117,6 +119,7 @@ struct mmnf_plan {
  * @in: grains from the run's first to the last touched
  * @ahead: steps planned beyond the last touched
  * @before, @after: grains around @last that the last fault made accessible
+ * @onward: beyond the largest axis the walk is taken to go on along smaller ones
  */
 struct mmnf_place {
 	u64 run;
@@ -127,6 +130,7 @@ struct mmnf_place {
 	u32 ahead;
 	u32 before;
 	u32 after;
+	bool onward;
 };
 
 /* A walk; all zero means free. */
@@ -208,6 +212,7 @@ struct mmnf_table {
 	u64 nr_used;
 	u64 nr_wasted;
 	u32 guesses; /* left before one has to come true */
+	u32 onward; /* the same of guesses that a walk goes on along smaller axes */
 	struct mmnf_axes axes;
 	bool shared; /* the last touch's thread has other instructions here */
 	u32 nr_streams; /* stream[] was used up to here */

@@ -104,14 +104,20 @@ static inline bool run_is_measured(const struct mmnf_table *table,
 		       run_grains(table, s, run);
 }
 
-/* The nest with what the geometry adds to it; @edge as mmnf_nest_extend(). */
+/*
+ * The nest with what the geometry adds to it; @edge as mmnf_nest_extend().  Where
+ * rows lie in one grain, to go on from one to the next takes no read.
+ */
 static inline bool stream_extend(const struct mmnf_table *table,
 				 const struct mmnf_stream *s,
 				 struct mmnf_nest *nest, u64 *edge)
 {
 	*nest = s->at.nest;
-	return !s->flat &&
-	       mmnf_nest_extend(nest, &table->axes, s->at.run, edge);
+	return !s->flat && mmnf_nest_extend(nest, &table->axes, s->at.run,
+					    s->at.onward ? max_of(table->grain,
+								  table->span) :
+							   U64_MAX,
+					    edge);
 }
 
 /* Walks begun on the word of the geometry alone without one coming true. */
