@@ -23,7 +23,7 @@
 
 int mmnf_boards_open(struct boards *b)
 {
-	b->board = aligned_alloc(128, BOARDS * sizeof(*b->board));
+	b->board = aligned_alloc(BOARD_BYTES, BOARDS * sizeof(*b->board));
 	if (!b->board)
 		return -ENOMEM;
 	memset(b->board, 0, BOARDS * sizeof(*b->board));
@@ -55,33 +55,39 @@ static u32 own_board(struct boards *b)
 
 u32 mmnf_boards_pin(struct boards *b, u32 slot)
 {
-	u32 own = own_board(b), i;
+	u32 own = own_board(b), n;
+	struct board *board = &b->board[own];
+	u32 i = __atomic_load_n(&board->next, __ATOMIC_RELAXED);
 
-	for (i = 0; i < BOARD_PINS; i++) {
-		u32 *at = &b->board[own].pin[i].slot, none = 0;
+	for (n = 0; n < BOARD_PINS; n++, i++) {
+		u32 *at = &board->slot[i % BOARD_PINS], none = 0;
 
-		if (!__atomic_load_n(at, __ATOMIC_RELAXED) &&
-		    __atomic_compare_exchange_n(at, &none, slot + 1, false,
-						__ATOMIC_SEQ_CST,
-						__ATOMIC_RELAXED))
-			return own * BOARD_PINS + i;
+		if (__atomic_load_n(at, __ATOMIC_RELAXED) ||
+		    !__atomic_compare_exchange_n(at, &none, slot + 1, false,
+						 __ATOMIC_SEQ_CST,
+						 __ATOMIC_RELAXED))
+			continue;
+		__atomic_store_n(&board->next, i + 1, __ATOMIC_RELAXED);
+		return own * BOARD_PINS + i % BOARD_PINS;
 	}
 	return NO_PLACE;
 }
 
-static struct board_pin *pin_at(const struct boards *b, u32 place)
-{
-	return &b->board[place / BOARD_PINS].pin[place % BOARD_PINS];
-}
-
 bool mmnf_boards_unpin(struct boards *b, u32 place, bool hit)
 {
-	struct board_pin *pin = pin_at(b, place);
+	struct board *board = &b->board[place / BOARD_PINS];
+	u32 i = place % BOARD_PINS;
 
 	if (hit)
-		__atomic_store_n(&pin->hits, pin->hits + 1, __ATOMIC_RELAXED);
-	return __atomic_exchange_n(&pin->slot, 0, __ATOMIC_ACQ_REL) &
+		__atomic_store_n(&board->hits[i], board->hits[i] + 1,
+				 __ATOMIC_RELAXED);
+	return __atomic_exchange_n(&board->slot[i], 0, __ATOMIC_ACQ_REL) &
 	       PIN_COUNTED;
+}
+
+static u32 *slot_at(const struct boards *b, u32 place)
+{
+	return &b->board[place / BOARD_PINS].slot[place % BOARD_PINS];
 }
 
 static u32 nr_places(const struct boards *b)
@@ -94,7 +100,7 @@ bool mmnf_boards_have(const struct boards *b, u32 slot)
 	u32 nr = nr_places(b), i;
 
 	for (i = 0; i < nr; i++)
-		if (__atomic_load_n(&pin_at(b, i)->slot, __ATOMIC_SEQ_CST) ==
+		if (__atomic_load_n(slot_at(b, i), __ATOMIC_SEQ_CST) ==
 		    slot + 1)
 			return true;
 	return false;
@@ -105,7 +111,7 @@ void mmnf_boards_count(struct boards *b, u32 slot, u32 *pins)
 	u32 nr = nr_places(b), i;
 
 	for (i = 0; i < nr; i++) {
-		u32 *at = &pin_at(b, i)->slot, pinned = slot + 1;
+		u32 *at = slot_at(b, i), pinned = slot + 1;
 
 		if (__atomic_load_n(at, __ATOMIC_SEQ_CST) != pinned)
 			continue;
@@ -124,6 +130,8 @@ u64 mmnf_boards_hits(const struct boards *b)
 	u64 hits = 0;
 
 	for (i = 0; i < nr; i++)
-		hits += __atomic_load_n(&pin_at(b, i)->hits, __ATOMIC_RELAXED);
+		hits += __atomic_load_n(
+			&b->board[i / BOARD_PINS].hits[i % BOARD_PINS],
+			__ATOMIC_RELAXED);
 	return hits;
 }

@@ -10,20 +10,19 @@
 #define NO_PLACE UINT32_MAX /* not on a board: counted in the slot */
 
 #define BOARD_PINS 8
+#define BOARD_BYTES 256
 
 /**
- * struct board_pin - a place for a pin
- * @hits: of those who pinned here; whoever has the place may change it
+ * struct board - places for pins, so far from the next board that a processor which
+ * fetches the line behind its own does not take that from another
+ * @hits: of those who pinned there; whoever has the place may change it
  * @slot: number + 1; 0: free; PIN_COUNTED: by now it is counted in the slot, too
+ * @next: the place that is likely to be free, counted on
  */
-struct board_pin {
-	u64 hits;
-	u32 slot;
-};
-
 struct board {
-	struct board_pin pin[BOARD_PINS];
-} __attribute__((aligned(128)));
+	u64 hits[BOARD_PINS];
+	u32 slot[BOARD_PINS], next;
+} __attribute__((aligned(BOARD_BYTES)));
 
 struct boards {
 	struct board *board;

@@ -51,7 +51,7 @@ struct shard {
 	u64 *ghosts, ghost_mask; /* S3-FIFO: tiles that left SMALL */
 	pthread_mutex_t lock __attribute__((aligned(128)));
 	pthread_cond_t filled;
-	u32 nr_waiting, first_slot, nr_slots, free;
+	u32 nr_waiting, nr_slots, free;
 	u32 hand; /* SIEVE */
 	struct slot_list list[NR_QUEUES];
 	struct mmnf_cache_stats stats;

@@ -37,7 +37,7 @@ struct mmnf_cache {
 	u64 memory_bytes, segment_tiles;
 	u64 *used_bytes, own_used_bytes; /* see mmnf_cache_show() */
 	bool populated;
-	u32 nr_slots, nr_shards, shard_slots;
+	u32 nr_slots, nr_shards;
 	const struct policy *policy;
 	struct slot *slots;
 	struct shard *shards;
@@ -324,17 +324,9 @@ bool mmnf_cache_has(struct mmnf_cache *c, u64 segment, u64 offset)
 	return has;
 }
 
-/*
- * Groups of slots of all shards by turns: shards fill evenly, so memory is
- * touched from its beginning on and no huge page is cleared for a few tiles.
- */
 static char *data_of(const struct mmnf_cache *c, u32 slot)
 {
-	u32 group = 1U << GROUP_SHIFT;
-	u64 shard = slot / c->shard_slots, i = slot % c->shard_slots;
-	u64 at = (i / group * c->nr_shards + shard) * group + i % group;
-
-	return c->memory + at * MMNF_TILE_BYTES;
+	return c->memory + (u64)slot * MMNF_TILE_BYTES;
 }
 
 char *mmnf_cache_data(const struct mmnf_cache *c, struct mmnf_pin pin)
@@ -359,12 +351,13 @@ u64 mmnf_cache_used(const struct mmnf_cache *c)
 	return c ? __atomic_load_n(c->used_bytes, __ATOMIC_RELAXED) : 0;
 }
 
-void mmnf_cache_touch(const struct mmnf_cache *c, mmnf_tile tile)
+void mmnf_cache_touch(const struct mmnf_cache *c, mmnf_tile tile, bool claim)
 {
 	const struct shard *sh = shard_of(c, tile);
 
 	__builtin_prefetch(&sh->index[index_home(sh, tile)]);
-	__builtin_prefetch(&sh->ghosts[ghost_home(sh, tile)]);
+	if (claim)
+		__builtin_prefetch(&sh->ghosts[ghost_home(sh, tile)]);
 }
 
 void mmnf_cache_touch_data(const struct mmnf_cache *c, mmnf_tile tile, u64 at)
@@ -403,22 +396,32 @@ void mmnf_cache_stats(struct mmnf_cache *c, struct mmnf_cache_stats *out)
 	}
 }
 
-static void init_shard(struct mmnf_cache *c, struct shard *sh, u32 first,
-		       u32 nr)
+/*
+ * Groups of slots of all shards by turns: shards fill evenly, so memory is
+ * touched from its beginning on and no huge page is cleared for a few tiles.
+ */
+static u32 nth_slot(const struct mmnf_cache *c, u32 shard, u32 i)
 {
+	u32 group = 1U << GROUP_SHIFT;
+
+	return (i / group * c->nr_shards + shard) * group + i % group;
+}
+
+static void init_shard(struct mmnf_cache *c, u32 shard, u32 nr)
+{
+	struct shard *sh = &c->shards[shard];
 	u32 i;
 
 	pthread_mutex_init(&sh->lock, NULL);
 	pthread_cond_init(&sh->filled, NULL);
 	sh->slots = c->slots;
-	sh->first_slot = first;
 	sh->nr_slots = nr;
 	sh->hand = sh->free = NO_SLOT;
 	for (i = 0; i < NR_QUEUES; i++)
 		sh->list[i] = (struct slot_list) { NO_SLOT, NO_SLOT, 0 };
 	/* The first is taken first: tiles read in a row lie in a row. */
 	for (i = nr; i-- > 0;)
-		make_free(sh, first + i);
+		make_free(sh, nth_slot(c, shard, i));
 }
 
 /* Zeroed; in huge pages where that leaves little unused. */
@@ -466,7 +469,7 @@ static int allocate(struct mmnf_cache *c, u32 per_shard)
 		sh->index_mask = index - 1;
 		sh->ghosts = sh->index + index;
 		sh->ghost_mask = ghosts - 1;
-		init_shard(c, sh, i * per_shard, per_shard);
+		init_shard(c, i, per_shard);
 	}
 	return 0;
 }
@@ -490,7 +493,6 @@ int mmnf_cache_open(struct mmnf_cache **out, u64 bytes, u32 policy,
 		per_shard = (u32)(slots / c->nr_shards);
 		if (c->nr_shards > 1)
 			per_shard = per_shard >> GROUP_SHIFT << GROUP_SHIFT;
-		c->shard_slots = per_shard;
 		c->nr_slots = per_shard * c->nr_shards;
 		if (!allocate(c, per_shard)) {
 			*out = c;

@@ -107,8 +107,9 @@ char *mmnf_cache_data(const struct mmnf_cache *cache, struct mmnf_pin pin);
 /* The one mapping that all tiles lie in; NULL and 0 for no cache. */
 void mmnf_cache_memory(const struct mmnf_cache *cache, char **base, u64 *bytes);
 
-/* Ask for the memory that a get() of this tile will look at. */
-void mmnf_cache_touch(const struct mmnf_cache *cache, mmnf_tile tile);
+/* Ask for the memory that such a get() of this tile will look at. */
+void mmnf_cache_touch(const struct mmnf_cache *cache, mmnf_tile tile,
+		      bool claim);
 /* And, somewhat later, for its bytes from @at on, if it is there. */
 void mmnf_cache_touch_data(const struct mmnf_cache *cache, mmnf_tile tile,
 			   u64 at);

@@ -403,8 +403,10 @@ static void touch_ahead(const struct mmnf_fetch *f, const struct mmnf_job *job)
 	const struct mmnf_run *run = &job->runs[job->next_run + TOUCH_AHEAD];
 
 	if (job->next_run + TOUCH_AHEAD < job->nr_runs)
-		mmnf_cache_touch(cache, mmnf_cache_tile(cache, run->segment,
-							run->offset));
+		mmnf_cache_touch(cache,
+				 mmnf_cache_tile(cache, run->segment,
+						 run->offset),
+				 true);
 }
 
 void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job)

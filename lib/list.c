@@ -14,8 +14,8 @@
 
 #include "fetch.h"
 
-#define TOUCH_AHEAD 8 /* records: about the time that memory needs, twice */
-#define DATA_AHEAD 3
+#define GROUP 8 /* records of L2 that are pinned together */
+#define DATA_AHEAD 3 /* records: about the time that memory needs */
 #define SKIP_MAX 31
 
 /**
@@ -27,7 +27,8 @@
  */
 struct records {
 	struct mmnf_field *field;
-	u64 bytes, offset, chunk, stride;
+	const u64 *index;
+	u64 nr, bytes, offset, chunk, stride;
 	struct mmnf_mapped mapped;
 };
 
@@ -134,13 +135,20 @@ static bool find_records(struct mmnf_field *field, struct records *r)
 }
 
 /* Where a record is, and where its copy is in dst. */
-static struct mmnf_run place(const struct records *r, u64 index, u64 nr)
+static struct mmnf_run place(const struct records *r, u64 i)
 {
+	u64 segment = 0, in = r->index[i];
+
+	/* A division takes as long as copying a small record. */
+	if (in >= r->chunk) {
+		segment = in / r->chunk;
+		in %= r->chunk;
+	}
 	return (struct mmnf_run) {
-		.segment = index / r->chunk,
-		.offset = r->offset + index % r->chunk * r->stride,
+		.segment = segment,
+		.offset = r->offset + in * r->stride,
 		.bytes = r->bytes,
-		.dst = nr * r->bytes,
+		.dst = i * r->bytes,
 	};
 }
 
@@ -151,68 +159,114 @@ static void copy_record(void *arg, const char *from)
 	memcpy(c->to, from, c->bytes);
 }
 
-static bool take(struct records *r, const struct mmnf_run *run, char *dst)
-{
-	struct copy c = { dst + run->dst, run->bytes };
-
-	if (r->field->cache)
-		return mmnf_fetch_take(r->field, run, dst);
-	return mmnf_mapped_copy(&r->mapped, run->segment, run->offset,
-				run->bytes, copy_record, &c);
-}
-
 /* Asks for what copying the records to come will need. */
-static void touch_ahead(const struct records *r, const u64 *index, u64 nr,
-			u64 i)
+static void touch_ahead(const struct records *r, u64 i)
 {
 	const struct mmnf_cache *cache = r->field->cache;
 	struct mmnf_run run;
 
 	if (!cache) {
-		if (i + DATA_AHEAD < nr) {
-			run = place(r, index[i + DATA_AHEAD], 0);
+		if (i + DATA_AHEAD < r->nr) {
+			run = place(r, i + DATA_AHEAD);
 			mmnf_mapped_touch(&r->mapped, run.segment, run.offset);
 		}
 		return;
 	}
-	if (i + TOUCH_AHEAD < nr) {
-		run = place(r, index[i + TOUCH_AHEAD], 0);
-		mmnf_cache_touch(cache, mmnf_cache_tile(cache, run.segment,
-							run.offset));
+	if (i + 2 * GROUP < r->nr) {
+		run = place(r, i + 2 * GROUP);
+		mmnf_cache_touch(
+			cache, mmnf_cache_tile(cache, run.segment, run.offset),
+			false);
 	}
-	if (i + DATA_AHEAD < nr) {
-		run = place(r, index[i + DATA_AHEAD], 0);
+	if (i + GROUP < r->nr) {
+		run = place(r, i + GROUP);
 		mmnf_cache_touch_data(
 			cache, mmnf_cache_tile(cache, run.segment, run.offset),
 			run.offset % MMNF_TILE_BYTES);
 	}
 }
 
-/*
- * Copies what is in memory and lists the rest.  After a miss some records are listed
- * without asking, more after each: cold data is asked for in vain once in a while
- * only.
- */
-static u64 take_records(struct records *r, const u64 *index, u64 nr, char *dst,
-			struct mmnf_wanted *rest)
+/* A bit for each of a group that was in memory. */
+static u32 take_mapped(struct records *r, u64 first, u32 nr, char *dst)
 {
-	u64 i, n = 0, skip = 0, skip_next = 0;
-	struct mmnf_run run;
+	u32 i, taken = 0;
 
 	for (i = 0; i < nr; i++) {
+		struct mmnf_run run = place(r, first + i);
+		struct copy c = { dst + run.dst, run.bytes };
+
+		touch_ahead(r, first + i);
+		if (mmnf_mapped_copy(&r->mapped, run.segment, run.offset,
+				     run.bytes, copy_record, &c))
+			taken |= 1U << i;
+	}
+	return taken;
+}
+
+/*
+ * First all of a group are pinned, then all are copied: a pin waits for the stores
+ * before it, so that no copy would begin before the one before has ended.
+ */
+static u32 take_cached(struct records *r, u64 first, u32 nr, char *dst)
+{
+	struct mmnf_cache *cache = r->field->cache;
+	u32 i, pinned = 0, taken = 0;
+	struct mmnf_pin pin[GROUP];
+	const char *from[GROUP];
+
+	for (i = 0; i < nr; i++)
+		touch_ahead(r, first + i);
+	for (i = 0; i < nr; i++) {
+		struct mmnf_run run = place(r, first + i);
+		u64 in_tile = run.offset % MMNF_TILE_BYTES;
+
+		if (in_tile + run.bytes > MMNF_TILE_BYTES) {
+			taken |= (u32)mmnf_fetch_take(r->field, &run, dst) << i;
+		} else if (mmnf_cache_get(cache,
+					  mmnf_cache_tile(cache, run.segment,
+							  run.offset),
+					  false, false,
+					  &pin[i]) == MMNF_CACHE_HIT) {
+			pinned |= 1U << i;
+			from[i] = mmnf_cache_data(cache, pin[i]) + in_tile;
+		}
+	}
+	for (i = 0; i < nr; i++)
+		if (pinned >> i & 1)
+			memcpy(dst + (first + i) * r->bytes, from[i], r->bytes);
+	for (i = 0; i < nr; i++)
+		if (pinned >> i & 1)
+			mmnf_cache_put(cache, pin[i]);
+	return taken | pinned;
+}
+
+/*
+ * Copies what is in memory and lists the rest.  After a group without any some are
+ * listed without asking, more after each: cold data is asked for in vain once in a
+ * while only.
+ */
+static u64 take_records(struct records *r, char *dst, struct mmnf_wanted *rest)
+{
+	u64 i, k, n = 0, skip = 0, skip_next = 0;
+
+	for (i = 0; i < r->nr; i += GROUP) {
+		u32 taken = 0, nr = (u32)min_u64(r->nr - i, GROUP);
+
 		if (skip) {
 			skip--;
-			rest[n++] = (struct mmnf_wanted) { index[i], i };
-			continue;
+		} else {
+			taken = r->field->cache ? take_cached(r, i, nr, dst) :
+						  take_mapped(r, i, nr, dst);
+			skip_next =
+				taken ? 0 :
+					min_u64(2 * skip_next + 1, SKIP_MAX);
+			skip = skip_next;
 		}
-		touch_ahead(r, index, nr, i);
-		run = place(r, index[i], i);
-		if (take(r, &run, dst)) {
-			skip_next = 0;
-			continue;
-		}
-		skip = skip_next = min_u64(2 * skip_next + 1, SKIP_MAX);
-		rest[n++] = (struct mmnf_wanted) { index[i], i };
+		for (k = 0; k < nr; k++)
+			if (!(taken >> k & 1))
+				rest[n++] =
+					(struct mmnf_wanted) { r->index[i + k],
+							       i + k };
 	}
 	return n;
 }
@@ -222,7 +276,7 @@ static int make_job(struct mmnf_field *field, struct mmnf_job *job,
 		    const u64 *index, u64 nr, u64 dst_bytes, u64 *bytes)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	struct records r = { 0 };
+	struct records r = { .index = index, .nr = nr };
 	int err;
 
 	if (!find_records(field, &r)) {
@@ -237,7 +291,7 @@ static int make_job(struct mmnf_field *field, struct mmnf_job *job,
 	if (!job->list)
 		return mmnf_error(ENOMEM, "no memory for %" PRIu64 " indices",
 				  nr);
-	job->nr_list = take_records(&r, index, nr, job->dst, job->list);
+	job->nr_list = take_records(&r, job->dst, job->list);
 	finish_job(g, job, r.bytes);
 	err = mmnf_mapped_end(&r.mapped);
 	if (err)
