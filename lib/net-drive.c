@@ -84,8 +84,8 @@ void net_drive_kick(struct mmnf_net *net)
 		return; /* full: readable as it is */
 }
 
-/* Tells whoever waits for it; with the lock. */
-static void wake(struct mmnf_net *net, bool *done)
+/* Tells whoever waits for it. */
+void net_drive_wake(struct mmnf_net *net, bool *done)
 {
 	struct net_waiter *w;
 
@@ -105,7 +105,7 @@ static void take_watch(struct mmnf_net *net, int file)
 
 	for (w = net->watches; w; w = w->next)
 		if (w->file == file)
-			wake(net, w->done);
+			net_drive_wake(net, w->done);
 }
 
 static void take_event(struct mmnf_net *net, const struct epoll_event *e)
@@ -149,7 +149,7 @@ static void note_sleep(struct mmnf_net *net, s64 from)
 {
 	s64 now = mmnf_now_ns(), all = now - net->woken_ns;
 
-	net->woken_ns = now;
+	net->woken_ns = net->now_ns = now;
 	if (all > PAUSE_NS)
 		return;
 	net->slept_ns += (now - from - net->slept_ns) / 16;
@@ -276,7 +276,7 @@ void mmnf_net_wake(struct mmnf_net *net, bool *done)
 		return;
 	}
 	pthread_mutex_lock(&net->lock);
-	wake(net, done);
+	net_drive_wake(net, done);
 	pthread_mutex_unlock(&net->lock);
 }
 
@@ -294,7 +294,7 @@ void mmnf_net_watch(struct mmnf_net *net, struct mmnf_net_watch *watch)
 	}
 	/* It cannot be watched: then it is looked at without end. */
 	if (epoll_ctl(net->epoll, op, watch->file, &e))
-		wake(net, watch->done);
+		net_drive_wake(net, watch->done);
 	pthread_mutex_unlock(&net->lock);
 }
 

@@ -172,6 +172,7 @@ struct mmnf_net {
 	/* net-drive.c */
 	int epoll, kick;
 	struct mmnf_net_watch *watches;
+	s64 now_ns; /* when the clock was looked at last */
 	bool driving;
 	pthread_t driving_thread;
 	struct net_waiter *waiters, *driving_waiter;
@@ -346,6 +347,8 @@ int net_drive_watch(struct net_conn *c);
 void net_drive_unwatch(struct net_conn *c);
 /* It may want to write now; with the lock. */
 void net_drive_events(struct net_conn *c);
+/* mmnf_net_wake() with the lock. */
+void net_drive_wake(struct mmnf_net *net, bool *done);
 /* Whoever drives looks around. */
 void net_drive_kick(struct mmnf_net *net);
 /* Requests are in flight that nobody may wait for; with the lock. */

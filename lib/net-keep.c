@@ -206,6 +206,7 @@ static void step(struct net_conn *c, short revents, s64 now)
 	if (!ready && now < c->due_ns)
 		return;
 	pthread_mutex_lock(&net->lock);
+	net->now_ns = now;
 	if (ready > 0) {
 		connected(c, now);
 	} else {
@@ -340,7 +341,7 @@ static void *keep(void *arg)
 	r.conn = calloc(most, sizeof(*r.conn));
 	pthread_mutex_lock(&net->lock);
 	while (r.pfd && r.conn && !net->stop) {
-		now = mmnf_now_ns();
+		now = net->now_ns = mmnf_now_ns();
 		r.next_ns = 0;
 		r.nr = 0;
 		for (i = 0; i < net->nr_groups; i++)

@@ -139,7 +139,7 @@ bool net_wire_send(struct net_group *g, struct net_conn *c, struct net_queue *q)
 	c->in_flight++;
 	g->in_flight++;
 	g->in_flight_prefetch += w->prefetch;
-	w->sent_ns = mmnf_now_ns();
+	w->sent_ns = g->net->now_ns;
 	if (give_memory(g, w))
 		sent = net_conn_send(w, &err);
 	if (sent == NET_SENT) {
@@ -265,11 +265,9 @@ void net_wire_settle(struct net_wire *w, s64 now)
 void net_settle(struct mmnf_net *net)
 {
 	struct net_wire *w, *next, *turned = NULL;
-	s64 now;
 
 	if (!net->settled)
 		return;
-	now = mmnf_now_ns();
 	for (w = net->settled; w; w = next) {
 		next = w->next;
 		w->next = turned;
@@ -278,6 +276,6 @@ void net_settle(struct mmnf_net *net)
 	net->settled = NULL;
 	for (w = turned; w; w = next) {
 		next = w->next;
-		net_wire_settle(w, now);
+		net_wire_settle(w, net->now_ns);
 	}
 }

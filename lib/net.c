@@ -96,6 +96,10 @@ void net_part_done(struct mmnf_net *net, struct mmnf_net_part *part, int err,
 		return;
 	if (!io->awaited)
 		net->nr_background--;
+	if (!io->done) {
+		net_drive_wake(net, &io->over);
+		return;
+	}
 	io->next = NULL;
 	*net->done_end = io;
 	net->done_end = &io->next;
@@ -207,6 +211,7 @@ static void start(struct mmnf_net *net, struct mmnf_net_io *io, s64 now)
 	u64 at, n;
 
 	io->result = 0;
+	io->text = "";
 	io->words = NULL;
 	io->cancelled = false;
 	io->late = MMNF_NET_LATE_NONE;
@@ -249,13 +254,16 @@ static void refuse_child(struct mmnf_net_io *io)
 {
 	io->result = -ENXIO;
 	io->text = CHILD;
-	io->done(io);
+	io->words = NULL;
+	if (io->done)
+		io->done(io);
+	else
+		io->over = true;
 }
 
 void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,
 		     u32 nr)
 {
-	s64 now = mmnf_now_ns();
 	u32 i;
 
 	if (net->forks != net_forks()) {
@@ -264,9 +272,10 @@ void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,
 		return;
 	}
 	pthread_mutex_lock(&net->lock);
+	net->now_ns = mmnf_now_ns();
 	net->activity++;
 	for (i = 0; i < nr; i++)
-		start(net, ios[i], now);
+		start(net, ios[i], net->now_ns);
 	/* Nothing is sent any more by a process that is in exit(). */
 	if (!net->stop)
 		pump(net);
@@ -325,33 +334,30 @@ bool mmnf_net_cancel(struct mmnf_net *net, struct mmnf_net_io *io)
 	return n;
 }
 
-struct waited {
-	struct mmnf_net *net;
-	bool done;
-	int result;
-	char words[400];
-};
-
-static void waited_done(struct mmnf_net_io *io)
+void mmnf_net_begin(struct mmnf_net *net, struct mmnf_net_io *io)
 {
-	struct waited *w = io->owner;
+	io->done = NULL;
+	io->over = false;
+	io->awaited = true;
+	mmnf_net_submit(net, &io, 1);
+}
 
-	w->result = io->result;
-	if (io->result)
-		snprintf(w->words, sizeof(w->words), "%s", io->text);
-	mmnf_net_wake(w->net, &w->done);
+int mmnf_net_end(struct mmnf_net *net, struct mmnf_net_io *io)
+{
+	int err;
+
+	mmnf_net_wait(net, &io->over, -1);
+	if (!io->result)
+		return 0;
+	err = mmnf_error(-io->result, "%s", io->words ? io->words : io->text);
+	free(io->words);
+	return err;
 }
 
 int mmnf_net_do(struct mmnf_net *net, struct mmnf_net_io *io)
 {
-	struct waited w = { .net = net };
-
-	io->done = waited_done;
-	io->owner = &w;
-	io->awaited = true;
-	mmnf_net_submit(net, &io, 1);
-	mmnf_net_wait(net, &w.done, -1);
-	return w.result ? mmnf_error(-w.result, "%s", w.words) : 0;
+	mmnf_net_begin(net, io);
+	return mmnf_net_end(net, io);
 }
 
 int mmnf_net_explain(struct mmnf_net *net, u64 offset, u64 bytes, int err)

@@ -70,7 +70,8 @@ struct mmnf_net_part {
  *	aligned to mmnf_net_align()
  * @iov, @nr_iov: memory, @bytes in all; the caller's array, unchanged
  * @group: of a flush, set by the caller; of a write, set by submit()
- * @done: called once, without locks; may submit, must not wait or close
+ * @done: called once, without locks; may submit, must not wait or close.  NULL: see
+ *	mmnf_net_begin()
  * @owner: for the caller
  * @result: 0 or -errno: -ECANCELED, -ETIMEDOUT, -EIO...
  * @epoch: of writes and flushes, when done; see above
@@ -93,7 +94,7 @@ struct mmnf_net_io {
 	const char *text;
 	/* the net's */
 	u32 nr_parts;
-	bool cancelled;
+	bool cancelled, over;
 	char *words;
 	struct mmnf_net_io *next;
 	struct mmnf_net_part first;
@@ -215,7 +216,13 @@ struct mmnf_net_watch {
 void mmnf_net_watch(struct mmnf_net *net, struct mmnf_net_watch *watch);
 void mmnf_net_unwatch(struct mmnf_net *net, struct mmnf_net_watch *watch);
 
-/* One request and its end; the error has text. */
+/*
+ * A request without done(), and its end, in one thread: what is done between goes
+ * on while the server works.  The error has text.
+ */
+void mmnf_net_begin(struct mmnf_net *net, struct mmnf_net_io *io);
+int mmnf_net_end(struct mmnf_net *net, struct mmnf_net_io *io);
+/* Both. */
 int mmnf_net_do(struct mmnf_net *net, struct mmnf_net_io *io);
 
 /* Why reads in this place fail, as text of mmnf_last_error(); returns -err. */
