@@ -314,5 +314,7 @@ const struct mmnf_tier_ops mmnf_tier_net = {
 	.cancel = mmnf_queue_net_cancel,
 	.wait = mmnf_queue_net_wait,
 	.wake = mmnf_queue_net_wake,
+	.begin = mmnf_queue_net_begin,
+	.end = mmnf_queue_net_end,
 	.explain = explain,
 };

@@ -44,5 +44,9 @@ u32 mmnf_queue_net_reap(struct mmnf_queue *head, struct mmnf_read **done,
 void mmnf_queue_net_cancel(struct mmnf_queue *head);
 void mmnf_queue_net_wait(struct mmnf_queue *head, s64 timeout_ns);
 void mmnf_queue_net_wake(struct mmnf_queue *head);
+bool mmnf_queue_net_begin(struct mmnf_field *field, const struct mmnf_run *run,
+			  struct mmnf_alone *alone);
+int mmnf_queue_net_end(struct mmnf_field *field, const struct mmnf_run *run,
+		       struct mmnf_alone *alone, char *dst);
 
 #endif

@@ -33,16 +33,26 @@ static bool wait_for(const struct mmnf_field *field,
 		       (ssize_t)run->bytes;
 }
 
+/* One piece from elsewhere may need none, either. */
+static bool begin(struct mmnf_field *field, const struct mmnf_run *run,
+		  struct mmnf_alone *read)
+{
+	return field->ops->begin && !run->unit &&
+	       field->ops->begin(field, run, read);
+}
+
 /*
  * The first run of a box: most boxes have no other, and it is @alone.  Here the
- * predictor learns of the access, before anybody waits.  1: done with; 0: it has
- * to be fetched, and is placed; or -errno.
+ * predictor learns of the access, before anybody waits, but not before the read
+ * is on its way.  1: done with; 0: it has to be fetched, and is placed; or -errno.
  */
 static int take_first(struct mmnf_field *field, struct mmnf_run *run,
 		      bool alone, char *dst, const void *ip)
 {
 	struct mmnf_segment *s;
 	u64 nominal = run->offset;
+	struct mmnf_alone read;
+	bool begun = false;
 	int taken, err;
 
 	err = mmnf_segment_get(field, run->segment, false, &s);
@@ -53,12 +63,16 @@ static int take_first(struct mmnf_field *field, struct mmnf_run *run,
 		mmnf_run_fill(mmnf_field_geometry(field), run, dst);
 	if (!taken) {
 		taken = take(field, s, run, dst);
+		if (!taken && alone)
+			begun = begin(field, run, &read);
 		if (field->walk &&
 		    !mmnf_walk_again(field, run->segment, nominal, ip))
 			mmnf_walk_touch(field, run->segment, nominal,
 					run->offset, ip,
 					taken ? MMNF_HERE : MMNF_ABSENT, false);
-		if (!taken && alone)
+		if (begun)
+			taken = field->ops->end(field, run, &read, dst);
+		else if (!taken && alone)
 			taken = wait_for(field, s, run, dst);
 	}
 	if (!err)

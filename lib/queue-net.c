@@ -11,6 +11,8 @@
  * Whoever waits for a request drives the net; with an eventfd the net's thread does.
  * Who waits for the cache's disk alone waits there, else for both with the net.
  *
+ * One read that somebody waits for goes past the queue, where there is no such cache.
+ *
  * The cache knows blocks of 4096 bytes of the space: a read that does not begin or
  * end with one goes by way of memory of its own.
  *
@@ -19,6 +21,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "cache.h"
 #include "engine-net.h"
 
 /* bounce: of io.bytes, around what is wanted; ticket: of mmnf_ssd_read() */
@@ -127,17 +130,25 @@ static void came(struct mmnf_net_io *io)
 	}
 }
 
+/* A tile at the end has more room than there are bytes. */
+static u64 bytes_there(const struct mmnf_field *field, u64 segment, u64 offset,
+		       u64 bytes)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+
+	return min_u64(min_u64(bytes, g->segment_bytes - offset),
+		       mmnf_net_bytes(field->remote->net) -
+			       position(field, segment, offset));
+}
+
 static void prepare(struct net_queue_head *q, struct net_read *r,
 		    struct mmnf_read *read)
 {
 	struct mmnf_field *field = q->head.field;
-	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	u64 at = position(field, read->segment, read->offset);
 
-	/* A tile at the end has more room than there are bytes. */
-	read->expected = min_u64(read->bytes, g->segment_bytes - read->offset);
-	read->expected = min_u64(read->expected,
-				 mmnf_net_bytes(field->remote->net) - at);
+	read->expected =
+		bytes_there(field, read->segment, read->offset, read->bytes);
 	r->read = read;
 	r->io = (struct mmnf_net_io) {
 		.op = MMNF_NET_READ,
@@ -349,4 +360,64 @@ void mmnf_queue_net_close(struct mmnf_queue *head)
 	pthread_mutex_destroy(&q->lock);
 	free(q->reads);
 	free(q);
+}
+
+/* ---- without a queue */
+
+bool mmnf_queue_net_begin(struct mmnf_field *field, const struct mmnf_run *run,
+			  struct mmnf_alone *alone)
+{
+	u64 at = run->offset % MMNF_TILE_BYTES, first = run->offset - at, bytes;
+	struct mmnf_cache *cache = field->cache;
+	enum mmnf_cache_state state;
+
+	if (at + run->bytes > MMNF_TILE_BYTES || field->remote->ssd)
+		return false;
+	state = mmnf_cache_get(cache,
+			       mmnf_cache_tile(cache, run->segment, first),
+			       true, true, &alone->pin);
+	/* It came in the meantime. */
+	if (state == MMNF_CACHE_HIT)
+		mmnf_cache_put(cache, alone->pin);
+	if (state != MMNF_CACHE_FILL)
+		return false;
+	alone->data = mmnf_cache_data(cache, alone->pin);
+	bytes = bytes_there(field, run->segment, first, MMNF_TILE_BYTES);
+	alone->iov = (struct iovec) { alone->data, bytes };
+	alone->io = (struct mmnf_net_io) {
+		.op = MMNF_NET_READ,
+		.priority = MMNF_NET_DEMAND,
+		.offset = position(field, run->segment, first),
+		.bytes = bytes,
+		.iov = &alone->iov,
+		.nr_iov = 1,
+	};
+	mmnf_net_begin(field->remote->net, &alone->io);
+	return true;
+}
+
+/* While the server works: it is about to be written. */
+static void touch(const char *p, u64 bytes)
+{
+	u64 i;
+
+	for (i = 0; i < bytes; i += 64)
+		__builtin_prefetch(p + i, 1);
+}
+
+int mmnf_queue_net_end(struct mmnf_field *field, const struct mmnf_run *run,
+		       struct mmnf_alone *alone, char *dst)
+{
+	int err;
+
+	touch(alone->data, alone->iov.iov_len);
+	touch(dst + run->dst, run->bytes);
+	err = mmnf_net_end(field->remote->net, &alone->io);
+	mmnf_cache_filled(field->cache, alone->pin, !err);
+	if (!err)
+		memcpy(dst + run->dst,
+		       alone->data + run->offset % MMNF_TILE_BYTES, run->bytes);
+	mmnf_cache_put(field->cache, alone->pin);
+	mmnf_publish_wait(field, (u64)alone->io.first.born_ns);
+	return err ? err : 1;
 }

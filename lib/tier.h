@@ -29,7 +29,8 @@
 
 #include <sys/uio.h>
 
-#include "internal.h"
+#include "cache.h"
+#include "net.h"
 
 /* Half-open range of bytes in a segment file. */
 struct mmnf_span {
@@ -63,6 +64,17 @@ struct mmnf_read {
 	struct mmnf_read *next;
 	u64 done, expected;
 	u32 tries;
+};
+
+/**
+ * struct mmnf_alone - a read of one tile without a queue
+ * @pin: of its slot; @data: of that
+ */
+struct mmnf_alone {
+	struct mmnf_pin pin;
+	char *data;
+	struct iovec iov;
+	struct mmnf_net_io io;
 };
 
 /* Head of every queue.  @in_flight is kept by the engine, read by the user. */
@@ -164,6 +176,16 @@ struct mmnf_tier_ops {
 	 */
 	void (*wait)(struct mmnf_queue *q, s64 timeout_ns);
 	void (*wake)(struct mmnf_queue *q);
+
+	/*
+	 * One run that is not in L2, read into it and copied by the calling thread:
+	 * for one that is cheaper than a queue.  begin() does not wait; false: it is
+	 * for a queue.  end() does; 1 or -errno with text.  NULL: all are.
+	 */
+	bool (*begin)(struct mmnf_field *field, const struct mmnf_run *run,
+		      struct mmnf_alone *alone);
+	int (*end)(struct mmnf_field *field, const struct mmnf_run *run,
+		   struct mmnf_alone *alone, char *dst);
 
 	/*
 	 * Sets the text for a read that failed; returns -err.  NULL: there is
