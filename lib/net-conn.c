@@ -94,10 +94,9 @@ bool net_conn_notify(struct net_conn *c, u32 events)
 	return false;
 }
 
-u32 net_conn_events(const struct net_conn *c)
+void net_conn_look(struct net_conn *c)
 {
 	(void)c;
-	return 0;
 }
 
 int net_conn_fd(const struct net_conn *c)
@@ -212,26 +211,38 @@ bool net_conn_poll(const struct net_conn *c, struct pollfd *pfd)
 	return pfd->fd >= 0;
 }
 
-/* What the socket has to say; false: it is broken. */
-static bool notify(struct net_conn *c, bool in, bool out, bool hup)
+/* Each question costs about a tenth of a request. */
+static unsigned int look(struct net_conn *c)
 {
 	unsigned int direction = nbd_aio_get_direction(c->handle);
-	int err = 0;
 
+	c->wants = (direction & LIBNBD_AIO_DIRECTION_READ ? EPOLLIN : 0) |
+		   (direction & LIBNBD_AIO_DIRECTION_WRITE ? EPOLLOUT : 0);
+	return direction;
+}
+
+static bool is_over(const struct net_conn *c)
+{
+	return nbd_aio_is_dead(c->handle) || nbd_aio_is_closed(c->handle);
+}
+
+/* What the socket has to say. */
+static int notify(struct net_conn *c, bool in, bool out, bool hup,
+		  unsigned int direction)
+{
 	if ((in || hup) && direction & LIBNBD_AIO_DIRECTION_READ)
-		err = nbd_aio_notify_read(c->handle);
-	else if ((out || hup) && direction & LIBNBD_AIO_DIRECTION_WRITE)
-		err = nbd_aio_notify_write(c->handle);
-	else if (hup)
-		err = -1;
-	return !err && !nbd_aio_is_dead(c->handle) &&
-	       !nbd_aio_is_closed(c->handle);
+		return nbd_aio_notify_read(c->handle);
+	if ((out || hup) && direction & LIBNBD_AIO_DIRECTION_WRITE)
+		return nbd_aio_notify_write(c->handle);
+	return hup ? -1 : 0;
 }
 
 int net_conn_step(struct net_conn *c, short revents)
 {
-	if (revents && !notify(c, revents & POLLIN, revents & POLLOUT,
-			       revents & (POLLHUP | POLLERR | POLLNVAL))) {
+	if (revents &&
+	    (notify(c, revents & POLLIN, revents & POLLOUT,
+		    revents & (POLLHUP | POLLERR | POLLNVAL), look(c)) ||
+	     is_over(c))) {
 		take_cause(c->cause);
 		return -1;
 	}
@@ -289,11 +300,6 @@ int net_conn_facts(struct net_conn *c, struct net_facts *facts)
 	return 0;
 }
 
-static bool is_over(const struct net_conn *c)
-{
-	return nbd_aio_is_dead(c->handle) || nbd_aio_is_closed(c->handle);
-}
-
 /*
  * Only a server that closes the connection has nothing of ours left to do.  On
  * a network anything between may have cut it.
@@ -345,7 +351,8 @@ enum net_sent net_conn_send(struct net_wire *w, int *err)
 					done, fua);
 	else
 		cookie = nbd_aio_flush(c->handle, done, 0);
-	if (cookie >= 0 && !is_over(c))
+	/* It waits for something: then it is not over. */
+	if (cookie >= 0 && (look(c) || !is_over(c)))
 		return NET_SENT;
 	*err = nbd_get_errno();
 	if (is_over(c)) {
@@ -389,9 +396,9 @@ bool net_conn_ask(struct net_conn *c, u64 offset, u64 bytes)
 	nbd_completion_callback end = { .callback = answered,
 					.user_data = c->group };
 
-	return nbd_aio_block_status(c->handle, bytes, offset, some, end, 0) >=
-		       0 &&
-	       !is_over(c);
+	if (nbd_aio_block_status(c->handle, bytes, offset, some, end, 0) < 0)
+		return false;
+	return look(c) || !is_over(c);
 }
 
 /*
@@ -404,27 +411,26 @@ bool net_conn_notify(struct net_conn *c, u32 events)
 	const struct mmnf_net *net = c->group->net;
 	const struct net_wire *last;
 	u32 more = (u32)min_u64(net->nr_burst, c->in_flight / 2 + 1);
-	bool ok;
+	unsigned int direction = look(c);
+	int err;
 
 	do {
 		last = net->settled;
-		ok = notify(c, events & EPOLLIN, events & EPOLLOUT,
-			    events & (EPOLLHUP | EPOLLERR));
-	} while (ok && net->settled != last && c->flying && more-- > 1 &&
-		 nbd_aio_get_direction(c->handle) == LIBNBD_AIO_DIRECTION_READ);
-	if (ok)
+		err = notify(c, events & EPOLLIN, events & EPOLLOUT,
+			     events & (EPOLLHUP | EPOLLERR), direction);
+		direction = look(c);
+	} while (!err && net->settled != last && c->flying && more-- > 1 &&
+		 direction == LIBNBD_AIO_DIRECTION_READ);
+	if (!err && (direction || !is_over(c)))
 		return true;
 	take_cause(c->cause);
 	c->late = late_of(c);
 	return false;
 }
 
-u32 net_conn_events(const struct net_conn *c)
+void net_conn_look(struct net_conn *c)
 {
-	unsigned int direction = nbd_aio_get_direction(c->handle);
-
-	return (direction & LIBNBD_AIO_DIRECTION_READ ? EPOLLIN : 0) |
-	       (direction & LIBNBD_AIO_DIRECTION_WRITE ? EPOLLOUT : 0);
+	look(c);
 }
 
 int net_conn_fd(const struct net_conn *c)

@@ -45,7 +45,8 @@ int net_drive_watch(struct net_conn *c)
 	c->watched = fcntl(net_conn_fd(c), F_DUPFD_CLOEXEC, 0);
 	if (c->watched < 0)
 		return -errno;
-	c->events = net_conn_events(c);
+	net_conn_look(c);
+	c->events = c->wants;
 	e.events = c->events;
 	e.data.u64 = (u64)c->group->index << 32 | c->index;
 	if (!epoll_ctl(net->epoll, EPOLL_CTL_ADD, c->watched, &e))
@@ -65,13 +66,12 @@ void net_drive_unwatch(struct net_conn *c)
 
 void net_drive_events(struct net_conn *c)
 {
-	u32 events = net_conn_events(c);
 	struct epoll_event e = { 0 };
 
-	if (c->state != NET_UP || events == c->events)
+	if (c->state != NET_UP || c->wants == c->events)
 		return;
-	c->events = events;
-	e.events = events;
+	c->events = c->wants;
+	e.events = c->events;
 	e.data.u64 = (u64)c->group->index << 32 | c->index;
 	epoll_ctl(c->group->net->epoll, EPOLL_CTL_MOD, c->watched, &e);
 }

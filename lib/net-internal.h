@@ -71,12 +71,12 @@ enum net_state { NET_DOWN, NET_DIALLING, NET_UP };
  * @gateway: that it is, was or will be connected to
  * @dial: looks up the gateway's name, and starts to connect
  * @watched: a copy of its socket, for epoll; while it is up
- * @events: that epoll looks for
+ * @events: that epoll looks for; @wants: that it is to look for
  * @cause: why it was lost or is not there; @blamed: the gateway that it speaks of
  */
 struct net_conn {
 	struct net_group *group;
-	u32 index, gateway, blamed, in_flight, events;
+	u32 index, gateway, blamed, in_flight, events, wants;
 	enum net_state state;
 	int watched;
 	struct net_dial *dial;
@@ -316,7 +316,7 @@ enum net_sent {
 enum net_sent net_conn_send(struct net_wire *w, int *err);
 /* Reads and writes the socket; false: it is broken. */
 bool net_conn_notify(struct net_conn *c, u32 events);
-u32 net_conn_events(const struct net_conn *c);
+void net_conn_look(struct net_conn *c); /* for c->wants, before all else */
 int net_conn_fd(const struct net_conn *c);
 /* Says goodbye to the server, where nothing is in flight. */
 void net_conn_bye(struct net_conn *c);

@@ -143,7 +143,7 @@ bool net_wire_send(struct net_group *g, struct net_conn *c, struct net_queue *q)
 	if (give_memory(g, w))
 		sent = net_conn_send(w, &err);
 	if (sent == NET_SENT) {
-		if (c->events != net_conn_events(c))
+		if (c->events != c->wants)
 			net_drive_events(c);
 		return true;
 	}
