@@ -42,8 +42,9 @@ struct net_queue_head {
 	bool ready; /* there is something in done, or was */
 	struct mmnf_ssd_queue *ssd; /* NULL: the cache is read at once */
 	struct mmnf_net_watch watch; /* of its file */
-	struct mmnf_read *done, **done_end;
-	struct net_read *reads, *spare;
+	struct net_read *done, **done_end;
+	struct net_read *reads,
+		*spare; /* spare: the user's, without the lock */
 };
 
 static void tell(const struct net_queue_head *q)
@@ -58,14 +59,11 @@ static void tell(const struct net_queue_head *q)
 static void finish(struct net_read *r, s64 result)
 {
 	struct net_queue_head *q = r->queue;
-	struct mmnf_read *read = r->read;
 
-	read->result = result;
-	read->next = NULL;
-	r->next = q->spare;
-	q->spare = r;
-	*q->done_end = read;
-	q->done_end = &read->next;
+	r->read->result = result;
+	r->next = NULL;
+	*q->done_end = r;
+	q->done_end = &r->next;
 }
 
 /* The same, and whoever waits is told. */
@@ -195,10 +193,8 @@ u32 mmnf_queue_net_submit(struct mmnf_queue *head,
 	u32 i, n = 0;
 
 	for (i = 0; i < nr && head->in_flight < head->depth; i++) {
-		pthread_mutex_lock(&q->lock);
 		r = q->spare;
 		q->spare = r->next;
-		pthread_mutex_unlock(&q->lock);
 		prepare(q, r, reads[i]);
 		head->in_flight++;
 		if (ask_ssd(q, r))
@@ -243,6 +239,7 @@ static void collect(struct net_queue_head *q)
 
 static u32 take(struct net_queue_head *q, struct mmnf_read **done, u32 max)
 {
+	struct net_read *r;
 	u32 n = 0;
 
 	/* Before it is looked: what comes later tells anew. */
@@ -251,8 +248,11 @@ static u32 take(struct net_queue_head *q, struct mmnf_read **done, u32 max)
 		collect(q);
 	pthread_mutex_lock(&q->lock);
 	while (n < max && q->done) {
-		done[n++] = q->done;
-		q->done = q->done->next;
+		r = q->done;
+		q->done = r->next;
+		done[n++] = r->read;
+		r->next = q->spare;
+		q->spare = r;
 	}
 	if (!q->done) {
 		q->done_end = &q->done;
