@@ -3,7 +3,8 @@
  * Reads over NBD by the library and by a plain loop of libnbd, in turn: net.py
  * starts the servers and makes the table.
  *
- *	net random URI DEPTH READS ROUNDS	4 KiB records at random places
+ *	net random URI DEPTH READS ROUNDS	4 KiB records at random places; a third
+ *						time by a loop that keeps them
  *	net walk URI STRIDE READS ROUNDS	records in a stride, cold, one by one;
  *						the loop is told all beforehand
  *	net scan URI BYTES READS ROUNDS		so many bytes in a row at once, by the
@@ -22,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,6 +39,8 @@
 #define STRIPE (1ULL << 20)
 #define SCAN_DEPTH 16
 #define SCAN_BOX (32ULL << 20)
+#define L2_BYTES (64ULL << 20)
+#define HUGE_BYTES (2ULL << 20)
 
 static uint64_t seed = 88172645463325252ULL;
 
@@ -97,8 +101,9 @@ static void check(const void *record, uint64_t at)
 
 static size_t read_bytes = RECORD; /* of a read of the loop */
 
+/* to: what was read is copied there; NULL: it was read there */
 struct slot {
-	char *data;
+	char *data, *to;
 	uint64_t at;
 	bool done;
 };
@@ -132,11 +137,17 @@ static int raw_done(void *user, int *error)
 
 	if (*error)
 		errx(1, "libnbd: %s", strerror(*error));
+	if (s->to)
+		s->data = memcpy(s->to, s->data, read_bytes);
 	check(s->data, s->at);
 	check(s->data + read_bytes - RECORD, s->at + read_bytes - RECORD);
 	s->done = true;
 	return 1;
 }
+
+/* As much memory as L2 has, for a loop that keeps what it reads; or NULL. */
+static char *keep;
+static uint64_t keep_at;
 
 static void raw_start(struct slot *s, int conn, uint64_t at, char *to)
 {
@@ -144,6 +155,12 @@ static void raw_start(struct slot *s, int conn, uint64_t at, char *to)
 
 	s->at = at;
 	s->data = to;
+	s->to = NULL;
+	if (keep) {
+		s->to = to;
+		s->data = keep + keep_at;
+		keep_at = (keep_at + read_bytes) % L2_BYTES;
+	}
 	s->done = false;
 	if (nbd_aio_pread(handle[conn], s->data, read_bytes, at, done, 0) < 0)
 		errx(1, "%s", nbd_get_error());
@@ -287,10 +304,15 @@ static void run_random(const char *uri, unsigned int depth, unsigned int nr,
 		       unsigned int rounds)
 {
 	uint64_t *list = malloc(nr * sizeof(*list));
+	char *memory = aligned_alloc(HUGE_BYTES, L2_BYTES);
 	unsigned int i;
 
 	make_room(nr);
-	field_open(uri, 64 << 20);
+	if (!memory)
+		errx(1, "no memory");
+	madvise(memory, L2_BYTES, MADV_HUGEPAGE);
+	memset(memory, 1, L2_BYTES);
+	field_open(uri, L2_BYTES);
 	/* As many connections as the library uses for so many. */
 	raw_open(uri, depth > 16 ? CONNS : 1);
 	while (list && rounds--) {
@@ -299,12 +321,18 @@ static void run_random(const char *uri, unsigned int depth, unsigned int nr,
 		report("libnbd", nr, raw_reads(list, nr, depth));
 		for (i = 0; i < nr; i++)
 			list[i] = rnd() % RECORDS * RECORD;
+		keep = memory;
+		report("keeping", nr, raw_reads(list, nr, depth));
+		keep = NULL;
+		for (i = 0; i < nr; i++)
+			list[i] = rnd() % RECORDS * RECORD;
 		report("mmnf", nr,
 		       depth == 1 ? one_by_one(list, nr) :
 				    batched(list, nr, depth));
 	}
 	raw_close();
 	mmnf_field_close(field);
+	free(memory);
 	free(list);
 }
 
@@ -322,7 +350,7 @@ static void run_walk(const char *uri, uint64_t stride, unsigned int nr,
 		raw_open(uri, CONNS);
 		report("oracle", nr, raw_reads(list, nr, WALK_DEPTH));
 		raw_close();
-		field_open(uri, 64 << 20);
+		field_open(uri, L2_BYTES);
 		report("mmnf", nr, one_by_one(list, nr));
 		mmnf_field_close(field);
 	}
@@ -356,7 +384,7 @@ static void run_scan(const char *uri, size_t bytes, unsigned int nr,
 
 	read_bytes = bytes;
 	make_room(nr);
-	field_open(uri, 64 << 20);
+	field_open(uri, L2_BYTES);
 	raw_open(uri, 1);
 	while (list && rounds--) {
 		for (i = 0; i < nr; i++)
