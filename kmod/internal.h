@@ -51,6 +51,7 @@ struct mmnf_field;
  * @nr_areas: virtual memory areas alone
  * @writable: holds a writable mapping of @file, against sealing
  * @alone: map the touched page without its neighbours; a hint, no lock
+ * @absent: the touched page is hardly there: look for it alone first; a hint, no lock
  * @field: the field; alive because @owner is
  * @owner: the open file of /dev/mmnf
  * @file: the file that is mapped (overlayfs may have put its real file here)
@@ -64,6 +65,7 @@ struct mmnf_mapping {
 	atomic_t nr_areas;
 	bool writable;
 	bool alone;
+	bool absent;
 	struct mmnf_field *field;
 	struct file *owner;
 	struct file *file;
@@ -112,6 +114,7 @@ struct mmnf_wait {
  * @nr_quiet_hits: hits that were counted here alone, see vm.c
  * @wait: faults that may come again, by thread number
  * @waits: how many waited so long, see core/wait.h
+ * @plan: the one that is being made; no stack is cleared for it
  * @queue: plans for the worker, a ring of @nr_queued from @queue_head
  * @work: the worker; runs once at a time per field
  * @data: bytes last seen not to be a hole; worker only
@@ -133,6 +136,7 @@ struct mmnf_field {
 	u32 nr_idle;
 	struct mmnf_wait wait[MMNF_NR_WAITS];
 	u64 waits[MMNF_NR_LENGTHS];
+	struct mmnf_plan plan;
 	u32 queue_head, nr_queued;
 	struct mmnf_queued_plan queue[MMNF_QUEUE_PLANS];
 

@@ -5,7 +5,9 @@
  *	fault --> map_pages: host maps what is resident ---- mapped: a hit
  *	              `- not mapped -> fault: late or missed -> host reads
  *
- * A host without map_pages has only the second, also for what is resident.
+ * A host without map_pages has only the second, also for what is resident.  While
+ * misses are to be expected, the second comes first, and asks the host to map what is
+ * resident after all.
  *
  * The virtual memory area belongs to the attached file (vm_file, i_mmap), so
  * truncate, hole punch, reclaim and writeback work as for any mapping of it.
@@ -15,7 +17,8 @@
  * storage; it is no access of its own.
  *
  * The fault path sleeps and allocates nothing of its own and changes no memory
- * map state; it takes field->lock for a bounded time.  map_pages runs under RCU.
+ * map state, but that it keeps the page table which the kernel has brought along; it
+ * takes field->lock for a bounded time.  map_pages runs under RCU.
  */
 #include <linux/backing-dev.h>
 #include <linux/blk-cgroup.h>
@@ -26,6 +29,8 @@
 #include <linux/ptrace.h>
 #include <linux/sched/task_stack.h>
 #include <linux/slab.h>
+
+#include <asm/pgalloc.h>
 
 #include "internal.h"
 #include "trace.h"
@@ -168,15 +173,16 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		.after = first + nr - 1 - vmf->pgoff,
 		.outcome = outcome,
 	};
-	bool counted, kick = false, planned = false;
-	struct mmnf_plan plan;
-	u64 taken;
+	bool counted, absent, kick = false, planned = false;
+	struct mmnf_plan *plan = &field->plan;
+	u64 taken = 0;
 
 	if (outcome != MMNF_HIT || vmf->flags & FAULT_FLAG_TRIED ||
 	    mmnf_table_timed(&field->table))
 		access.now_ns = ktime_get_mono_fast_ns();
 	spin_lock(&field->lock);
-	taken = mmnf_pending_take(&field->pending, first, nr);
+	if (field->pending.nr)
+		taken = mmnf_pending_take(&field->pending, first, nr);
 	/* Read ahead, yet absent: reclaimed before it was used. */
 	if (outcome == MMNF_MISS)
 		field->stats.out_wasted_pages += taken;
@@ -199,24 +205,29 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		if (!field->can_read_ahead)
 			planned = false;
 		else if (field->mode == MMNF_MODE_AUTO)
-			planned = observe(mapping, &access, &plan);
+			planned = observe(mapping, &access, plan);
 		else if (field->mode == MMNF_MODE_MANUAL &&
 			 outcome == MMNF_MISS)
 			planned = mmnf_record_plan(&field->table, access.pos,
-						   &plan);
-		if (planned)
-			kick = mmnf_prefetch_queue(mapping, &plan,
+						   plan);
+		if (planned) {
+			kick = mmnf_prefetch_queue(mapping, plan,
 						   outcome == MMNF_MISS ?
 							   vmf->pgoff :
 							   MMNF_NO_DEMAND);
+			trace_mmnf_plan(field->id, plan, kick);
+		}
 		note_idle(field, outcome == MMNF_HIT && !taken && !planned);
+		absent = outcome == MMNF_MISS &&
+			 field->mode == MMNF_MODE_AUTO &&
+			 mmnf_table_lost(&field->table);
+		if (mapping->absent != absent)
+			WRITE_ONCE(mapping->absent, absent);
 	}
 	spin_unlock(&field->lock);
 
 	if (!counted)
 		trace_mmnf_fault(field->id, &access);
-	if (planned)
-		trace_mmnf_plan(field->id, &plan, kick);
 	if (kick)
 		mmnf_prefetch_kick(field);
 }
@@ -235,10 +246,42 @@ static void clip_to_record(const struct mmnf_field *field, pgoff_t pgoff,
 		     max_t(pgoff_t, pgoff, (last - 1) >> PAGE_SHIFT));
 }
 
-static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
-				    pgoff_t end_pgoff)
+static bool is_absent(const struct mmnf_mapping *mapping, pgoff_t pgoff)
 {
-	struct mmnf_mapping *mapping = mapping_of(vmf->vma);
+	void *entry = xa_load(&mapping->file->f_mapping->i_pages, pgoff);
+
+	return !entry || xa_is_value(entry);
+}
+
+/*
+ * The kernel brings a page table along where there is none yet, and takes it away again
+ * where the fault has to wait, to bring another one when it is run again: this one
+ * stays.  Where a large page could be mapped as one there must be none, but what is
+ * absent is read page by page.
+ */
+static void keep_page_table(struct vm_fault *vmf)
+{
+	struct mm_struct *mm = vmf->vma->vm_mm;
+	spinlock_t *lock; /* of the entry for it */
+
+	if (!vmf->prealloc_pte || vmf->vma->vm_flags & VM_HUGEPAGE)
+		return;
+	lock = pmd_lock(mm, vmf->pmd);
+	if (pmd_none(*vmf->pmd)) {
+		mm_inc_nr_ptes(mm);
+		/* It is zeroed before it is seen. */
+		smp_wmb();
+		pmd_populate(mm, vmf->pmd, vmf->prealloc_pte);
+		vmf->prealloc_pte = NULL;
+	}
+	spin_unlock(lock);
+}
+
+/* The host maps what is there; a hit if that is what was touched. */
+static vm_fault_t map_resident(struct mmnf_mapping *mapping,
+			       struct vm_fault *vmf, pgoff_t start_pgoff,
+			       pgoff_t end_pgoff)
+{
 	vm_fault_t ret;
 
 	/* Nothing around is resident, and looking for it costs at each page. */
@@ -257,6 +300,30 @@ static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
 	return ret;
 }
 
+/* As the kernel asks of map_pages. */
+static vm_fault_t map_resident_around(struct mmnf_mapping *mapping,
+				      struct vm_fault *vmf)
+{
+	unsigned long around = MMNF_AROUND_PAGES * PAGE_SIZE - 1;
+	unsigned long first = max(vmf->address & ~around, vmf->vma->vm_start);
+	unsigned long last = min(vmf->address | around, vmf->vma->vm_end - 1);
+
+	return map_resident(mapping, vmf,
+			    vmf->pgoff - ((vmf->address - first) >> PAGE_SHIFT),
+			    vmf->pgoff + ((last - vmf->address) >> PAGE_SHIFT));
+}
+
+static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
+				    pgoff_t end_pgoff)
+{
+	struct mmnf_mapping *mapping = mapping_of(vmf->vma);
+
+	/* Looked for in vain; what is around is mapped when the page is read. */
+	if (READ_ONCE(mapping->absent) && !(vmf->flags & FAULT_FLAG_TRIED))
+		return 0;
+	return map_resident(mapping, vmf, start_pgoff, end_pgoff);
+}
+
 static vm_fault_t mmnf_vm_fault(struct vm_fault *vmf)
 {
 	struct mmnf_mapping *mapping = mapping_of(vmf->vma);
@@ -264,10 +331,22 @@ static vm_fault_t mmnf_vm_fault(struct vm_fault *vmf)
 	struct folio *folio;
 	vm_fault_t ret;
 
-	folio = mmnf_compat_get_folio(mapping->file->f_mapping, vmf->pgoff);
-	if (folio) {
-		outcome = folio_test_uptodate(folio) ? MMNF_HIT : MMNF_LATE;
-		folio_put(folio);
+	if (!is_absent(mapping, vmf->pgoff)) {
+		if (READ_ONCE(mapping->absent) &&
+		    !(vmf->flags & (FAULT_FLAG_TRIED | FAULT_FLAG_WRITE))) {
+			ret = map_resident_around(mapping, vmf);
+			if (ret)
+				return ret;
+		}
+		folio = mmnf_compat_get_folio(mapping->file->f_mapping,
+					      vmf->pgoff);
+		if (folio) {
+			outcome = folio_test_uptodate(folio) ? MMNF_HIT :
+							       MMNF_LATE;
+			folio_put(folio);
+		}
+	} else if (mapping->field->can_read_ahead) {
+		keep_page_table(vmf);
 	}
 	mmnf_vm_observe(mapping, vmf, outcome, vmf->pgoff, 1, true);
 	ret = mapping->host->fault(vmf);

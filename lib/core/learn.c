@@ -11,6 +11,8 @@
 /* Runs, and grains of each, that one fault may pass: as many as it can map. */
 #define MAX_PASSED 64
 #define MAX_PASSED_GRAINS 512
+/* A row that goes on for longer may be measured less exactly. */
+#define MEASURED_STEPS 64
 
 void mmnf_stream_give_up(struct mmnf_table *table, struct mmnf_stream *s)
 {
@@ -351,4 +353,24 @@ u64 mmnf_stream_follow(struct mmnf_table *table, struct mmnf_stream *s,
 		table->guesses = (u32)min_of(table->guesses + 2, MAX_GUESSES);
 	}
 	return steps;
+}
+
+bool mmnf_stream_alone(const struct mmnf_table *table,
+		       const struct mmnf_stream *s, u64 grains)
+{
+	const struct mmnf_nest *nest = &s->at.nest;
+	u64 jump = magnitude(nest->level[0].jump);
+
+	if (s->dense && !s->len)
+		return true;
+	/* Within a run, its end alone is worth measuring. */
+	if (s->dense && !run_is_measured(table, s, s->at.run))
+		return s->at.in + grains >= run_steps(table, s);
+	if (s->dense && jump >= grains * table->grain)
+		return false;
+	if (jump < 2 * table->grain)
+		return false;
+	return jump >= grains * table->grain ||
+	       s->followed < MEASURED_STEPS * run_steps(table, s) ||
+	       (nest->nr_levels > 1 && nest->open & 1);
 }

@@ -25,8 +25,9 @@ void mmnf_stream_time(struct mmnf_stream *s, const struct mmnf_access *access,
 
 	if (access->now_ns && s->ready_ns && access->now_ns > s->ready_ns &&
 	    access->now_ns - s->ready_ns < MAX_PACE_NS) {
-		pace = div64_u64(access->now_ns - s->ready_ns,
-				 max_of(steps, 1));
+		pace = access->now_ns - s->ready_ns;
+		if (steps > 1)
+			pace = div64_u64(pace, steps);
 		s->pace_ns = smoothed(s->pace_ns, max_of(pace, 1));
 	}
 	s->touched_ns = access->now_ns;
@@ -62,7 +63,7 @@ void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns, u32 before,
 	if (!recent)
 		return;
 	touched_ns = recent->touched_ns;
-	if (!recent->passed)
+	if (!recent->passed && recent->at.ahead)
 		mmnf_stream_pass(table, recent, before, after);
 	/* Around what was absent, only what was planned can have come. */
 	recent->at.before = 0;

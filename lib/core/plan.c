@@ -324,10 +324,12 @@ void mmnf_stream_replan(const struct mmnf_table *table, struct mmnf_stream *s,
 bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
 		      struct mmnf_plan *plan)
 {
-	u64 record = record_of(table, pos);
+	u64 record;
 
-	if (pos < table->start || pos >= table->end ||
-	    !record_spills(table, record))
+	if (table->span <= 1 || pos < table->start || pos >= table->end)
+		return false;
+	record = record_of(table, pos);
+	if (!record_spills(table, record))
 		return false;
 	memset(plan, 0, sizeof(*plan));
 	plan->start = record;

@@ -22,10 +22,6 @@ const struct mmnf_limits mmnf_limits_default = {
 #define MAX_LOST_ROWS 32
 /* So many touches ago is still the same loop. */
 #define NEAR_TOUCHES 16
-/* So many touches in a row that nothing foresaw: it is no walk, until .. */
-#define LOST_TOUCHES 64
-/* A row that goes on for longer may be measured less exactly. */
-#define MEASURED_STEPS 64
 
 void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
 		     u64 span)
@@ -212,18 +208,25 @@ static bool step_from_here(const struct mmnf_table *table,
 	       (s->at.ahead && step_to_planned(table, s, pos, record, step));
 }
 
+/* From the last touch, had nothing been passed since. */
+static bool step_from_touched(const struct mmnf_table *table,
+			      const struct mmnf_stream *s, u64 pos, u64 record,
+			      struct mmnf_step *step)
+{
+	struct mmnf_stream before = *s;
+
+	before.at = s->touched;
+	return step_from_here(table, &before, pos, record, step);
+}
+
 static struct mmnf_step stream_step(const struct mmnf_table *table,
 				    const struct mmnf_stream *s, u64 pos,
 				    u64 record)
 {
 	struct mmnf_step step = { 0 };
-	struct mmnf_stream before;
 
-	if (step_from_here(table, s, pos, record, &step) || !s->passed)
-		return step;
-	before = *s;
-	before.at = s->touched;
-	step.back = step_from_here(table, &before, pos, record, &step);
+	if (!step_from_here(table, s, pos, record, &step) && s->passed)
+		step.back = step_from_touched(table, s, pos, record, &step);
 	return step;
 }
 
@@ -300,28 +303,6 @@ static struct mmnf_stream *stream_find(struct mmnf_table *table,
 	return own ? own : stream_new(table);
 }
 
-bool mmnf_table_alone(const struct mmnf_table *table, u64 grains)
-{
-	const struct mmnf_stream *s = &table->stream[table->recent];
-	const struct mmnf_nest *nest = &s->at.nest;
-	u64 jump = magnitude(nest->level[0].jump);
-
-	if (!(nest->sure & 1))
-		return false;
-	if (s->dense && !s->len)
-		return true;
-	/* Within a run, its end alone is worth measuring. */
-	if (s->dense && !run_is_measured(table, s, s->at.run))
-		return s->at.in + grains >= run_steps(table, s);
-	if (s->dense && jump >= grains * table->grain)
-		return false;
-	if (jump < 2 * table->grain)
-		return false;
-	return jump >= grains * table->grain ||
-	       s->followed < MEASURED_STEPS * run_steps(table, s) ||
-	       (nest->nr_levels > 1 && nest->open & 1);
-}
-
 /* Is anything known of what comes next? */
 static bool stream_foresees(const struct mmnf_stream *s)
 {
@@ -372,7 +353,7 @@ static bool stream_observe(struct mmnf_table *table, struct mmnf_stream *s,
 		s->lost = 0;
 	} else {
 		mmnf_stream_learn(table, s, record);
-		s->lost += s->lost < LOST_TOUCHES;
+		s->lost += s->lost < MMNF_LOST_TOUCHES;
 		step->run = record;
 		step->in = 0;
 		step->runs = 1;
@@ -521,7 +502,7 @@ static bool stream_lost(struct mmnf_table *table, struct mmnf_stream *s,
 	s64 gap = (s64)(access->pos - s->at.last);
 	u32 i;
 
-	if (s->lost < LOST_TOUCHES || s->dense || !delta ||
+	if (s->lost < MMNF_LOST_TOUCHES || s->dense || !delta ||
 	    table->nr_planned != table->nr_used + table->nr_wasted ||
 	    magnitude(gap) <=
 		    (2ULL + s->at.before + s->at.after) * table->grain)
@@ -531,7 +512,11 @@ static bool stream_lost(struct mmnf_table *table, struct mmnf_stream *s,
 			return false;
 	if (table->guesses && mmnf_axes_has(&table->axes, delta))
 		return false;
-	mmnf_stream_give_up(table, s);
+	/* Nothing is ahead of any. */
+	s->passed = false;
+	s->late = 0;
+	s->at.edge = 0;
+	s->planned = false;
 	s->delta[s->turn++ % MMNF_NR_DELTAS] = delta;
 	s->at.nest.nr_levels = 0;
 	s->at.nest.open = 0;

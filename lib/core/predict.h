@@ -272,6 +272,10 @@ void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns, u32 before,
 bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
 		      struct mmnf_plan *plan);
 
+/* The same of a walk whose next step is sure. */
+bool mmnf_stream_alone(const struct mmnf_table *table,
+		       const struct mmnf_stream *s, u64 grains);
+
 /**
  * mmnf_table_alone() - is the walk seen last better off without fault-around?
  * @grains: how many are mapped at once
@@ -279,7 +283,21 @@ bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
  * It is where that many grains hold one touch only, and while a row is being
  * measured: what is mapped unasked is not observed.
  */
-bool mmnf_table_alone(const struct mmnf_table *table, u64 grains);
+static inline bool mmnf_table_alone(const struct mmnf_table *table, u64 grains)
+{
+	const struct mmnf_stream *s = &table->stream[table->recent];
+
+	return s->at.nest.sure & 1 && mmnf_stream_alone(table, s, grains);
+}
+
+/* So many touches in a row that nothing foresaw: it is no walk. */
+#define MMNF_LOST_TOUCHES 64
+
+/* Has nothing foreseen the last touches of the walk seen last? */
+static inline bool mmnf_table_lost(const struct mmnf_table *table)
+{
+	return table->stream[table->recent].lost >= MMNF_LOST_TOUCHES;
+}
 
 /* The pages' record, or the page alone: what a touch at @pos is part of. */
 static inline u64 mmnf_table_record(const struct mmnf_table *table, u64 pos,
