@@ -270,10 +270,33 @@ static u64 stream_fill(struct mmnf_table *table, struct mmnf_stream *s,
 	return want ? rest + (want - 1) * steps : 0;
 }
 
+/*
+ * A walk that begins inside an axis is likely to end inside it, too: one over a box.
+ * Until a stream's first row has ended, no more is planned than a part of what it has
+ * shown, or of what is left of the axis: a box wastes no more than that.
+ */
+static u64 box_room(const struct mmnf_table *table, const struct mmnf_stream *s)
+{
+	const struct mmnf_nest_level *l;
+	struct mmnf_nest nest;
+	u64 edge, shown, left;
+
+	shown = s->at.nest.level[0].at;
+	if (s->dense || s->at.nest.nr_levels != 1 || s->turn > shown + 1 ||
+	    !stream_extend(table, s, &nest, &edge))
+		return U64_MAX;
+	l = &nest.level[0];
+	if (l->at <= shown)
+		return U64_MAX;
+	left = l->nr - 1 - l->at;
+	return max_of(max_of(shown, left / 2) / 2,
+		      3ULL * table->limits.min_depth);
+}
+
 bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 		      struct mmnf_plan *plan)
 {
-	u64 room = stream_room(table, s), target, want, got;
+	u64 room = stream_room(table, s), target, box, want, got;
 	bool first = !s->planned, deepens;
 
 	if (s->late && late_at_first(table, s))
@@ -299,6 +322,12 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 	if (!s->dense && s->depth > table->limits.max_depth)
 		s->depth = table->limits.max_depth;
 	target = min_of(s->depth, room);
+	box = target > s->at.ahead ? box_room(table, s) : U64_MAX;
+	if (target > box) {
+		target = box;
+		if (s->at.ahead > target / 2)
+			return false;
+	}
 	s->late = 0;
 	s->reads = false;
 	s->planned = true;
