@@ -33,6 +33,7 @@ static const struct look {
 	{ "madv_sequential", "#CC79A7", 10, 0.8 },
 	{ "off", "#BBBBBB", 1, 0.7 },
 	{ "willneed", "#56B4E9", 4, 0.8 },
+	{ "willneed-causal", "#0072B2", 12, 0.8 },
 	{ "uring", "#000000", 2, 0.8 },
 	{ "mmnf", "#D55E00", 7, 0.9 },
 };

@@ -38,8 +38,8 @@ import timeline  # noqa: E402
 
 WALK = os.path.join(TOP, "build", "tests", "bench", "walk", "walk")
 RESULTS = os.path.join(TOP, "build", "bench")
-ENGINES = ["default", "madv_random", "madv_sequential", "off", "willneed", "uring",
-           "mmnf"]
+ENGINES = ["default", "madv_random", "madv_sequential", "off", "willneed",
+           "willneed-causal", "uring", "mmnf"]
 # Name -> latency in virtual time, fastest first.
 DEVICES = {"10us": 50000, "100us-unscaled": 100000, "100us": 500000, "1ms": 5000000}
 UNSCALED = "100us-unscaled"
@@ -119,6 +119,7 @@ def common_members(bench, case, device, engine, args):
 
 
 def write_lines(rows, args, path):
+    engines = by_case(rows)
     with open(path, "w", encoding="utf-8") as out:
         for row in rows:
             common = common_members("walk", row["case"], row["device"], row["engine"],
@@ -128,6 +129,7 @@ def write_lines(rows, args, path):
                 values["ns_per_touch"] = row["ns"] / row["touches"]
             values.update((k, v) for k, v in row.items()
                           if k not in ("case", "device", "engine", "class"))
+            values.update(targets.speeds(engines[row["case"], row["device"]], row))
             for metric, value in values.items():
                 out.write(json.dumps({
                     **common, "metric": metric, "value": value,
@@ -178,7 +180,8 @@ class Report:
             self.device = device
             print(f"\ndevice {device}: {DEVICES[device] // 1000} us in virtual time; "
                   "us per touch")
-            print(f"{'':24}" + "".join(f"{e[:11]:>12}" for e in ENGINES))
+            print(f"{'':24}" + "".join(
+                f"{e.removeprefix('willneed-')[:11]:>12}" for e in ENGINES))
         print(f"{case:24}" + "".join(
             f"{targets.us(engines[e]):12.3f}" if e in engines else f"{'-':>12}"
             for e in ENGINES))

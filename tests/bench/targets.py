@@ -4,6 +4,10 @@
 A target is (text, value, least or most, bound).  Speeds are ratios of times in the
 same run: 1.5 x willneed is one and a half times as fast as that oracle.
 
+No causal predictor knows where the next box lies, nor a stride by its first touch:
+beside willneed stands an oracle that is told no more than a walk has shown, for the
+cases of several walks.
+
 The waits at the ends of rows ("carry stall") are held to 2 % of the time, or to what
 the oracle waits there, which is told the whole walk beforehand.  Where the disk is the
 limit, foresight does not help: the walk takes as long as its reads, the loop waits
@@ -13,6 +17,9 @@ may still wait for the CPU: "carry unserved" bounds that.  On the disk of 1 ms t
 the ends of nest2's rows of 64, and 22 to 25 % at those of nest3 and nest4.
 """
 MOST_CARRY_STALL = 0.02
+
+# Told beforehand where a walk goes, and told what it has shown by then.
+WILLNEED = ["willneed", "willneed-causal"]
 
 STOCK = ["default", "madv_random", "madv_sequential"]
 
@@ -27,6 +34,15 @@ def us(row):
 
 def speed(rows, other):
     return us(rows[other]) / us(rows["mmnf"])
+
+
+def speeds(rows, row):
+    """What of row beside its times is written: mmnf's speed against the oracles that
+    use a mapping, as far as they were run."""
+    if row["engine"] == "mmnf":
+        for oracle in WILLNEED:
+            if oracle in rows:
+                yield f"x_{oracle}", speed(rows, oracle)
 
 
 def device_is_limit(rows, fastest):
@@ -86,8 +102,9 @@ def of_case(case, rows, fastest, unscaled):
             best = min(STOCK, key=lambda e: us(rows[e]))
             yield f"x {best}", speed(rows, best), "least", 1.0
         return
-    if "willneed" in rows:
-        yield "x willneed", speed(rows, "willneed"), "least", 1.0
+    for oracle in WILLNEED:
+        if oracle in rows:
+            yield f"x {oracle}", speed(rows, oracle), "least", 1.0
     if device_is_limit(rows, fastest):
         yield "x uring", speed(rows, "uring"), "least", 0.95
     if kind in ("strided", "nest"):

@@ -168,6 +168,13 @@ def targets_are_ratios():
     found = [t for t in targets.of_case("n", {**rows, **stalls}, {}, False)
              if t[0] == "carry stall"]
     assert found == [("carry stall", 0.5, "most", 0.02)], found
+    causal = {"willneed-causal": row("nest", 1000, 12000)}
+    found = [t for t in targets.of_case("n", {**rows, **causal}, {}, False)
+             if t[0] == "x willneed-causal"]
+    assert found == [("x willneed-causal", 0.75, "least", 1.0)], found
+    found = dict(targets.speeds({**rows, **causal}, {**rows["mmnf"], "engine": "mmnf"}))
+    assert found == {"x_willneed": 1.25, "x_willneed-causal": 0.75}, found
+    assert not list(targets.speeds(rows, {**rows["uring"], "engine": "uring"}))
     fast = {"uring": row("nest", 1000, 7000), "willneed": row("nest", 1000, 19000)}
     assert "x uring" not in [t[0] for t in targets.of_case("n", rows, fast, False)]
     fast["willneed"] = row("nest", 1000, 12000)

@@ -29,17 +29,25 @@ static uint64_t random_number(uint64_t i)
 	return z ^ (z >> 31);
 }
 
-static void add(struct walk *w, uint64_t pos, unsigned int carry)
+static void add_to_group(struct walk *w, uint64_t group, uint64_t pos,
+			 unsigned int carry)
 {
 	if (w->nr == w->room) {
 		w->room = w->room ? w->room * 2 : 4096;
 		w->pos = realloc(w->pos, w->room * sizeof(*w->pos));
 		w->carry = realloc(w->carry, w->room * sizeof(*w->carry));
-		if (!w->pos || !w->carry)
+		w->group = realloc(w->group, w->room * sizeof(*w->group));
+		if (!w->pos || !w->carry || !w->group)
 			err(1, "list");
 	}
+	w->group[w->nr] = (uint8_t)group;
 	w->pos[w->nr] = pos;
 	w->carry[w->nr++] = (uint8_t)carry;
+}
+
+static void add(struct walk *w, uint64_t pos, unsigned int carry)
+{
+	add_to_group(w, 0, pos, carry);
 }
 
 /* All touches of loops in loops, as an odometer turns. */
@@ -102,8 +110,8 @@ static void list_boxes(struct walk *w)
 		for (z = 0; z < 16; z++) {
 			for (y = 0; y < 32; y++) {
 				pos = at + z * plane + y * row;
-				add(w, pos, !y);
-				add(w, pos + BOX_BYTES - 4, 0);
+				add_to_group(w, b, pos, !y);
+				add_to_group(w, b, pos + BOX_BYTES - 4, 0);
 			}
 		}
 	}
@@ -116,10 +124,10 @@ static void list_interleaved(struct walk *w)
 	uint64_t i;
 
 	for (i = 0; i < nr; i++) {
-		add(w, i * step, 0);
-		add(w, quarter + 2 * i * step, 0);
-		add(w, 2 * quarter + (nr - 1 - i) * step, 0);
-		add(w, 3 * quarter + 3 * i * step, 0);
+		add_to_group(w, 0, i * step, 0);
+		add_to_group(w, 1, quarter + 2 * i * step, 0);
+		add_to_group(w, 2, 2 * quarter + (nr - 1 - i) * step, 0);
+		add_to_group(w, 3, 3 * quarter + 3 * i * step, 0);
 	}
 }
 
@@ -252,12 +260,14 @@ const struct bench_case bench_cases[] = {
 	  .ndim = 3,
 	  .extent = VOLUME,
 	  .record_bytes = 12 * KIB,
+	  .nr_telling = 2,
 	  .level = { { PAGE, 3 }, { 64 * 12 * KIB, 16 * 85 } } },
 	{ .name = "boxes",
 	  .class = CLASS_GROUP,
 	  .data = DATA_FULL,
 	  .ndim = 3,
 	  .extent = VOLUME,
+	  .nr_telling = 1,
 	  .list = list_boxes },
 	NEST2("nest2", false),
 	NEST3("nest3", false),
@@ -279,6 +289,7 @@ const struct bench_case bench_cases[] = {
 	  .ndim = 2,
 	  .extent = { 4, 64 * MIB },
 	  .nr_sites = 4,
+	  .nr_telling = 2,
 	  .list = list_interleaved },
 	/* Each thread has its quarter of the file. */
 	{ .name = "threads-4",
@@ -287,6 +298,7 @@ const struct bench_case bench_cases[] = {
 	  .ndim = 2,
 	  .extent = { 4, 64 * MIB },
 	  .nr_threads = 4,
+	  .nr_telling = 2,
 	  .level = { { 68 * KIB, 750 }, { 256 * MIB, 4 } } },
 	{ .name = "sequential",
 	  .class = CLASS_FLAT,

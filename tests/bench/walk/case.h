@@ -61,6 +61,7 @@ struct bench_case {
 	bool reverse; /* the same touches, last first */
 	uint32_t nr_threads; /* 0 is read as 1 */
 	uint32_t nr_sites; /* load instructions in the loop; 0 is read as 1 */
+	uint32_t nr_telling; /* records of a group that tell of all of it; 0: none do */
 	/* Instead of levels: */
 	void (*list)(struct walk *w);
 };
@@ -70,12 +71,14 @@ struct bench_case {
  * @pos: file offset of each touch, bytes, a multiple of 4
  * @carry: loop that moved on before the touch, where it is not the innermost: its
  *	inner ones have ended; else 0
+ * @group: box, array or thread that the touch belongs to
  * @nr: touches; thread t of n has [t * nr / n, (t + 1) * nr / n)
  */
 struct walk {
 	const struct bench_case *c;
 	uint64_t *pos;
 	uint8_t *carry;
+	uint8_t *group;
 	size_t nr, room;
 };
 

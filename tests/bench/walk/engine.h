@@ -6,6 +6,9 @@
  *	off, mmnf	through /dev/mmnf, without and with prediction
  *	willneed	oracle: a plain mapping; the program itself asks for what
  *			comes 64 reads later, one system call each
+ *	willneed-causal	willneed, told what a walk has shown: of a box, whose shape it
+ *			knows, and of a record all at the first touch, of a strided
+ *			walk its stride and extent at the second; until then it faults
  *	uring		oracle: io_uring, O_DIRECT, 64 reads in flight: the
  *			device's limit, and no mapping at all
  *
@@ -31,7 +34,7 @@
 struct engine {
 	const char *name;
 	int advice;
-	bool device, off, oracle, uring, watched;
+	bool device, off, oracle, causal, uring, watched;
 };
 
 extern const struct engine engines[];
@@ -40,6 +43,7 @@ extern const size_t nr_engines;
 /**
  * struct reads - a part of a walk as reads: each page once, neighbours together
  * @read: first page and number of pages, in the order of their first touch
+ *	causal: and the touch after which each is known, which may be its own
  * @of_touch: for each touch of the part the read that brings its page, and where
  *	that page is among all pages of the part
  */
@@ -48,6 +52,7 @@ struct reads {
 		uint64_t page;
 		uint32_t nr_pages;
 		uint32_t slot;
+		uint32_t told_by;
 	} * read;
 	struct {
 		uint32_t read, slot;
@@ -64,14 +69,15 @@ struct part {
 	struct sample *sample;
 	/* mapping engines */
 	const char *map;
-	bool oracle, watched;
+	bool oracle, causal, watched;
 	int device; /* -1, or where counters are read after WARM_UP */
 	struct disk disk; /* watched: the one that is read */
 	/* uring */
 	int fd;
 };
 
-struct reads reads_of(const struct walk *w, size_t begin, size_t end);
+struct reads reads_of(const struct walk *w, size_t begin, size_t end,
+		      bool causal);
 
 /* The timed loops.  They put a time stamp for each touch into the sample. */
 void mapping_walk(struct part *p);

@@ -98,6 +98,7 @@ static void fill_case(const struct bench_case *c, const char *sparse)
 	fill_pages(fd, w.pos, w.nr);
 	free(w.pos);
 	free(w.carry);
+	free(w.group);
 	close(fd);
 }
 
@@ -345,11 +346,12 @@ static void run_engine(const struct walk *w, const struct engine *e,
 			.sample = &sample[t],
 			.map = map,
 			.oracle = e->oracle,
+			.causal = e->causal,
 			.watched = e->watched,
 			.device = dev,
 			.fd = fd,
 		};
-		p->reads = reads_of(w, p->begin, p->end);
+		p->reads = reads_of(w, p->begin, p->end, e->causal);
 		sample[t].at_ns = is_hot ? NULL : at_ns;
 		sample[t].stall_ns = at_ns + w->nr;
 		sample[t].full = full;
@@ -412,7 +414,8 @@ static void run(const struct bench_case *c, const char *wanted,
 			continue;
 		nr++;
 		if ((engines[e].uring && c->class == CLASS_HOT) ||
-		    (engines[e].watched && c->class != CLASS_NEST))
+		    (engines[e].watched && c->class != CLASS_NEST) ||
+		    (engines[e].causal && !c->nr_telling))
 			continue;
 		if (engines[e].watched && !waits_are_counted()) {
 			warnx("%s: %s: skipped: Linux 6.4 and later do not count a wait for another's read as a major fault",

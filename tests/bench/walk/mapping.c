@@ -21,13 +21,21 @@ static void ask(const struct part *p, size_t read)
 		err(1, "MADV_WILLNEED");
 }
 
-/* Before touch i: keep queue_depth reads asked for beyond the one of the touch. */
-static size_t ask_ahead(const struct part *p, size_t i, size_t asked)
+/*
+ * Before touches @i .. @last: keep queue_depth reads asked for beyond those of the
+ * touches, as far as they are known; what is not is read by its touch.
+ */
+static size_t ask_ahead(const struct part *p, size_t i, size_t last,
+			size_t asked)
 {
-	size_t least = p->reads.of_touch[i - p->begin].read + p->queue_depth;
+	size_t read = p->reads.of_touch[last - p->begin].read;
 
-	while (asked < p->reads.nr && asked < least)
-		ask(p, asked++);
+	for (; asked < p->reads.nr && asked < read + p->queue_depth; asked++) {
+		if (!p->causal || p->reads.read[asked].told_by < i)
+			ask(p, asked);
+		else if (asked > read)
+			break;
+	}
 	return asked;
 }
 
@@ -56,7 +64,7 @@ static uint64_t walk_sites(struct part *p)
 
 	for (i = p->begin; i + 4 <= p->end; i += 4) {
 		if (p->oracle)
-			asked = ask_ahead(p, i + 3, asked);
+			asked = ask_ahead(p, i, i + 3, asked);
 		if (i - p->begin == WARM_UP && p->device >= 0)
 			note_warm(p);
 		LOAD(i);
@@ -79,7 +87,7 @@ static uint64_t walk_one_site(struct part *p)
 
 	for (i = p->begin; i < p->end; i++) {
 		if (p->oracle)
-			asked = ask_ahead(p, i, asked);
+			asked = ask_ahead(p, i, i, asked);
 		if (i - p->begin == WARM_UP && p->device >= 0)
 			note_warm(p);
 		LOAD(i);
@@ -143,7 +151,7 @@ static uint64_t walk_watched(struct part *p)
 		err(1, "/proc/thread-self/schedstat");
 	for (i = p->begin; i < p->end; i++) {
 		if (p->oracle)
-			asked = ask_ahead(p, i, asked);
+			asked = ask_ahead(p, i, i, asked);
 		if (p->walk->carry[i]) {
 			nr_left = p->reads.nr_pages -
 				  p->reads.of_touch[i - p->begin].slot;
