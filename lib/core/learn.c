@@ -152,6 +152,29 @@ static void place_around(const struct mmnf_table *table,
 		place->before = (u32)grains_between(table, start, place->last);
 }
 
+/* To the next run, which the geometry alone may promise. */
+static bool next_delta(const struct mmnf_table *table,
+		       const struct mmnf_stream *s, s64 *delta)
+{
+	struct mmnf_nest nest;
+	u64 edge;
+
+	if (s->at.edge != 1)
+		return mmnf_nest_next(&s->at.nest, delta);
+	return stream_extend(table, s, &nest, &edge) &&
+	       mmnf_nest_next(&nest, delta);
+}
+
+/* The geometry's word is taken for the next step, next_delta(). */
+static void cross_edge(const struct mmnf_table *table, struct mmnf_stream *s)
+{
+	struct mmnf_nest nest;
+	u64 edge;
+
+	if (stream_extend(table, s, &nest, &edge))
+		s->at.nest = nest;
+}
+
 /*
  * The grains of [start, end) became accessible: what was planned there, in the
  * order of the walk, will not be observed.
@@ -160,8 +183,8 @@ static void pass_range(struct mmnf_table *table, struct mmnf_stream *s,
 		       u64 start, u64 end)
 {
 	u32 turn, steps;
-	u64 room, run, edge;
-	struct mmnf_nest nest;
+	u64 room, run;
+	s64 delta;
 
 	place_around(table, &s->at, start, end);
 	s->touched = s->at;
@@ -188,19 +211,17 @@ static void pass_range(struct mmnf_table *table, struct mmnf_stream *s,
 						     -(steps * table->grain);
 			s->at.in += steps;
 		} else {
-			nest = s->at.nest;
-			if (s->at.edge == 1 &&
-			    !stream_extend(table, s, &nest, &edge))
-				break;
 			steps = run_steps(table, s) - s->at.in;
-			if (!mmnf_nest_horizon(&nest) || steps > s->at.ahead)
+			if (steps > s->at.ahead ||
+			    !next_delta(table, s, &delta))
 				break;
-			run = s->at.run + mmnf_nest_offset(&nest, 1);
+			run = s->at.run + (u64)delta;
 			if (run < start || run >= end || run < table->start ||
 			    run >= table->end)
 				break;
-			mmnf_nest_advance(&nest, 1);
-			s->at.nest = nest;
+			if (s->at.edge == 1)
+				cross_edge(table, s);
+			mmnf_nest_advance(&s->at.nest, 1);
 			s->at.onward &= s->at.edge != 1;
 			s->at.edge -= s->at.edge != 0;
 			s->at.run = run;

@@ -280,6 +280,17 @@ u64 mmnf_nest_horizon(const struct mmnf_nest *nest)
 	return mmnf_nest_rest(nest, k);
 }
 
+bool mmnf_nest_next(const struct mmnf_nest *nest, s64 *delta)
+{
+	u32 k = next_level(nest, 0), all;
+
+	if (nest->doubted || k == nest->nr_levels)
+		return false;
+	all = (2 << k) - 1;
+	*delta = nest->level[k].jump;
+	return (nest->sure & all) == all;
+}
+
 u32 mmnf_nest_levels(const struct mmnf_nest *nest, struct mmnf_level *level)
 {
 	u64 inner = 0; /* from the first to the last position of a block */

@@ -140,6 +140,13 @@ void mmnf_nest_restart(struct mmnf_nest *nest, s64 delta, bool sure);
 u64 mmnf_nest_horizon(const struct mmnf_nest *nest);
 
 /**
+ * mmnf_nest_next() - the next step alone
+ * @delta: receives its distance
+ * Return: false if it is not foreseen.
+ */
+bool mmnf_nest_next(const struct mmnf_nest *nest, s64 *delta);
+
+/**
  * mmnf_nest_rest() - steps to the last position of the blocks below level @k
  *
  * No level below @k is open.
