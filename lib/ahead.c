@@ -7,7 +7,11 @@
  * dropped, too: who needs the data will meet them.  The thread starts at the
  * first range and ends with the field.
  *
- * ahead.lock guards the list; nothing is read under it.
+ * What was asked for and has not come is known by its ranges, so that a walk whose
+ * data is late does not ask for it again: without a processor the thread may be a
+ * whole walk behind.
+ *
+ * ahead.lock guards the list and the ranges; nothing is read under it.
  */
 #include <errno.h>
 #include <signal.h>
@@ -20,6 +24,16 @@
 #define NET_DEPTH \
 	(2 * MMNF_QUEUE_DEPTH) /* a round trip is longer than a disk's */
 
+/* @job: NULL: in the list */
+struct range {
+	u64 segment, start, end;
+	const struct mmnf_job *job;
+};
+
+/*
+ * @range: what is on its way: what was taken before there were SPANS, the last of it
+ *	all of a list, and the list
+ */
 struct mmnf_ahead {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
@@ -30,7 +44,42 @@ struct mmnf_ahead {
 	struct mmnf_field *field;
 	struct mmnf_fetch *fetch; /* while it may be woken */
 	struct mmnf_run run[SPANS];
+	u32 nr_ranges;
+	struct range range[3 * SPANS];
 };
+
+/* Under the lock: what the list held belongs to a job. */
+static void give_ranges(struct mmnf_ahead *a, const struct mmnf_job *job)
+{
+	u32 i;
+
+	for (i = a->nr_ranges; i && !a->range[i - 1].job; i--)
+		a->range[i - 1].job = job;
+}
+
+/* Under the lock: it is done with; NULL: with the list. */
+static void drop_ranges(struct mmnf_ahead *a, const struct mmnf_job *job)
+{
+	u32 i, kept = 0;
+
+	for (i = 0; i < a->nr_ranges; i++)
+		if (a->range[i].job != job)
+			a->range[kept++] = a->range[i];
+	a->nr_ranges = kept;
+}
+
+/* Under the lock, of what is in the list. */
+static void add_range(struct mmnf_ahead *a, u64 segment, u64 start, u64 end)
+{
+	struct range *last = a->nr_ranges ? &a->range[a->nr_ranges - 1] : NULL;
+
+	if (last && !last->job && last->segment == segment &&
+	    last->end == start)
+		last->end = end;
+	else
+		a->range[a->nr_ranges++] =
+			(struct range) { segment, start, end, NULL };
+}
 
 /* What was asked for since; waits for it if there is nothing else to do. */
 static struct mmnf_job *take(struct mmnf_ahead *a, bool wait)
@@ -50,9 +99,11 @@ static struct mmnf_job *take(struct mmnf_ahead *a, bool wait)
 		for (i = 0; i < a->nr; i++)
 			job->given[i] = a->run[(a->first + i) % SPANS];
 		a->nr_under_way += a->nr;
+		give_ranges(a, job);
 	} else {
 		free(job);
 		job = NULL;
+		drop_ranges(a, NULL);
 	}
 	a->first = a->nr = 0;
 	pthread_mutex_unlock(&a->lock);
@@ -63,19 +114,16 @@ static struct mmnf_job *take(struct mmnf_ahead *a, bool wait)
 static void put(struct mmnf_ahead *a, struct mmnf_job *done)
 {
 	struct mmnf_job *next;
-	u64 nr = 0;
 
 	for (; done; done = next) {
 		next = done->next;
-		nr += done->nr_given;
+		pthread_mutex_lock(&a->lock);
+		a->nr_under_way -= done->nr_given;
+		drop_ranges(a, done);
+		pthread_mutex_unlock(&a->lock);
 		mmnf_job_free(done);
 		free(done);
 	}
-	if (!nr)
-		return;
-	pthread_mutex_lock(&a->lock);
-	a->nr_under_way -= nr;
-	pthread_mutex_unlock(&a->lock);
 }
 
 static bool stopped(struct mmnf_ahead *a)
@@ -167,6 +215,8 @@ bool mmnf_ahead_add(struct mmnf_field *field, u64 segment, u64 offset,
 	pthread_mutex_lock(&a->lock);
 	taken = a->nr < SPANS;
 	if (taken)
+		add_range(a, segment, offset, offset + bytes);
+	if (taken)
 		a->run[(a->first + a->nr++) % SPANS] = (struct mmnf_run) {
 			.segment = segment, .offset = offset, .bytes = bytes
 		};
@@ -176,6 +226,33 @@ bool mmnf_ahead_add(struct mmnf_field *field, u64 segment, u64 offset,
 		mmnf_fetch_wake(a->fetch);
 	pthread_mutex_unlock(&a->lock);
 	return taken;
+}
+
+void mmnf_ahead_look(struct mmnf_field *field, u64 segment, u64 start,
+		     u64 bytes, unsigned char *coming)
+{
+	u64 page = mmnf_page_bytes(), end = start + bytes, at;
+	struct mmnf_ahead *a;
+	u32 i;
+
+	memset(coming, 0, (bytes + page - 1) / page);
+	pthread_mutex_lock(&field->pool.lock);
+	a = field->ahead;
+	pthread_mutex_unlock(&field->pool.lock);
+	if (!a)
+		return;
+	pthread_mutex_lock(&a->lock);
+	for (i = 0; i < a->nr_ranges; i++) {
+		const struct range *r = &a->range[i];
+
+		if (r->segment != segment || r->start >= end || r->end <= start)
+			continue;
+		at = r->start > start ? round_up_u64(r->start - start, page) :
+					0;
+		for (; at < bytes && start + at < r->end; at += page)
+			coming[at / page] = 1;
+	}
+	pthread_mutex_unlock(&a->lock);
 }
 
 void mmnf_ahead_close(struct mmnf_field *field)

@@ -236,6 +236,9 @@ void mmnf_engine_net_describe_ssd(struct mmnf_field *field,
 /* Never waits; false: dropped. */
 bool mmnf_ahead_add(struct mmnf_field *field, u64 segment, u64 offset,
 		    u64 bytes);
+/* A byte per page from start, a multiple of a page: 1 if it was added and may come. */
+void mmnf_ahead_look(struct mmnf_field *field, u64 segment, u64 start,
+		     u64 bytes, unsigned char *coming);
 void mmnf_ahead_close(struct mmnf_field *field);
 
 /* ---- engine-mmap.c: for every engine whose segments are files here */

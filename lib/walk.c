@@ -91,7 +91,7 @@ static void note(struct mmnf_field *field, u64 segment, u64 start, u64 nr,
 	pthread_mutex_unlock(&w->lock);
 }
 
-/* A byte per page: 1 if it is where it would be read to. */
+/* A byte per page: 1 if it is where it would be read to, or on its way there. */
 static void look(struct mmnf_field *field, struct mmnf_segment *s, u64 start,
 		 u64 bytes, bool pointer, unsigned char *here)
 {
@@ -101,9 +101,11 @@ static void look(struct mmnf_field *field, struct mmnf_segment *s, u64 start,
 		mmnf_resident_pages(field, s, start, bytes, here);
 		return;
 	}
+	/* In this order: what comes in between is seen all the same. */
+	mmnf_ahead_look(field, s->number, start, bytes, here);
 	for (i = 0; i * page < bytes; i++)
-		here[i] = mmnf_cache_has(field->cache, s->number,
-					 start + i * page);
+		here[i] |= mmnf_cache_has(field->cache, s->number,
+					  start + i * page);
 }
 
 /* Notes the pages of a part; here[] begins with it. */
