@@ -7,9 +7,10 @@
  * dropped, too: who needs the data will meet them.  The thread starts at the
  * first range and ends with the field.
  *
- * What was asked for and has not come is known by its ranges, so that a walk whose
- * data is late does not ask for it again: without a processor the thread may be a
- * whole walk behind.
+ * What was asked for is known by its ranges until all of its job has come, so that a
+ * walk whose data is late does not ask for it again: without a processor the thread
+ * may be a whole walk behind.  What came and left L2 again in that time is taken for
+ * coming, and missed.
  *
  * ahead.lock guards the list and the ranges; nothing is read under it.
  */
@@ -100,7 +101,7 @@ static struct mmnf_job *take(struct mmnf_ahead *a, bool wait)
 			job->given[i] = a->run[(a->first + i) % SPANS];
 		a->nr_under_way += a->nr;
 		give_ranges(a, job);
-	} else {
+	} else if (a->nr) {
 		free(job);
 		job = NULL;
 		drop_ranges(a, NULL);

@@ -128,7 +128,8 @@ static bool expected(const struct mmnf_geometry *g,
 	return true;
 }
 
-static void read_box(struct mmnf_field *field, const struct mmnf_box *box,
+/* False: there is no room for more. */
+static bool read_box(struct mmnf_field *field, const struct mmnf_box *box,
 		     u64 most)
 {
 	struct mmnf_runs it;
@@ -139,9 +140,11 @@ static void read_box(struct mmnf_field *field, const struct mmnf_box *box,
 	mmnf_runs_init_mode(&it, mmnf_field_geometry(field), box, most,
 			    MMNF_RUNS_COVER);
 	while (done < most && nr++ < RUNS_MAX && mmnf_runs_next(&it, &run)) {
-		mmnf_walk_read(field, run.segment, run.offset, run.bytes);
+		if (!mmnf_walk_read(field, run.segment, run.offset, run.bytes))
+			return false;
 		done += run.bytes;
 	}
+	return true;
 }
 
 /* What was read ahead of this box is used now. */
@@ -169,8 +172,9 @@ static void read_ahead(struct mmnf_field *field, const struct mmnf_box_walk *b,
 	if (memory)
 		most = min_u64(most, l2_bytes / 8);
 	for (n = first; n <= last; n++)
-		if (expected(mmnf_field_geometry(field), b, n, &next))
-			read_box(field, &next, max_u64(most, 4096));
+		if (expected(mmnf_field_geometry(field), b, n, &next) &&
+		    !read_box(field, &next, max_u64(most, 4096)))
+			break;
 }
 
 bool mmnf_boxes_ahead(struct mmnf_field *field, const struct mmnf_box *box,

@@ -416,8 +416,11 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 nominal,
 		     bool pointer);
 void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats);
 
-/* Reads ahead what is absent of bytes that a copy will want, and counts it. */
-void mmnf_walk_read(struct mmnf_field *field, u64 segment, u64 nominal,
+/*
+ * Reads ahead what is absent of bytes that a copy will want, and counts it.  False:
+ * there is no room for more.
+ */
+bool mmnf_walk_read(struct mmnf_field *field, u64 segment, u64 nominal,
 		    u64 bytes);
 /* They were wanted; not of fields with an index. */
 void mmnf_walk_used(struct mmnf_field *field, u64 segment, u64 nominal,

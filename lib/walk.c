@@ -178,8 +178,10 @@ static bool read_file(struct mmnf_field *field, struct mmnf_segment *s,
  *
  *	nominal   | tile 0 | tile 1 | tile 2 |
  *	file      | tile 2 | tile 0 | tile 1 |    pieces: 0 and 1, 2
+ *
+ * False: not now.
  */
-static void read_range(struct mmnf_field *field, u64 segment, u64 start,
+static bool read_range(struct mmnf_field *field, u64 segment, u64 start,
 		       u64 bytes, bool pointer)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
@@ -190,7 +192,7 @@ static void read_range(struct mmnf_field *field, u64 segment, u64 start,
 	bool more = true;
 
 	if (!bytes || mmnf_segment_get(field, segment, false, &s))
-		return;
+		return true;
 	if (g->indexed)
 		start = max_u64(start, g->data_offset);
 	for (; more && start < end; start += run.bytes) {
@@ -209,18 +211,21 @@ static void read_range(struct mmnf_field *field, u64 segment, u64 start,
 		}
 		after = run.offset + run.bytes;
 	}
-	if (more)
-		read_file(field, s, first, after, pointer);
+	more = more && read_file(field, s, first, after, pointer);
 	mmnf_segment_put(field, s);
+	return more;
 }
 
-void mmnf_walk_read(struct mmnf_field *field, u64 segment, u64 nominal,
+bool mmnf_walk_read(struct mmnf_field *field, u64 segment, u64 nominal,
 		    u64 bytes)
 {
-	read_range(field, segment, nominal, bytes, false);
+	return read_range(field, segment, nominal, bytes, false);
 }
 
-/* Neighbouring positions are read in one piece. */
+/*
+ * Neighbouring positions are read in one piece.  After one for which there is no room
+ * there is none for those further away.
+ */
 static void carry_out(struct mmnf_field *field, const struct mmnf_plan *plan,
 		      bool pointer)
 {
@@ -241,7 +246,8 @@ static void carry_out(struct mmnf_field *field, const struct mmnf_plan *plan,
 			end = max_u64(end, to);
 			continue;
 		}
-		read_range(field, segment, start, end - start, pointer);
+		if (!read_range(field, segment, start, end - start, pointer))
+			return;
 		segment = in;
 		start = from;
 		end = to;
