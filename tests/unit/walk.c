@@ -11,6 +11,8 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,6 +23,22 @@
 #define ROW (PAGES * PAGE / ROWS)
 #define FIELD "walk.bin#raw,dtype=u8,shape=512x16384"
 #define NOBODY 65534
+
+/* Set: without io_uring a thread that reads ahead waits before it reads. */
+static bool hold;
+static bool held; /* one waits */
+
+/* In place of libc's. */
+ssize_t preadv2(int fd, const struct iovec *iov, int nr, off_t offset,
+		int flags)
+{
+	while (gettid() != getpid() &&
+	       __atomic_load_n(&hold, __ATOMIC_RELAXED)) {
+		__atomic_store_n(&held, true, __ATOMIC_RELAXED);
+		usleep(1000);
+	}
+	return syscall(SYS_preadv2, fd, iov, nr, (long)offset, 0L, flags);
+}
 
 static int value(uint64_t row)
 {
@@ -153,6 +171,40 @@ TEST(copies_by_mmap)
 TEST(copies_by_direct)
 {
 	walk_engine(MMNF_ENGINE_DIRECT, copy);
+}
+
+/*
+ * The thread that reads ahead waits with the last row, and what the walk asks for stays
+ * on the list: each page once, though it is not in L2 when the next column comes.
+ */
+TEST(copies_ask_once_for_what_is_late)
+{
+	struct mmnf_box last = { { ROWS - 1, 0 }, { 1, ROW }, { 1, 1 } };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field_stats stats;
+	struct mmnf_field *field;
+	uint64_t row, column, tries;
+
+	make_file();
+	opts.engine = MMNF_ENGINE_DIRECT;
+	opts.uring = MMNF_URING_OFF;
+	opts.l2_bytes = 64 << 20;
+	ASSERT_EQ(mmnf_field_open(&field, FIELD, &opts), 0);
+	__atomic_store_n(&hold, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(mmnf_prefetch(field, &last), ROW);
+	for (tries = 0;
+	     tries < 20000 && !__atomic_load_n(&held, __ATOMIC_RELAXED);
+	     tries++)
+		usleep(1000);
+	ASSERT_TRUE(__atomic_load_n(&held, __ATOMIC_RELAXED));
+	for (column = 0; column < ROW; column += PART)
+		for (row = 0; row < ROWS - 1; row++)
+			copy(field, row, column);
+	stats = stats_of(field);
+	__atomic_store_n(&hold, false, __ATOMIC_RELAXED);
+	EXPECT_GT(stats.prefetched_pages, PAGES / 8);
+	EXPECT_LE(stats.prefetched_pages, PAGES);
+	mmnf_field_close(field);
 }
 
 #define REGION 1792 /* pages */
@@ -356,6 +408,21 @@ static void make_shard(void)
 	close(fd);
 }
 
+/* A page of what comes is asked for, at most a second. */
+static void wait_for(struct mmnf_field *field, uint64_t row)
+{
+	struct mmnf_box box = { { row, 0 }, { 1, PAGE }, { 1, 1 } };
+	MMNF_OPTS(mmnf_residency, where);
+	uint64_t tries;
+
+	for (tries = 0; tries < 1000; tries++) {
+		ASSERT_EQ(mmnf_residency(field, &box, &where), 0);
+		if (!where.cold_bytes)
+			break;
+		usleep(1000);
+	}
+}
+
 static void walk_shard(uint32_t engine, one_fn *one)
 {
 	MMNF_OPTS(mmnf_open_opts, opts);
@@ -366,14 +433,18 @@ static void walk_shard(uint32_t engine, one_fn *one)
 	make_shard();
 	opts.engine = engine;
 	ASSERT_EQ(mmnf_field_open(&field, "shard", &opts), 0);
-	for (row = 0; row < PAGES / 2; row += 3)
+	for (row = 0; row < PAGES / 2; row += 3) {
+		/* Nobody is late for these. */
+		if (row / 3 >= 128 && row / 3 < 160)
+			wait_for(field, row);
 		one(field, row, 0);
+	}
 	stats = stats_of(field);
 	EXPECT_EQ(stats.wasted_pages, 0);
 	EXPECT_GE(stats.used_pages, PAGES / 2 / 3 - 8);
 	EXPECT_LE(stats.misses, 8);
 	/* Late are those that were still on their way, and all that went elsewhere. */
-	EXPECT_GT(stats.hits, 16);
+	EXPECT_GE(stats.hits, 32);
 	mmnf_field_close(field);
 }
 
