@@ -150,6 +150,12 @@ static void s3_insert(struct shard *sh, u32 i)
 	push(sh, came_back ? QUEUE_MAIN : QUEUE_SMALL, i);
 }
 
+static void s3_evicted(struct shard *sh, u32 i)
+{
+	if (sh->slots[i].queue == QUEUE_SMALL)
+		*ghost(sh, sh->slots[i].tile) = sh->slots[i].tile + 1;
+}
+
 static u32 s3_evict(struct shard *sh)
 {
 	u32 used = 0, steps;
@@ -171,7 +177,6 @@ static u32 s3_evict(struct shard *sh)
 		} else if (from_small && uses_of(s) > 1) {
 			insert_main(sh, i);
 		} else if (from_small) {
-			*ghost(sh, s->tile) = s->tile + 1;
 			return i;
 		} else if (uses_of(s)) {
 			set_uses(s, uses_of(s) - 1);
@@ -185,7 +190,8 @@ static u32 s3_evict(struct shard *sh)
 
 /* By enum mmnf_l2_policy. */
 const struct policy mmnf_policies[] = {
-	[MMNF_L2_LRU] = { insert_main, lru_hit, NULL, pull, lru_evict },
-	[MMNF_L2_SIEVE] = { insert_main, NULL, mark, pull, sieve_evict },
-	[MMNF_L2_S3FIFO] = { s3_insert, NULL, mark, pull, s3_evict },
+	[MMNF_L2_LRU] = { insert_main, lru_hit, NULL, pull, lru_evict, NULL },
+	[MMNF_L2_SIEVE] = { insert_main, NULL, mark, pull, sieve_evict, NULL },
+	[MMNF_L2_S3FIFO] = { s3_insert, NULL, mark, pull, s3_evict,
+			     s3_evicted },
 };

@@ -65,11 +65,16 @@ struct policy {
 	void (*remove)(struct shard *sh, u32 slot);
 	/* The slot to give up, already out of its list, or NO_SLOT. */
 	u32 (*evict)(struct shard *sh);
+	/* What evict() gave leaves indeed; NULL: that needs no note. */
+	void (*evicted)(struct shard *sh, u32 slot);
 };
 
 extern const struct policy mmnf_policies[];
 
-/* What evict() gave goes on, as if it had been passed over. */
+/*
+ * What evict() gave stays, as the newest of its list.  So does what S3-FIFO passes
+ * over; SIEVE would have left it where it was.
+ */
 void mmnf_policy_keep(struct shard *sh, u32 slot);
 
 static inline u64 tile_hash(u64 x)

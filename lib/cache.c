@@ -86,8 +86,11 @@ static bool take_away(struct mmnf_cache *c, struct shard *sh, u32 i)
 	mmnf_tile tile = sh->slots[i].tile;
 
 	index_remove(sh, tile);
-	if (!mmnf_boards_have(&c->boards, i))
+	if (!mmnf_boards_have(&c->boards, i)) {
+		if (c->policy->evicted)
+			c->policy->evicted(sh, i);
 		return true;
+	}
 	index_set(index_find(sh, tile), tile << 32 | (i + 1));
 	mmnf_policy_keep(sh, i);
 	return false;
