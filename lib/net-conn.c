@@ -66,10 +66,11 @@ bool net_conn_poll(const struct net_conn *c, struct pollfd *pfd)
 	return false;
 }
 
-int net_conn_step(struct net_conn *c, short revents)
+int net_conn_step(struct net_conn *c, short revents, char *cause)
 {
 	(void)c;
 	(void)revents;
+	(void)cause;
 	return -1;
 }
 
@@ -122,7 +123,6 @@ void net_conn_close(void *handle)
 #include <stdlib.h>
 
 #define LEAST_BLOCK_MAX 4096
-#define CAUSE_BYTES sizeof(((struct net_conn *)0)->cause)
 #define USER_TIMEOUT_MIN_MS 1000
 
 const char *mmnf_net_missing(void)
@@ -164,7 +164,7 @@ static void take_cause(char *cause)
 	if (!words)
 		words = "lost";
 	colon = strncmp(words, "nbd_", 4) ? NULL : strstr(words, ": ");
-	snprintf(cause, CAUSE_BYTES, "%.150s", colon ? colon + 2 : words);
+	snprintf(cause, NET_CAUSE_BYTES, "%.150s", colon ? colon + 2 : words);
 }
 
 static bool set_up(struct nbd_handle *h, const struct mmnf_net_opts *opts,
@@ -237,13 +237,13 @@ static int notify(struct net_conn *c, bool in, bool out, bool hup,
 	return hup ? -1 : 0;
 }
 
-int net_conn_step(struct net_conn *c, short revents)
+int net_conn_step(struct net_conn *c, short revents, char *cause)
 {
 	if (revents &&
 	    (notify(c, revents & POLLIN, revents & POLLOUT,
 		    revents & (POLLHUP | POLLERR | POLLNVAL), look(c)) ||
 	     is_over(c))) {
-		take_cause(c->cause);
+		take_cause(cause);
 		return -1;
 	}
 	return nbd_aio_is_ready(c->handle);

@@ -29,7 +29,7 @@ struct net_dial {
 	pthread_t thread;
 	bool is_done;
 	void *handle;
-	char cause[160];
+	char cause[NET_CAUSE_BYTES];
 	struct net_dial *next; /* of the net's whose threads run */
 };
 
@@ -115,7 +115,7 @@ static int start_thread(struct net_conn *c)
 	return 0;
 }
 
-int net_dial_start(struct net_conn *c)
+int net_dial_start(struct net_conn *c, char *cause)
 {
 	const char *uri = c->group->uri[c->gateway];
 	struct mmnf_net *net = c->group->net;
@@ -123,13 +123,13 @@ int net_dial_start(struct net_conn *c)
 
 	if (!has_name(uri)) {
 		c->handle = net_conn_dial(uri, &net->opts,
-					  c->index == NET_ASKER, c->cause);
+					  c->index == NET_ASKER, cause);
 		return c->handle ? 0 : -1;
 	}
 	pthread_mutex_lock(&net->lock);
 	c->dial = find(c);
 	if (!c->dial && start_thread(c)) {
-		snprintf(c->cause, sizeof(c->cause),
+		snprintf(cause, NET_CAUSE_BYTES,
 			 "no thread to look up its name");
 		err = -1;
 	}

@@ -37,6 +37,7 @@
 #define NET_ASKER \
 	MMNF_NET_CONNS_MAX /* number of the connection that asks for holes */
 #define NET_STATE_ZERO 2 /* of base:allocation */
+#define NET_CAUSE_BYTES 160
 
 struct net_queue {
 	struct mmnf_net_part *first, **end;
@@ -86,7 +87,7 @@ struct net_conn {
 	u8 late;
 	bool local; /* a Unix socket */
 	bool leaving; /* another gateway is to take its place */
-	char cause[160];
+	char cause[NET_CAUSE_BYTES];
 	struct net_wire *flying, *spare, *wires;
 };
 
@@ -289,7 +290,7 @@ void net_holes_free(struct net_group *g);
 /* ---- net-conn.c */
 
 /*
- * Without the lock: a handle that connects, or NULL with cause, of 160 bytes.
+ * Without the lock: a handle that connects, or NULL with cause, of NET_CAUSE_BYTES.
  * asks: it is for holes.
  */
 void *net_conn_dial(const char *uri, const struct mmnf_net_opts *opts,
@@ -300,8 +301,9 @@ bool net_conn_tells(const struct net_conn *c);
 bool net_conn_ask(struct net_conn *c, u64 offset, u64 bytes);
 /* What to poll for; false: nothing. */
 bool net_conn_poll(const struct net_conn *c, struct pollfd *pfd);
-/* 1: connected; 0: not yet; -1 with c->cause. */
-int net_conn_step(struct net_conn *c, short revents);
+/* Without the lock.  1: connected; 0: not yet; -1 with cause. */
+int net_conn_step(struct net_conn *c, short revents, char *cause);
+/* With the lock.  0, or -1 with c->cause. */
 int net_conn_facts(struct net_conn *c, struct net_facts *facts);
 
 /* What became of a request that was to be sent. */
@@ -324,8 +326,8 @@ void net_conn_close(void *handle);
 
 /* ---- net-dial.c */
 
-/* Of the keeper, without the lock: c->handle, or c->dial, or -1 with c->cause. */
-int net_dial_start(struct net_conn *c);
+/* Of the keeper, without the lock: c->handle, or c->dial, or -1 with cause. */
+int net_dial_start(struct net_conn *c, char *cause);
 /* With the lock.  1: c->handle; 0: not yet; -1 with c->cause. */
 int net_dial_take(struct net_conn *c);
 /* With the lock: it is not wanted any more. */

@@ -47,8 +47,8 @@ static s64 jitter(const struct net_conn *c, s64 ns)
 	return ns - ns / 4 + (s64)((x >> 32) % (u64)(ns / 2 + 1));
 }
 
-/* With the lock. */
-static void failed(struct net_conn *c, s64 now, s64 wait)
+/* With the lock.  cause: what was said without it; NULL: c->cause is right. */
+static void failed(struct net_conn *c, s64 now, s64 wait, const char *cause)
 {
 	struct net_group *g = c->group;
 
@@ -57,6 +57,8 @@ static void failed(struct net_conn *c, s64 now, s64 wait)
 		net_conn_close(c->handle);
 	c->handle = NULL;
 	c->state = NET_DOWN;
+	if (cause)
+		snprintf(c->cause, sizeof(c->cause), "%s", cause);
 	if (!g->known)
 		snprintf(g->cause, sizeof(g->cause), "server %u %.140s: %s",
 			 g->index, g->uri[c->gateway], c->cause);
@@ -137,14 +139,14 @@ static void connected(struct net_conn *c, s64 now)
 
 	if (g->net->shut || net_conn_facts(c, &facts) ||
 	    !check_facts(c, &facts)) {
-		failed(c, now, REFUSED_NS);
+		failed(c, now, REFUSED_NS, NULL);
 		return;
 	}
 	if (c->index != NET_ASKER) {
 		learn(g, &facts);
 	} else if (!net_holes_connected(g)) {
 		snprintf(c->cause, sizeof(c->cause), "it tells of no holes");
-		failed(c, now, REFUSED_NS);
+		failed(c, now, REFUSED_NS, NULL);
 		return;
 	}
 	c->state = NET_UP;
@@ -152,7 +154,7 @@ static void connected(struct net_conn *c, s64 now)
 	if (err) {
 		snprintf(c->cause, sizeof(c->cause),
 			 "its socket cannot be watched: %s", strerror(-err));
-		failed(c, now, REFUSED_NS);
+		failed(c, now, REFUSED_NS, NULL);
 		return;
 	}
 	c->cause[0] = 0;
@@ -188,12 +190,13 @@ static void dial(struct net_conn *c)
 {
 	struct mmnf_net *net = c->group->net;
 	s64 now = mmnf_now_ns();
+	char cause[NET_CAUSE_BYTES];
 
 	c->due_ns = now + patience(c);
-	if (!net_dial_start(c))
+	if (!net_dial_start(c, cause))
 		return;
 	pthread_mutex_lock(&net->lock);
-	failed(c, now, 0);
+	failed(c, now, 0, cause);
 	net_run_done(net);
 	pthread_mutex_unlock(&net->lock);
 }
@@ -201,21 +204,22 @@ static void dial(struct net_conn *c)
 static void step(struct net_conn *c, short revents, s64 now)
 {
 	struct mmnf_net *net = c->group->net;
-	int ready = c->handle ? net_conn_step(c, revents) : 0;
+	char cause[NET_CAUSE_BYTES];
+	int ready = c->handle ? net_conn_step(c, revents, cause) : 0;
 
 	if (!ready && now < c->due_ns)
 		return;
+	if (!ready)
+		snprintf(cause, sizeof(cause),
+			 c->dial ? "its name is being looked up" :
+				   "no answer to the connection");
 	pthread_mutex_lock(&net->lock);
-	net->now_ns = now;
-	if (ready > 0) {
+	/* Others have looked at the clock since. */
+	now = net->now_ns = mmnf_now_ns();
+	if (ready > 0)
 		connected(c, now);
-	} else {
-		if (!ready)
-			snprintf(c->cause, sizeof(c->cause),
-				 c->dial ? "its name is being looked up" :
-					   "no answer to the connection");
-		failed(c, now, 0);
-	}
+	else
+		failed(c, now, 0, cause);
 	net_settle(net);
 	net_run_done(net);
 	pthread_mutex_unlock(&net->lock);
@@ -249,7 +253,7 @@ static void take_conn(struct round *r, struct net_conn *c, s64 now)
 		c->state = NET_DIALLING;
 	got = c->dial ? net_dial_take(c) : 0;
 	if (got < 0)
-		failed(c, now, 0);
+		failed(c, now, 0, NULL);
 	else if (got) /* the server has its time from here */
 		c->due_ns = now + patience(c);
 	if (c->state == NET_DIALLING)
