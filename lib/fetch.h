@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fetching: from a request for boxes, records or runs to bytes at their place.
- * The one way data is copied out, whatever the engine, awaited or not.
+ * Whatever the engine, awaited or not.  Only what io.c gets without waiting, or as a
+ * single piece, is not copied out this way.
  */
 #ifndef MMNF_FETCH_H
 #define MMNF_FETCH_H

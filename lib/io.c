@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Copying out and waiting for it.  What is in memory is taken at once; the rest
- * is a job of fetch.c, driven by the calling thread.
+ * Copying out and waiting for it.  What is in memory is taken at once; one piece that
+ * is not, and all there is, may be read by the calling thread without a queue.  The rest
+ * is a job of fetch.c, driven by that thread.
  */
 #include <errno.h>
 #include <inttypes.h>

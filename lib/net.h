@@ -63,8 +63,8 @@ struct mmnf_net_part {
  * @fua: of a write: done() means that it is on stable storage
  * @fresh: of a read: from the server, also where it said that there is a hole, since
  *	others may have written there.  What is read to be written back is that
- * @awaited: the submitter goes on to mmnf_net_wait() at once, so that no other
- *	thread has to be woken for it
+ * @awaited: the submitter goes on to mmnf_net_wait() before long, so that no other
+ *	thread has to be woken for it; set by mmnf_net_begin()
  * @offset, @bytes: in the space, any alignment; 1 .. MMNF_NET_IO_BYTES_MAX, inside
  *	the space.  A write lies in one stripe unit: see mmnf_net_unit(), and is
  *	aligned to mmnf_net_align()
@@ -76,7 +76,8 @@ struct mmnf_net_part {
  * @result: 0 or -errno: -ECANCELED, -ETIMEDOUT, -EIO...
  * @epoch: of writes and flushes, when done; see above
  * @late: of writes, also of failed ones
- * @text: of an error, for humans; good in done() only
+ * @text: of an error, for humans; good in done() only.  Without done() it is
+ *	mmnf_net_end() that has it
  *
  * Writes that overlap and are under way together are done in any order, or mixed:
  * the caller sees to that.

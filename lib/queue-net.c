@@ -21,7 +21,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "cache.h"
 #include "engine-net.h"
 
 /* bounce: of io.bytes, around what is wanted; ticket: of mmnf_ssd_read() */
@@ -381,6 +380,7 @@ bool mmnf_queue_net_begin(struct mmnf_field *field, const struct mmnf_run *run,
 		mmnf_cache_put(cache, alone->pin);
 	if (state != MMNF_CACHE_FILL)
 		return false;
+	alone->began_ns = mmnf_publish_now();
 	alone->data = mmnf_cache_data(cache, alone->pin);
 	bytes = bytes_there(field, run->segment, first, MMNF_TILE_BYTES);
 	alone->iov = (struct iovec) { alone->data, bytes };
@@ -418,6 +418,6 @@ int mmnf_queue_net_end(struct mmnf_field *field, const struct mmnf_run *run,
 		memcpy(dst + run->dst,
 		       alone->data + run->offset % MMNF_TILE_BYTES, run->bytes);
 	mmnf_cache_put(field->cache, alone->pin);
-	mmnf_publish_wait(field, (u64)alone->io.first.born_ns);
+	mmnf_publish_wait(field, alone->began_ns);
 	return err ? err : 1;
 }

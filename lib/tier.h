@@ -69,10 +69,12 @@ struct mmnf_read {
 /**
  * struct mmnf_alone - a read of one tile without a queue
  * @pin: of its slot; @data: of that
+ * @began_ns: CLOCK_MONOTONIC
  */
 struct mmnf_alone {
 	struct mmnf_pin pin;
 	char *data;
+	u64 began_ns;
 	struct iovec iov;
 	struct mmnf_net_io io;
 };
