@@ -16,7 +16,7 @@ for program in "${programs[@]}"; do
 done
 
 # Readers of servers that come and go; without nbdkit they skip.
-make -s build/tsan/tests/unit/{net_faults,net_ends}
+make -s build/tsan/tests/unit/{net_alone,net_faults,net_ends}
 served()
 {
 	status=0
@@ -26,5 +26,6 @@ served()
 		exit 1
 	fi
 }
+served net_alone 'threads*'
 served net_faults 'killed*' 'gone*' 'closed*'
 served net_ends 'name*' 'open*'
