@@ -84,6 +84,24 @@ static inline struct folio *mmnf_compat_get_folio(struct address_space *mapping,
 	return IS_ERR_OR_NULL(folio) ? NULL : folio;
 }
 
+/*
+ * What the kernel holds while it calls map_pages.  Drop when the minimum is 6.4: until
+ * then nothing, and XFS sleeps there.
+ */
+static inline void mmnf_compat_map_pages_lock(void)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	rcu_read_lock();
+#endif
+}
+
+static inline void mmnf_compat_map_pages_unlock(void)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	rcu_read_unlock();
+#endif
+}
+
 /* Drop when the minimum is 6.3: the mount's idmap was a user namespace. */
 static inline bool mmnf_compat_owner(struct file *file)
 {

@@ -18,7 +18,8 @@
  *
  * The fault path sleeps and allocates nothing of its own and changes no memory
  * map state, but that it keeps the page table which the kernel has brought along; it
- * takes field->lock for a bounded time.  map_pages runs under RCU.
+ * takes field->lock for a bounded time.  map_pages runs under RCU where the kernel has
+ * it so, whoever asks: a host's may sleep on older ones.
  */
 #include <linux/backing-dev.h>
 #include <linux/blk-cgroup.h>
@@ -29,6 +30,7 @@
 #include <linux/ptrace.h>
 #include <linux/sched/task_stack.h>
 #include <linux/slab.h>
+#include <linux/userfaultfd_k.h>
 
 #include <asm/pgalloc.h>
 
@@ -218,7 +220,7 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 			trace_mmnf_plan(field->id, plan, kick);
 		}
 		note_idle(field, outcome == MMNF_HIT && !taken && !planned);
-		absent = outcome == MMNF_MISS &&
+		absent = outcome == MMNF_MISS && mapping->host->map_pages &&
 			 field->mode == MMNF_MODE_AUTO &&
 			 mmnf_table_lost(&field->table);
 		if (mapping->absent != absent)
@@ -257,7 +259,7 @@ static bool is_absent(const struct mmnf_mapping *mapping, pgoff_t pgoff)
  * The kernel brings a page table along where there is none yet, and takes it away again
  * where the fault has to wait, to bring another one when it is run again: this one
  * stays.  Where a large page could be mapped as one there must be none, but what is
- * absent is read page by page.
+ * absent is read page by page.  An empty one says no more than none, to userfaultfd, too.
  */
 static void keep_page_table(struct vm_fault *vmf)
 {
@@ -292,25 +294,45 @@ static vm_fault_t map_resident(struct mmnf_mapping *mapping,
 	if (!(ret & VM_FAULT_NOPAGE))
 		return ret;
 	if (is_quiet(mapping->field) && !(vmf->flags & FAULT_FLAG_TRIED) &&
-	    !may_be_again(mapping->field, vmf->pgoff))
+	    !may_be_again(mapping->field, vmf->pgoff)) {
 		atomic64_inc(&mapping->field->nr_quiet_hits);
-	else
+		/* It was quiet by hits in another mapping. */
+		if (READ_ONCE(mapping->absent))
+			WRITE_ONCE(mapping->absent, false);
+	} else {
 		mmnf_vm_observe(mapping, vmf, MMNF_HIT, start_pgoff,
 				end_pgoff - start_pgoff + 1, false);
+	}
 	return ret;
 }
 
-/* As the kernel asks of map_pages. */
+/* Would the kernel have had what is around mapped, but for our saying that it's absent? */
+static bool may_map_around(const struct mmnf_mapping *mapping,
+			   const struct vm_fault *vmf)
+{
+	return READ_ONCE(mapping->absent) && mapping->host->map_pages &&
+	       !(vmf->flags & (FAULT_FLAG_TRIED | FAULT_FLAG_WRITE)) &&
+	       !uffd_disable_fault_around(vmf->vma);
+}
+
+/*
+ * As the kernel asks of map_pages, but for fault_around_bytes in debugfs: what is set
+ * there is not shown to modules.
+ */
 static vm_fault_t map_resident_around(struct mmnf_mapping *mapping,
 				      struct vm_fault *vmf)
 {
 	unsigned long around = MMNF_AROUND_PAGES * PAGE_SIZE - 1;
 	unsigned long first = max(vmf->address & ~around, vmf->vma->vm_start);
 	unsigned long last = min(vmf->address | around, vmf->vma->vm_end - 1);
+	vm_fault_t ret;
 
-	return map_resident(mapping, vmf,
-			    vmf->pgoff - ((vmf->address - first) >> PAGE_SHIFT),
-			    vmf->pgoff + ((last - vmf->address) >> PAGE_SHIFT));
+	mmnf_compat_map_pages_lock();
+	ret = map_resident(mapping, vmf,
+			   vmf->pgoff - ((vmf->address - first) >> PAGE_SHIFT),
+			   vmf->pgoff + ((last - vmf->address) >> PAGE_SHIFT));
+	mmnf_compat_map_pages_unlock();
+	return ret;
 }
 
 static vm_fault_t mmnf_vm_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff,
@@ -332,8 +354,7 @@ static vm_fault_t mmnf_vm_fault(struct vm_fault *vmf)
 	vm_fault_t ret;
 
 	if (!is_absent(mapping, vmf->pgoff)) {
-		if (READ_ONCE(mapping->absent) &&
-		    !(vmf->flags & (FAULT_FLAG_TRIED | FAULT_FLAG_WRITE))) {
+		if (may_map_around(mapping, vmf)) {
 			ret = map_resident_around(mapping, vmf);
 			if (ret)
 				return ret;
