@@ -2,7 +2,8 @@
 /*
  * A hit writes nothing that threads share, or two of them would be slower than
  * one: its pin is not counted in the slot but stands on a board, of which each
- * thread has its own, as long as there are enough.
+ * thread has its own, as long as there are enough.  A thread that ends leaves its
+ * board to others, whatever is pinned there; those that fork() left behind do not.
  *
  *	a reader				who takes the slot away
  *	finds the tile in the index		takes the tile out of the index
@@ -35,16 +36,64 @@ void mmnf_boards_close(struct boards *b)
 	free(b->board);
 }
 
+static u32 nr_threads[BOARDS]; /* of each board; of all fields */
+static pthread_key_t leaving;
+static bool may_leave;
+
+/* @number: of a board, from 1 on */
+static void leave(void *number)
+{
+	__atomic_fetch_sub(&nr_threads[(uintptr_t)number - 1], 1,
+			   __ATOMIC_RELAXED);
+}
+
+static void init_leaving(void)
+{
+	__atomic_store_n(&may_leave, !pthread_key_create(&leaving, leave),
+			 __ATOMIC_RELAXED);
+}
+
+/* Threads may outlive the library: none is to call what is not there any more. */
+__attribute__((destructor)) static void close_leaving(void)
+{
+	if (__atomic_exchange_n(&may_leave, false, __ATOMIC_RELAXED))
+		pthread_key_delete(leaving);
+}
+
+static u32 threads_of(u32 board)
+{
+	return __atomic_load_n(&nr_threads[board], __ATOMIC_RELAXED);
+}
+
+/* The first of the boards that the fewest threads have; from 1 on. */
+static u32 take_board(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	u32 i, best, nr;
+
+	pthread_once(&once, init_leaving);
+	do {
+		for (i = 1, best = 0; i < BOARDS; i++)
+			if (threads_of(i) < threads_of(best))
+				best = i;
+		nr = threads_of(best);
+	} while (!__atomic_compare_exchange_n(&nr_threads[best], &nr, nr + 1,
+					      false, __ATOMIC_RELAXED,
+					      __ATOMIC_RELAXED));
+	if (__atomic_load_n(&may_leave, __ATOMIC_RELAXED))
+		pthread_setspecific(leaving, (void *)(uintptr_t)(best + 1));
+	return best + 1;
+}
+
 /* The number of this thread's board. */
 static u32 own_board(struct boards *b)
 {
-	static u32 nr_threads;
-	static __thread u32 thread; /* from 1 on */
-	u32 used = __atomic_load_n(&b->nr_used, __ATOMIC_RELAXED), own;
+	static __thread u32 number; /* from 1 on */
+	u32 used = __atomic_load_n(&b->nr_used, __ATOMIC_ACQUIRE), own;
 
-	if (!thread)
-		thread = __atomic_add_fetch(&nr_threads, 1, __ATOMIC_RELAXED);
-	own = (thread - 1) % BOARDS;
+	if (!number)
+		number = take_board();
+	own = number - 1;
 	/* Before the first pin is there. */
 	while (own >= used &&
 	       !__atomic_compare_exchange_n(&b->nr_used, &used, own + 1, false,
