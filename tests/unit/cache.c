@@ -8,6 +8,30 @@
 #include <cache.h>
 #include <pthread.h>
 
+static bool slow_answers;
+
+#ifdef __SANITIZE_THREAD__
+#include <cache-pins.h> /* all of the library is linked in any case */
+#else
+#define mmnf_boards_have ask_boards
+#include <cache-pins.c>
+#undef mmnf_boards_have
+
+bool mmnf_boards_have(const struct boards *b, u32 slot);
+
+/* Others go on between question and answer. */
+bool mmnf_boards_have(const struct boards *b, u32 slot)
+{
+	static unsigned int nr;
+	bool have = ask_boards(b, slot);
+
+	if (__atomic_load_n(&slow_answers, __ATOMIC_RELAXED) &&
+	    __atomic_fetch_add(&nr, 1, __ATOMIC_RELAXED) % 4 == 0)
+		usleep(50);
+	return have;
+}
+#endif
+
 static struct mmnf_cache *shared;
 
 static const uint32_t policies[] = { MMNF_L2_LRU, MMNF_L2_SIEVE,
@@ -264,6 +288,40 @@ TEST(pins_are_given_back_by_other_threads)
 	mmnf_cache_close(shared);
 }
 
+/* As many as there are boards, and more, one after the other. */
+#define SHORT_LIVED 200
+
+static void *pin_on_board(void *boards)
+{
+	uint32_t place = mmnf_boards_pin(boards, 3);
+
+	ASSERT_TRUE(place != NO_PLACE);
+	EXPECT_TRUE(!mmnf_boards_unpin(boards, place, true));
+	return NULL;
+}
+
+TEST(threads_that_end_leave_their_boards)
+{
+	struct boards boards = { 0 };
+	uint32_t kept, i;
+	pthread_t thread;
+
+	ASSERT_EQ(mmnf_boards_open(&boards), 0);
+	kept = mmnf_boards_pin(&boards, 7);
+	for (i = 0; i < SHORT_LIVED; i++) {
+		ASSERT_EQ(pthread_create(&thread, NULL, pin_on_board, &boards),
+			  0);
+		pthread_join(thread, NULL);
+		EXPECT_TRUE(mmnf_boards_have(&boards, 7));
+		EXPECT_TRUE(!mmnf_boards_have(&boards, 3));
+	}
+	/* This thread's, and one for all of those. */
+	EXPECT_LE(boards.nr_used, 2);
+	EXPECT_EQ(mmnf_boards_hits(&boards), SHORT_LIVED);
+	EXPECT_TRUE(!mmnf_boards_unpin(&boards, kept, false));
+	mmnf_boards_close(&boards);
+}
+
 /* Written while it was read: what was read is not kept. */
 TEST(drop_wins_over_a_fill)
 {
@@ -294,19 +352,55 @@ TEST(places_without_a_number_are_not_kept)
 	mmnf_cache_close(c);
 }
 
+/*
+ * Threads, of which each has some hits pinned while others evict, drop and fill: a
+ * tile that is pinned stays what it is.  There are few more tiles than slots, so that
+ * much is hit and much is evicted.
+ */
+#define THREAD_SLOTS 80
+#define THREAD_TILES 96
+#define THREADS 8
+#define THREAD_PINS 12
+
 static unsigned int nr_wrong;
+struct held {
+	struct mmnf_pin pin;
+	uint64_t tile;
+};
+
+static void check_tile(struct mmnf_pin pin, uint64_t tile)
+{
+	const uint64_t *p = (const uint64_t *)mmnf_cache_data(shared, pin);
+	unsigned int i;
+
+	for (i = 0; i < MMNF_TILE_BYTES / 8 && p[i] == tile; i++)
+		;
+	if (i < MMNF_TILE_BYTES / 8)
+		__atomic_fetch_add(&nr_wrong, 1, __ATOMIC_RELAXED);
+}
+
+static void check_and_put(struct held *held, unsigned int *nr)
+{
+	while (*nr) {
+		struct held *h = &held[--*nr];
+
+		check_tile(h->pin, h->tile);
+		mmnf_cache_put(shared, h->pin);
+	}
+}
 
 static void *use_many(void *arg)
 {
-	uint64_t x = (uintptr_t)arg * 2 + 1;
+	uint64_t x = (uintptr_t)arg * 7919 + 1;
+	struct held held[THREAD_PINS];
+	unsigned int i, nr = 0;
 	struct mmnf_pin pin;
-	unsigned int i;
 
 	for (i = 0; i < 30000; i++) {
 		uint64_t tile;
 
 		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-		tile = (x >> 40) % 1500;
+		tile = (x >> 40) % THREAD_TILES;
 		if ((x >> 33) % 16 == 0) {
 			mmnf_cache_drop(shared, tile);
 			continue;
@@ -320,39 +414,47 @@ static void *use_many(void *arg)
 			mmnf_cache_wait(shared, tile);
 			continue;
 		case MMNF_CACHE_FULL:
+			check_and_put(held, &nr);
 			continue;
 		case MMNF_CACHE_HIT:
 			break;
 		}
-		if (!tile_is(shared, pin, tile))
-			__atomic_fetch_add(&nr_wrong, 1, __ATOMIC_RELAXED);
-		mmnf_cache_put(shared, pin);
+		check_tile(pin, tile);
+		if ((x >> 25) % 4 == 0)
+			held[nr++] = (struct held) { pin, tile };
+		else
+			mmnf_cache_put(shared, pin);
+		if (nr == THREAD_PINS || (x >> 50) % 32 == 0)
+			check_and_put(held, &nr);
 	}
+	check_and_put(held, &nr);
 	return NULL;
 }
 
 TEST(threads_see_whole_tiles)
 {
 	struct mmnf_cache_stats stats;
-	pthread_t threads[4];
+	pthread_t threads[THREADS];
 	unsigned int p;
 	uintptr_t i;
 	uint64_t has;
 
+	__atomic_store_n(&slow_answers, true, __ATOMIC_RELAXED);
 	for (p = 0; p < NR_POLICIES; p++) {
-		shared = open_cache(1024, policies[p]);
-		for (i = 0; i < 4; i++)
+		shared = open_cache(THREAD_SLOTS, policies[p]);
+		for (i = 0; i < THREADS; i++)
 			ASSERT_EQ(pthread_create(&threads[i], NULL, use_many,
 						 (void *)i),
 				  0);
-		for (i = 0; i < 4; i++)
+		for (i = 0; i < THREADS; i++)
 			pthread_join(threads[i], NULL);
 		EXPECT_EQ(nr_wrong, 0);
 		mmnf_cache_stats(shared, &stats);
 		EXPECT_GT(stats.hits, 0);
 		EXPECT_GT(stats.misses, 0);
+		EXPECT_GT(stats.evicted, 0);
 		/* Nothing is pinned now: used is what is there. */
-		for (i = has = 0; i < 1500; i++)
+		for (i = has = 0; i < THREAD_TILES; i++)
 			has += mmnf_cache_has(shared, 0, i * MMNF_TILE_BYTES);
 		EXPECT_GT(has, 0);
 		EXPECT_EQ(mmnf_cache_used(shared), has * MMNF_TILE_BYTES);
