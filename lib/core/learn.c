@@ -18,11 +18,7 @@ void mmnf_stream_give_up(struct mmnf_table *table, struct mmnf_stream *s)
 {
 	table->nr_wasted += s->at.ahead;
 	s->at.ahead = 0;
-	s->passed = false;
-	s->late = 0;
-	s->at.edge = 0;
-	s->at.onward = false;
-	s->planned = false;
+	stream_forget_plan(s);
 }
 
 /* What was passed was not: back to the last touch. */

@@ -187,6 +187,9 @@ static bool learn_known(struct mmnf_nest *nest, u32 e, s64 delta)
 			for (m = e + 1; m < nest->nr_levels; m++)
 				nest->level[m].jump -= longer;
 			close_level(nest, e);
+			/* That was not its last block either. */
+			if (is_last(nest, k))
+				nest->open |= 1 << k;
 			step_level(nest, k, 1);
 			nest->sure |= 1 << k;
 			return true;

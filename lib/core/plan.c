@@ -14,8 +14,12 @@
 #define MIN_FULL_WINDOW_BYTES (1ULL << 20)
 /* Most that a walk may begin with; what is more has to be found by waiting. */
 #define FIRST_DEPTH (2 * BATCH_DEPTH)
-/* Beyond the largest axis, until the walk comes there: a wrong guess costs no more. */
+/*
+ * Beyond the largest axis, until the walk comes there: a wrong guess costs no more.  So
+ * many bytes, but for one run, which may be larger.
+ */
 #define MAX_ONWARD_RUNS 32
+#define MAX_ONWARD_BYTES (1ULL << 20)
 /* A table that wastes more than this part of what it plans begins shallow. */
 #define WASTEFUL_PART 8
 /* Limits may be absurd; sums of steps stay below 2^32. */
@@ -223,6 +227,16 @@ static void stream_go_onward(struct mmnf_table *table, struct mmnf_stream *s,
 		table->onward--;
 }
 
+/* Runs that may be planned beyond the largest axis; at least one. */
+static u64 onward_runs(const struct mmnf_table *table,
+		       const struct mmnf_stream *s)
+{
+	u64 bytes = step_bytes(table, s) * run_steps(table, s);
+
+	return min_of(max_of(div64_u64(MAX_ONWARD_BYTES, bytes), 1),
+		      MAX_ONWARD_RUNS);
+}
+
 /* Up to @want steps beyond what is planned. */
 static u64 stream_fill(struct mmnf_table *table, struct mmnf_stream *s,
 		       u64 want, bool first, struct mmnf_plan *plan)
@@ -240,7 +254,7 @@ static u64 stream_fill(struct mmnf_table *table, struct mmnf_stream *s,
 		s->at.edge = edge;
 	horizon = mmnf_nest_horizon(&nest);
 	if (s->at.onward && edge)
-		horizon = min_of(horizon, edge - 1 + MAX_ONWARD_RUNS);
+		horizon = min_of(horizon, edge - 1 + onward_runs(table, s));
 	runs = div64_u64(frontier, steps);
 	frontier -= runs * steps;
 	rest = steps - 1 - (u32)frontier;
@@ -306,6 +320,10 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 	/* A consumer that waits already does not wait for half to be left. */
 	if (s->at.ahead > s->depth / 2 && !(deepens && s->late))
 		return false;
+	/* A box that holds a plan back holds back what would deepen it, too. */
+	box = box_room(table, s);
+	if (s->at.ahead > box / 2)
+		return false;
 	if (!s->planned && !stream_sequential(s))
 		s->depth = (u32)max_of(s->depth,
 				       wanted_depth(table, s, FIRST_DEPTH));
@@ -321,13 +339,7 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 		s->depth = (u32)room;
 	if (!s->dense && s->depth > table->limits.max_depth)
 		s->depth = table->limits.max_depth;
-	target = min_of(s->depth, room);
-	box = target > s->at.ahead ? box_room(table, s) : U64_MAX;
-	if (target > box) {
-		target = box;
-		if (s->at.ahead > target / 2)
-			return false;
-	}
+	target = min_of(min_of(s->depth, room), box);
 	s->late = 0;
 	s->reads = false;
 	s->planned = true;

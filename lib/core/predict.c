@@ -513,10 +513,7 @@ static bool stream_lost(struct mmnf_table *table, struct mmnf_stream *s,
 	if (table->guesses && mmnf_axes_has(&table->axes, delta))
 		return false;
 	/* Nothing is ahead of any. */
-	s->passed = false;
-	s->late = 0;
-	s->at.edge = 0;
-	s->planned = false;
+	stream_forget_plan(s);
 	s->delta[s->turn++ % MMNF_NR_DELTAS] = delta;
 	s->at.nest.nr_levels = 0;
 	s->at.nest.open = 0;

@@ -211,7 +211,7 @@ struct mmnf_table {
 	u64 nr_planned;
 	u64 nr_used;
 	u64 nr_wasted;
-	u32 guesses; /* left before one has to come true */
+	u32 guesses; /* left before one has to come true; 0 stays, if none is under way */
 	u32 onward; /* the same of guesses that a walk goes on along smaller axes */
 	struct mmnf_axes axes;
 	bool shared; /* the last touch's thread has other instructions here */

@@ -120,6 +120,16 @@ static inline bool stream_extend(const struct mmnf_table *table,
 					    edge);
 }
 
+/* A stream that nothing is ahead of is as if never planned for. */
+static inline void stream_forget_plan(struct mmnf_stream *s)
+{
+	s->passed = false;
+	s->late = 0;
+	s->at.edge = 0;
+	s->at.onward = false;
+	s->planned = false;
+}
+
 /* Walks begun on the word of the geometry alone without one coming true. */
 #define MAX_GUESSES 4
 

@@ -188,6 +188,9 @@ class Report:
         fastest = self.cases.get((case, "10us"), {})
         found = list(targets.of_case(case, engines, fastest, device == UNSCALED))
         texts = [text_of(t) for t in found]
+        causal = targets.foresight(engines)
+        if causal:
+            texts.insert(1, causal)
         if "watched-willneed" in engines:
             stall = targets.carry_stall(engines["watched-willneed"])
             texts.append(f"willneed's carry stall {stall:.2%}")

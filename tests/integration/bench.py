@@ -169,9 +169,15 @@ def targets_are_ratios():
              if t[0] == "carry stall"]
     assert found == [("carry stall", 0.5, "most", 0.02)], found
     causal = {"willneed-causal": row("nest", 1000, 12000)}
-    found = [t for t in targets.of_case("n", {**rows, **causal}, {}, False)
-             if t[0] == "x willneed-causal"]
-    assert found == [("x willneed-causal", 0.75, "least", 1.0)], found
+    assert "x willneed-causal" not in [
+        t[0] for t in targets.of_case("n", {**rows, **causal}, {}, False)]
+    assert not targets.foresight(rows)
+    assert targets.foresight({**rows, **causal}) == "x willneed-causal 0.75"
+    missed = {**rows, "willneed": row("nest", 1000, 15000)}
+    for ns, why in ((15520, "below 0.98, more could be foreseen"),
+                    (15840, "what a walk has not shown yet cannot be asked for")):
+        text = targets.foresight({**missed, "willneed-causal": row("nest", 1000, ns)})
+        assert text == f"x willneed-causal {ns / 16000:.3g}: {why}", text
     found = dict(targets.speeds({**rows, **causal}, {**rows["mmnf"], "engine": "mmnf"}))
     assert found == {"x_willneed": 1.25, "x_willneed-causal": 0.75}, found
     assert not list(targets.speeds(rows, {**rows["uring"], "engine": "uring"}))

@@ -75,6 +75,30 @@ TEST(first_row_of_a_box_is_not_read_far_beyond)
 	}
 }
 
+/* One touch that is late deepens once, however long the box holds the plan back. */
+TEST(what_a_box_holds_back_does_not_deepen)
+{
+	struct mmnf_access access = { .thread = 1, .ip = 2, .fresh = true };
+	struct mmnf_plan plan;
+	u32 late, depth, i;
+
+	for (late = 20; late < 50; late++) {
+		begin(64, 1000);
+		for (i = 0; i < 60; i++) {
+			access.pos = (900 + i) * ROW;
+			access.outcome = i < 2	   ? MMNF_MISS :
+					 i == late ? MMNF_LATE :
+						     MMNF_HIT;
+			depth = table.stream[0].depth;
+			if (!mmnf_observe(&table, &access, &plan) && i > 2)
+				EXPECT_EQ(table.stream[0].depth, depth);
+			check_table(&table);
+			if (access.outcome != MMNF_HIT)
+				mmnf_resume(&table, 1, 0, 0, 0);
+		}
+	}
+}
+
 TEST(later_rows_of_a_box_are)
 {
 	begin(64, 96);

@@ -306,13 +306,18 @@ static inline u64 mmnf_case_most_wasted(const struct mmnf_case *c,
 /* The law that a table breaks, or "". */
 static inline const char *mmnf_law_of_table(const struct mmnf_table *table)
 {
-	u64 sum = table->nr_used + table->nr_wasted;
-	u32 i;
+	u64 rest = table->nr_planned - table->nr_used - table->nr_wasted;
+	const struct mmnf_stream *s;
+	u32 k;
 
-	for (i = 0; i < MMNF_NR_STREAMS; i++)
-		sum += table->stream[i].at.ahead;
-	return table->nr_planned == sum ? "" :
-					  "planned = used + wasted + ahead";
+	for (s = table->stream; s < table->stream + MMNF_NR_STREAMS; s++) {
+		rest -= s->at.ahead;
+		for (k = 0; k < s->at.nest.nr_levels; k++)
+			if (!(s->at.nest.open >> k & 1) &&
+			    s->at.nest.level[k].at >= s->at.nest.level[k].nr)
+				return "at < nr of every closed level";
+	}
+	return rest ? "planned = used + wasted + ahead" : "";
 }
 
 /* The law that a plan breaks, or "".  Of huge plans some positions are seen. */
@@ -368,7 +373,7 @@ struct mmnf_case_read {
  * @nr_late: touches that waited for a page that was foreseen
  * @at_misses: touches at which the first misses happened, for the reader
  * @read: a ring of @nr_reads from @first_read
- * @law: one that was broken, or ""
+ * @law: the first that was broken, or ""
  */
 #define MMNF_CASE_PAGES (1ULL << 20)
 #define MMNF_CASE_NOTED 48
@@ -520,8 +525,7 @@ static inline void mmnf_case_touch(struct mmnf_case_run *run, u64 pos)
 		mmnf_case_wait(run, number, &access, since);
 	if (!*law)
 		law = mmnf_law_of_table(&run->table);
-	if (*law)
-		run->law = law;
+	run->law = *run->law ? run->law : law;
 }
 
 /* Touch the run of a position: its first byte, then page by page. */
@@ -553,9 +557,8 @@ static inline void mmnf_case_walk(struct mmnf_case_run *run,
 	while (loops < CASE_LOOPS && c->loop[loops].nr)
 		loops++;
 	run->nr_pages = (c->bytes + CASE_PAGE - 1) / CASE_PAGE;
-	run->nr_misses = run->nr_wasted = run->nr_touched = 0;
-	run->now = run->nr_late = run->nr_planned = 0;
-	run->first_read = run->nr_reads = 0;
+	run->nr_misses = run->nr_wasted = run->nr_touched = run->now = 0;
+	run->nr_late = run->nr_planned = run->first_read = run->nr_reads = 0;
 	run->world = world;
 	run->law = "";
 	memset(run->pages, 0, run->nr_pages);

@@ -125,6 +125,26 @@ TEST(columns_that_end_are_taken_to_go_on_four_times)
 	free(t);
 }
 
+/* Of records of 1 MiB by one, of 256 KiB by four: a wrong guess costs 1 MiB. */
+TEST(columns_of_large_records_are_taken_to_go_on_for_less)
+{
+	const s64 stride[] = { 1000 * MIB, MIB, 4 };
+	const u64 extent[] = { 6, 1000, MIB / 4 };
+	u64 span, z;
+
+	for (span = MIB / 4; span <= MIB; span *= 4) {
+		struct timed *t = timed_new(stride, extent);
+
+		mmnf_table_init(&t->table, CASE_PAGE, 0, 6000 * MIB, span);
+		mmnf_table_set_axes(&t->table, stride, extent, 3);
+		for (z = 0; z < 6; z++)
+			touch(t, 1, z * 1000 * MIB,
+			      z < 2 ? MMNF_MISS : MMNF_HIT);
+		EXPECT_EQ(t->table.nr_planned, 4 + MIB / span);
+		free(t);
+	}
+}
+
 /* A thread that waits is not kept from its CPU for longer than need be. */
 TEST(a_plan_of_a_waiting_thread_is_short)
 {

@@ -80,9 +80,12 @@ static void list_reverse(struct walk *w)
 
 	for (i = 0, k = w->nr - 1; i < k; i++, k--) {
 		uint64_t pos = w->pos[i];
+		uint8_t group = w->group[i];
 
 		w->pos[i] = w->pos[k];
 		w->pos[k] = pos;
+		w->group[i] = w->group[k];
+		w->group[k] = group;
 	}
 	/* What began a loop forwards ends it backwards. */
 	for (i = 1, k = w->nr - 1; i < k; i++, k--) {
