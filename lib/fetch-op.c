@@ -193,6 +193,7 @@ static void add_read(struct mmnf_fetch *f, struct op *op, u32 n,
 	op->read[n] = *read;
 	op->read[n].owner = op;
 	op->read[n].ahead = !op->job->dst;
+	op->job->reads = true;
 	op->pending++;
 	f->todo[f->nr_todo++] = &op->read[n];
 }

@@ -340,7 +340,8 @@ static void read_ahead(struct mmnf_fetch *f, struct mmnf_job *job)
 	    mmnf_boxes_ahead(field, &job->box, job->bytes, job->ip, false))
 		return;
 	mmnf_fetch_drive(f, 0);
-	if (!job->done)
+	/* Also of a read that came before this thread ran again. */
+	if (job->reads || !job->done)
 		mmnf_boxes_ahead(field, &job->box, job->bytes, job->ip, true);
 }
 

@@ -35,6 +35,7 @@ struct mmnf_boxed {
  * @error: 0 or -errno, when done
  * @text: of the error, or NULL; to be freed
  * @done: no byte of @dst is written any more
+ * @reads: something had to be read, even if that has come
  */
 struct mmnf_job {
 	char *dst;
@@ -47,7 +48,7 @@ struct mmnf_job {
 	s64 deadline_ns;
 	int stop, error;
 	char *text;
-	bool done;
+	bool done, reads;
 	/* fetch.c's */
 	struct mmnf_runs it;
 	bool it_valid;
