@@ -24,7 +24,7 @@ declare -A packages=(
 		gnuplot-nox dkms dmsetup linux-source-6.1
 		bpftrace linux-perf fonts-dejavu-core zsh fish
 		debhelper dh-dkms dpkg-dev
-		nbdkit nbdkit-plugin-python gnutls-bin"
+		nbdkit nbdkit-plugin-python gnutls-bin ocfs2-tools"
 	[lint]="clang-format cppcheck shellcheck sparse groff mandoc perl
 		clang libclang-rt-14-dev linux-source-6.1"
 	[quickstart]="mricron-data"

@@ -263,8 +263,10 @@ TEST(host_without_map_pages)
 	char image[64], disk[64], *p;
 	u64 first;
 
-	if (shell("modprobe -q ocfs2 && command -v mkfs.ocfs2 >/dev/null"))
-		SKIP(return, "environment: no ocfs2, or no ocfs2-tools");
+	if (shell("modprobe -q ocfs2"))
+		SKIP(return, "kernel: no ocfs2");
+	if (shell("command -v mkfs.ocfs2 >/dev/null"))
+		SKIP(return, "environment: no ocfs2-tools");
 	fd = open(ground, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 	ASSERT_EQ(0, ftruncate(fd, 200 * MIB));
 	snprintf(image, sizeof(image), "/proc/self/fd/%d", fd);
