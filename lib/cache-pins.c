@@ -168,7 +168,8 @@ void mmnf_boards_count(struct boards *b, u32 slot, u32 *pins)
 		__atomic_fetch_add(pins, 1, __ATOMIC_RELAXED);
 		if (!__atomic_compare_exchange_n(
 			    at, &pinned, pinned | PIN_COUNTED, false,
-			    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+			    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+			/* Given back: what was read there was read before. */
 			__atomic_fetch_sub(pins, 1, __ATOMIC_RELAXED);
 	}
 }
