@@ -215,12 +215,12 @@ bool mmnf_ahead_add(struct mmnf_field *field, u64 segment, u64 offset,
 		return false;
 	pthread_mutex_lock(&a->lock);
 	taken = a->nr < SPANS;
-	if (taken)
+	if (taken) {
 		add_range(a, segment, offset, offset + bytes);
-	if (taken)
 		a->run[(a->first + a->nr++) % SPANS] = (struct mmnf_run) {
 			.segment = segment, .offset = offset, .bytes = bytes
 		};
+	}
 	pthread_cond_signal(&a->more);
 	/* With less under way there is not always one that ends soon. */
 	if (a->fetch && a->nr_under_way && a->nr_under_way < WAKE_BELOW)

@@ -20,11 +20,11 @@ say which they are: who has a field chooses its layout as who has a Zarr array d
 Each case is run ROUNDS times by all engines in turn, and the best time of each
 counts: what others do on the machine at the time only ever adds.  Hot cases are
 repeated in each process PASSES times, for at most PASSES_S, and as often as fits into
-ENOUGH_S: a few milliseconds of memory are as much chance as those of a disk.  An engine that takes longer than SLOW gets
-one round, one that takes less than QUICK four times as many: a tenth of a second of a
-disk is chance.  One that takes longer than TIMEOUT, or is killed for want of memory, is
-left out and named.  `direct` has the memory of its L2 from open on, as io_uring has
-its buffers.
+ENOUGH_S: a few milliseconds of memory are as much chance as those of a disk.  An
+engine that takes longer than SLOW gets one round, one that takes less than QUICK four
+times as many: a tenth of a second of a disk is chance.  One that takes longer than
+TIMEOUT, or is killed for want of memory, is left out and named.  `direct` has the
+memory of its L2 from open on, as io_uring has its buffers.
 
 Writes build/bench/lib.jsonl and prints a table and the targets: ratios of one
 run, since wall time on a shared machine is not repeatable.

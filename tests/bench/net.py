@@ -15,9 +15,9 @@ delay the time is the scheduler's, for both.
     random      4 KiB records at random places, so many at once.  The library keeps
                 them in L2, for one to four microseconds of the processor each where
                 many are in flight and some seven alone, which shows where a server
-                takes only a few.  "keeping" is the ratio of the
-                same loop if it reads into 64 MiB of memory in turn and copies from
-                there: whoever keeps what he reads pays as much
+                takes only a few.  "keeping" is the ratio of the same loop if it
+                reads into 64 MiB of memory in turn and copies from there: whoever
+                keeps what he reads pays as much
     scan        256 KiB in a row, 16 at once in the loop; boxes of 32 MiB by the
                 library, which go through L2, too; there is no target: 10 Gbit/s
                 are 1,250 MB/s

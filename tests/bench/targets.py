@@ -136,6 +136,8 @@ def foresight(rows):
         return text
     if causal < FORESIGHT:
         return f"{text}: below {FORESIGHT}, more could be foreseen"
+    if us(rows["willneed-causal"]) <= us(rows["willneed"]):
+        return f"{text}: no lack of foresight, it is as fast as willneed"
     return f"{text}: what a walk has not shown yet cannot be asked for"
 
 

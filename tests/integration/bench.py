@@ -178,6 +178,10 @@ def targets_are_ratios():
                     (15840, "what a walk has not shown yet cannot be asked for")):
         text = targets.foresight({**missed, "willneed-causal": row("nest", 1000, ns)})
         assert text == f"x willneed-causal {ns / 16000:.3g}: {why}", text
+    # That oracle is not slower than willneed: it does not excuse what is missed.
+    missed = {**rows, "willneed": row("nest", 1000, 15900),
+              "willneed-causal": row("nest", 1000, 15840)}
+    assert targets.foresight(missed).endswith("it is as fast as willneed")
     found = dict(targets.speeds({**rows, **causal}, {**rows["mmnf"], "engine": "mmnf"}))
     assert found == {"x_willneed": 1.25, "x_willneed-causal": 0.75}, found
     assert not list(targets.speeds(rows, {**rows["uring"], "engine": "uring"}))

@@ -74,7 +74,6 @@ struct reads reads_of(const struct walk *w, size_t begin, size_t end,
 		      bool causal)
 {
 	uint32_t *told = causal ? told_by(w, begin, end) : NULL;
-
 	uint32_t *slot_of = new_slots(w), *read_of;
 	struct reads r = { 0 };
 	struct read *last = NULL;
