@@ -166,7 +166,9 @@ struct mmnf_open_opts {
 			    * memory, from 64 MiB to 1 GiB */
 	uint32_t l2_populate; /* 1: take the memory of L2 at open, not as it
 			       * fills: first reads then wait for no memory */
-	uint32_t reserved; /* 0 */
+	uint32_t l2_once; /* 1: what a call reads and is not in L2 (DIRECT,
+			   * NET) is not kept there, what is read ahead is:
+			   * for records that are read once */
 	/* NET: */
 	uint32_t net_connections; /* to each server, at most 16; 0: 4 */
 	uint32_t net_depth; /* requests on each at once; 0: 64 */
@@ -356,7 +358,8 @@ struct mmnf_batch_opts {
  * @dst: receives them packed, one behind the other; the caller leaves it alone
  *	until the completion, and keeps it till then
  * @deadline_ns: by CLOCK_MONOTONIC; then it ends with -ETIMEDOUT; 0: none
- * @reserved: 0
+ * @once: 1: as mmnf_open_opts.l2_once, for this request
+ * @reserved, @reserved2: 0
  *
  * @box and @index are not looked at after mmnf_batch_submit().
  */
@@ -368,7 +371,8 @@ struct mmnf_request {
 	void *dst;
 	size_t dst_bytes;
 	int64_t deadline_ns;
-	uint64_t reserved[2];
+	uint32_t once, reserved;
+	uint64_t reserved2;
 };
 
 struct mmnf_completion {

@@ -199,7 +199,7 @@ static struct mmnf_ahead *get(struct mmnf_field *field)
 				a = NULL;
 			}
 		}
-		field->ahead = a;
+		__atomic_store_n(&field->ahead, a, __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&field->pool.lock);
 	return a;
@@ -229,17 +229,36 @@ bool mmnf_ahead_add(struct mmnf_field *field, u64 segment, u64 offset,
 	return taken;
 }
 
+static struct mmnf_ahead *if_any(struct mmnf_field *field)
+{
+	return __atomic_load_n(&field->ahead, __ATOMIC_ACQUIRE);
+}
+
+bool mmnf_ahead_has(struct mmnf_field *field, u64 segment, u64 start, u64 bytes)
+{
+	struct mmnf_ahead *a = if_any(field);
+	bool has = false;
+	u32 i;
+
+	if (!a)
+		return false;
+	pthread_mutex_lock(&a->lock);
+	for (i = 0; i < a->nr_ranges && !has; i++)
+		has = a->range[i].segment == segment &&
+		      a->range[i].start < start + bytes &&
+		      a->range[i].end > start;
+	pthread_mutex_unlock(&a->lock);
+	return has;
+}
+
 void mmnf_ahead_look(struct mmnf_field *field, u64 segment, u64 start,
 		     u64 bytes, unsigned char *coming)
 {
 	u64 page = mmnf_page_bytes(), end = start + bytes, at;
-	struct mmnf_ahead *a;
+	struct mmnf_ahead *a = if_any(field);
 	u32 i;
 
 	memset(coming, 0, (bytes + page - 1) / page);
-	pthread_mutex_lock(&field->pool.lock);
-	a = field->ahead;
-	pthread_mutex_unlock(&field->pool.lock);
 	if (!a)
 		return;
 	pthread_mutex_lock(&a->lock);

@@ -150,10 +150,10 @@ static int make_job(struct mmnf_batch *b, const struct mmnf_request *r,
 	struct mmnf_job *job;
 	int err;
 
-	if (!r->box == !r->index || r->reserved[0] || r->reserved[1])
+	if (!r->box == !r->index || r->once > 1 || r->reserved || r->reserved2)
 		return mmnf_error(
 			EINVAL,
-			"request: expected either box or index, and reserved 0");
+			"request: expected either box or index, once 0 or 1, and reserved 0");
 	if (!r->dst || !r->nr)
 		return mmnf_error(EINVAL, "request: expected dst and nr not 0");
 	job = calloc(1, sizeof(*job));
@@ -162,6 +162,7 @@ static int make_job(struct mmnf_batch *b, const struct mmnf_request *r,
 	job->dst = r->dst;
 	job->user_data = r->user_data;
 	job->deadline_ns = r->deadline_ns;
+	job->once = r->once;
 	err = r->box ? add_boxes(b->field, job, r) :
 		       mmnf_io_list(b->field, job, r->index, r->nr,
 				    r->dst_bytes);

@@ -181,6 +181,14 @@ static bool hit_unlocked(struct mmnf_cache *c, struct shard *sh, mmnf_tile tile,
 	return false;
 }
 
+/* Without the lock: it has no slot, as far as can be seen. */
+static bool is_absent(const struct shard *sh, mmnf_tile tile)
+{
+	u64 entry;
+
+	return !index_find_unlocked(sh, tile, &entry) && !entry;
+}
+
 enum mmnf_cache_state mmnf_cache_get(struct mmnf_cache *c, mmnf_tile tile,
 				     bool claim, bool driven,
 				     struct mmnf_pin *pin)
@@ -193,6 +201,8 @@ enum mmnf_cache_state mmnf_cache_get(struct mmnf_cache *c, mmnf_tile tile,
 		return MMNF_CACHE_FULL;
 	if (hit_unlocked(c, sh, tile, pin))
 		return MMNF_CACHE_HIT;
+	if (!claim && is_absent(sh, tile))
+		return MMNF_CACHE_FULL;
 	pthread_mutex_lock(&sh->lock);
 	entry = *index_find(sh, tile);
 	if (entry) {
@@ -302,6 +312,20 @@ u64 mmnf_cache_forget(struct mmnf_field *field, u64 segment, u64 offset,
 					   mmnf_cache_tile(field->cache,
 							   segment, at));
 	return dropped;
+}
+
+bool mmnf_cache_knows(const struct mmnf_cache *c, u64 segment, u64 offset,
+		      u64 bytes)
+{
+	u64 at = offset / MMNF_TILE_BYTES * MMNF_TILE_BYTES;
+	mmnf_tile tile;
+
+	for (; at < offset + bytes; at += MMNF_TILE_BYTES) {
+		tile = mmnf_cache_tile(c, segment, at);
+		if (tile != MMNF_NO_TILE && !is_absent(shard_of(c, tile), tile))
+			return true;
+	}
+	return false;
 }
 
 bool mmnf_cache_has(struct mmnf_cache *c, u64 segment, u64 offset)

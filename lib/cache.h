@@ -63,7 +63,7 @@ mmnf_tile mmnf_cache_tile(const struct mmnf_cache *cache, u64 segment,
 
 /*
  * Looks a tile up; claims a slot for it if it is not there and @claim.  Without
- * @claim the answer is HIT, BUSY or FULL.
+ * @claim the answer is HIT, BUSY or FULL, and FULL as mmnf_cache_knows() tells.
  * @driven: the filler goes on reading until it has filled, whatever others do,
  *	so that they may wait for it
  */
@@ -97,6 +97,14 @@ bool mmnf_cache_drop(struct mmnf_cache *cache, mmnf_tile tile);
  * tells how many tiles it were.  A field without L2 is fine.
  */
 u64 mmnf_cache_forget(struct mmnf_field *field, u64 segment, u64 offset,
+		      u64 bytes);
+
+/*
+ * Has any tile of these bytes a slot, filled or being filled?  For whoever reads past
+ * the cache: asked without a lock, so a tile that another's eviction is moving in the
+ * index may be overlooked.
+ */
+bool mmnf_cache_knows(const struct mmnf_cache *cache, u64 segment, u64 offset,
 		      u64 bytes);
 
 /* Is this byte there?  Not counted as a use; without a cache it is not. */

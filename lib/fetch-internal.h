@@ -32,7 +32,7 @@ struct op {
 	struct mmnf_job *job; /* NULL: nobody waits for it any more */
 	u32 first, nr, pending, nr_tiles;
 	u64 segment, offset, bytes;
-	char *scratch, *to; /* to: page cache only */
+	char *scratch, *to; /* to: without tiles */
 	bool absent, to_dst, busy, twin;
 	int error;
 	struct op *next, *reader, *twins;

@@ -6,6 +6,7 @@
  *	page cache:	one read, into dst or into the op's scratch
  *	L2:		its tiles, each pinned, claimed and read, or in scratch;
  *			one read per row of tiles that have to be read
+ *	past L2:	one read into the op's scratch, if no tile of it is in L2
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -26,8 +27,7 @@ static void read_failed(struct mmnf_fetch *f, const struct op *op)
 
 	if (f->field->ops->explain) {
 		f->field->ops->explain(f->field, op->segment, op->offset,
-				       op->nr_tiles * MMNF_TILE_BYTES,
-				       -op->error);
+				       op->bytes, -op->error);
 		mmnf_job_fail(op->job, op->error);
 		return;
 	}
@@ -248,8 +248,11 @@ static void look_up(struct mmnf_fetch *f, struct op *op, u32 i, bool may_wait)
 	mmnf_tile tile = mmnf_cache_tile(cache, op->segment, offset);
 	struct op *twin;
 	enum mmnf_cache_state state;
+	bool keep;
 
-	state = mmnf_cache_get(cache, tile, true, f->driven, &op->pin[i]);
+	keep = !op->job->once ||
+	       mmnf_ahead_has(f->field, op->segment, offset, MMNF_TILE_BYTES);
+	state = mmnf_cache_get(cache, tile, keep, f->driven, &op->pin[i]);
 	if (state == MMNF_CACHE_HIT || state == MMNF_CACHE_FILL) {
 		op->tile[i] = mmnf_cache_data(cache, op->pin[i]);
 		op->state[i] = state == MMNF_CACHE_HIT ? TILE_PINNED :
@@ -407,7 +410,33 @@ static void touch_ahead(const struct mmnf_fetch *f, const struct mmnf_job *job)
 		mmnf_cache_touch(cache,
 				 mmnf_cache_tile(cache, run->segment,
 						 run->offset),
-				 true);
+				 !job->once);
+}
+
+/*
+ * All of it by one read.  Into dst only where reads of files always go there: a read
+ * cannot be taken back, so that a deadline would have to wait for it.
+ */
+static void read_past(struct mmnf_fetch *f, struct op *op, u64 end,
+		      bool in_place)
+{
+	const struct mmnf_run *first = &op->job->runs[op->first];
+	u32 align = f->field->ops->align_bytes;
+	struct mmnf_read read = { .segment = op->segment,
+				  .iov = op->iov,
+				  .nr_iov = 1 };
+
+	op->offset -= op->offset % align;
+	op->bytes = round_up_u64(end - op->offset, align);
+	op->to_dst = in_place && !f->cached;
+	op->to = op->to_dst ? op->job->dst + first->dst : op->scratch;
+	op->iov[0] = (struct iovec) { op->to, op->bytes };
+	read.offset = op->offset;
+	read.bytes = op->bytes;
+	if (!f->cached && resident(f, op, op->bytes))
+		op_end(f, op);
+	else
+		add_read(f, op, 0, &read);
 }
 
 void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job)
@@ -429,26 +458,17 @@ void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job)
 	op->pending = op->nr_tiles = 0;
 	job->next_run += op->nr;
 	job->nr_ops++;
-	if (!f->cached) {
-		struct mmnf_read read = { .segment = op->segment,
-					  .offset = op->offset,
-					  .bytes = end - op->offset,
-					  .iov = op->iov,
-					  .nr_iov = 1 };
-
-		op->to_dst = in_place;
-		op->to = in_place ? job->dst + first->dst : op->scratch;
-		op->iov[0] = (struct iovec) { op->to, read.bytes };
-		if (resident(f, op, read.bytes))
-			op_end(f, op);
-		else
-			add_read(f, op, 0, &read);
+	if (f->cached)
+		touch_ahead(f, job);
+	if (!f->cached ||
+	    (job->once && mmnf_may_go_past(f->field, op->segment, op->offset,
+					   end - op->offset))) {
+		read_past(f, op, end, in_place);
 		return;
 	}
-	touch_ahead(f, job);
 	op->offset -= op->offset % MMNF_TILE_BYTES;
-	op->nr_tiles = (u32)((end - op->offset + MMNF_TILE_BYTES - 1) /
-			     MMNF_TILE_BYTES);
+	op->bytes = round_up_u64(end - op->offset, MMNF_TILE_BYTES);
+	op->nr_tiles = (u32)(op->bytes / MMNF_TILE_BYTES);
 	for (i = 0; i < op->nr_tiles; i++)
 		look_up(f, op, i, true);
 	read_tiles(f, op);

@@ -144,6 +144,7 @@ void mmnf_fetch_add(struct mmnf_fetch *f, struct mmnf_job *job)
 {
 	job->next = NULL;
 	job->done = false;
+	job->once = (job->once || f->field->l2_once) && job->dst;
 	*f->jobs_end = job;
 	f->jobs_end = &job->next;
 	if (job->deadline_ns)

@@ -31,6 +31,7 @@ struct mmnf_boxed {
  * @bytes: what is delivered in all
  * @ip: who gets @box, for boxes.c; NULL: nobody tells
  * @deadline_ns: CLOCK_MONOTONIC, 0: none
+ * @once: what is read for @dst goes past L2; of a field that is so, all are
  * @stop: errno to end with as soon as no read touches @dst any more, or 0
  * @error: 0 or -errno, when done
  * @text: of the error, or NULL; to be freed
@@ -48,7 +49,7 @@ struct mmnf_job {
 	s64 deadline_ns;
 	int stop, error;
 	char *text;
-	bool done, reads;
+	bool once, done, reads;
 	/* fetch.c's */
 	struct mmnf_runs it;
 	bool it_valid;

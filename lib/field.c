@@ -247,6 +247,7 @@ static struct mmnf_field *new_field(const struct mmnf_open_opts *opts)
 	field->store.dir = field->store.file = field->store.checks = -1;
 	field->writable = opts->writable;
 	field->prefetch_off = opts->prefetch_off;
+	field->l2_once = opts->l2_once;
 	return field;
 }
 
@@ -295,10 +296,10 @@ int mmnf_field_open_quiet(struct mmnf_field **out, const char *path,
 		memcpy(&o, opts, min_u64(opts->size, sizeof(o)));
 	}
 	if (o.writable > 1 || o.prefetch_off > 1 || o.l2_populate > 1 ||
-	    o.reserved)
+	    o.l2_once > 1)
 		return mmnf_error(
 			EINVAL,
-			"mmnf_open_opts: writable, prefetch_off and l2_populate: expected 0 or 1, and reserved 0");
+			"mmnf_open_opts: writable, prefetch_off, l2_populate and l2_once: expected 0 or 1");
 	field = new_field(&o);
 	if (!field)
 		return -ENOMEM;

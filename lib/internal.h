@@ -468,6 +468,7 @@ struct mmnf_field {
 	struct mmnf_view view; /* first: mmnf_activate() looks there */
 	struct mmnf_store store;
 	bool writable, prefetch_off, no_uring, sqpoll;
+	bool l2_once; /* what is read for a caller goes past L2 */
 	bool blind; /* some file's residency is not told; see resident.c */
 	u32 engine;
 	char engine_reason[128];

@@ -363,31 +363,46 @@ void mmnf_queue_net_close(struct mmnf_queue *head)
 
 /* ---- without a queue */
 
+/* A slot for the tile.  False: it has one by now, or there is none. */
+static bool claim(struct mmnf_cache *cache, u64 segment, u64 offset,
+		  struct mmnf_pin *pin)
+{
+	enum mmnf_cache_state state;
+
+	state = mmnf_cache_get(cache, mmnf_cache_tile(cache, segment, offset),
+			       true, true, pin);
+	if (state == MMNF_CACHE_HIT)
+		mmnf_cache_put(cache, *pin);
+	return state == MMNF_CACHE_FILL;
+}
+
 bool mmnf_queue_net_begin(struct mmnf_field *field, const struct mmnf_run *run,
 			  struct mmnf_alone *alone)
 {
-	u64 at = run->offset % MMNF_TILE_BYTES, first = run->offset - at, bytes;
+	u64 at = run->offset % MMNF_TILE_BYTES, from = run->offset - at, bytes;
 	struct mmnf_cache *cache = field->cache;
-	enum mmnf_cache_state state;
 
 	if (at + run->bytes > MMNF_TILE_BYTES || field->remote->ssd)
 		return false;
-	state = mmnf_cache_get(cache,
-			       mmnf_cache_tile(cache, run->segment, first),
-			       true, true, &alone->pin);
-	/* It came in the meantime. */
-	if (state == MMNF_CACHE_HIT)
-		mmnf_cache_put(cache, alone->pin);
-	if (state != MMNF_CACHE_FILL)
+	alone->past = field->l2_once &&
+		      mmnf_may_go_past(field, run->segment, from, 1);
+	if (!alone->past && !claim(cache, run->segment, from, &alone->pin))
 		return false;
 	alone->began_ns = mmnf_publish_now();
-	alone->data = mmnf_cache_data(cache, alone->pin);
-	bytes = bytes_there(field, run->segment, first, MMNF_TILE_BYTES);
-	alone->iov = (struct iovec) { alone->data, bytes };
+	if (alone->past) {
+		alone->data = alone->scratch;
+		from = run->offset;
+		bytes = run->bytes;
+		alone->iov = (struct iovec) { alone->data, bytes };
+	} else {
+		alone->data = mmnf_cache_data(cache, alone->pin) + at;
+		bytes = bytes_there(field, run->segment, from, MMNF_TILE_BYTES);
+		alone->iov = (struct iovec) { alone->data - at, bytes };
+	}
 	alone->io = (struct mmnf_net_io) {
 		.op = MMNF_NET_READ,
 		.priority = MMNF_NET_DEMAND,
-		.offset = position(field, run->segment, first),
+		.offset = position(field, run->segment, from),
 		.bytes = bytes,
 		.iov = &alone->iov,
 		.nr_iov = 1,
@@ -410,14 +425,16 @@ int mmnf_queue_net_end(struct mmnf_field *field, const struct mmnf_run *run,
 {
 	int err;
 
-	touch(alone->data, alone->iov.iov_len);
+	if (!alone->past)
+		touch(alone->iov.iov_base, alone->iov.iov_len);
 	touch(dst + run->dst, run->bytes);
 	err = mmnf_net_end(field->remote->net, &alone->io);
-	mmnf_cache_filled(field->cache, alone->pin, !err);
+	if (!alone->past)
+		mmnf_cache_filled(field->cache, alone->pin, !err);
 	if (!err)
-		memcpy(dst + run->dst,
-		       alone->data + run->offset % MMNF_TILE_BYTES, run->bytes);
-	mmnf_cache_put(field->cache, alone->pin);
+		memcpy(dst + run->dst, alone->data, run->bytes);
+	if (!alone->past)
+		mmnf_cache_put(field->cache, alone->pin);
 	mmnf_publish_wait(field, alone->began_ns);
 	return err ? err : 1;
 }

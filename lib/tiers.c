@@ -63,9 +63,10 @@ MMNF_EXPORT int mmnf_tiers_info(struct mmnf_field *field,
 	if (!base)
 		t->size_bytes =
 			(u64)sysconf(_SC_PHYS_PAGES) * mmnf_page_bytes();
-	snprintf(t->text, sizeof(t->text), "%s, engine %s: %s",
-		 base ? "cache of the library" : "page cache", field->ops->name,
-		 field->engine_reason);
+	snprintf(t->text, sizeof(t->text), "%s%s, engine %s: %s",
+		 base ? "cache of the library" : "page cache",
+		 base && field->l2_once ? " for what is read ahead" : "",
+		 field->ops->name, field->engine_reason);
 	t = add(out, 3, "ssd");
 	if (field->remote) {
 		mmnf_engine_net_describe_ssd(field, t);

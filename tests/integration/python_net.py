@@ -59,6 +59,10 @@ def _sum(field, row):
     return float(field[row].sum())
 
 
+def ram_used(field):
+    return next(tier.used_bytes for tier in field.tiers() if tier.level == 2)
+
+
 def like_numpy(folder):
     array, path = elements("f4", SHAPE), os.path.join(folder, "f")
     with nbdkits(2) as (uris, _):
@@ -77,6 +81,7 @@ def like_numpy(folder):
             for one, got in zip([rows[:9], rows[9:]], field.gathers([rows[:9], rows[9:]]),
                                 strict=True):
                 assert same(got, array[one])
+            assert ram_used(field) > 0
             stats = field.net_stats()
             assert [one["uri"] for one in stats] == uris
             assert all(one["connections"] == 2 and one["reads"] > 0 and not one["failed"]
@@ -89,6 +94,12 @@ def like_numpy(folder):
             with multiprocessing.get_context("fork").Pool(2) as pool:
                 sums = pool.starmap(_sum, [(field, row) for row in range(20)])
             assert sums == [float(array[row].sum()) for row in range(20)]
+        with mmnf.open(path, l2_once=True, prefetch=False) as field:
+            for _ in range(2):
+                assert same(field[...], array)
+                assert same(field.gather(rows), array[rows])
+                assert same(asyncio.run(field.agather(rows)), array[rows])
+            assert ram_used(field) == 0
 
 
 def a_cache_on_disk(folder):

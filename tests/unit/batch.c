@@ -17,12 +17,15 @@
 static const struct way {
 	uint32_t engine, uring;
 	uint64_t l2_bytes;
+	uint32_t once;
 } ways[] = {
-	{ MMNF_ENGINE_MMAP, MMNF_URING_AUTO, 0 },
-	{ MMNF_ENGINE_MMAP, MMNF_URING_OFF, 0 },
-	{ MMNF_ENGINE_DIRECT, MMNF_URING_AUTO, 32 << 20 },
-	{ MMNF_ENGINE_DIRECT, MMNF_URING_AUTO, 1 },
-	{ MMNF_ENGINE_DIRECT, MMNF_URING_OFF, 1 << 20 },
+	{ MMNF_ENGINE_MMAP, MMNF_URING_AUTO, 0, 0 },
+	{ MMNF_ENGINE_MMAP, MMNF_URING_OFF, 0, 0 },
+	{ MMNF_ENGINE_DIRECT, MMNF_URING_AUTO, 32 << 20, 0 },
+	{ MMNF_ENGINE_DIRECT, MMNF_URING_AUTO, 1, 0 },
+	{ MMNF_ENGINE_DIRECT, MMNF_URING_OFF, 1 << 20, 0 },
+	{ MMNF_ENGINE_DIRECT, MMNF_URING_AUTO, 32 << 20, 1 },
+	{ MMNF_ENGINE_DIRECT, MMNF_URING_OFF, 1 << 20, 1 },
 };
 
 #define NR_WAYS (sizeof(ways) / sizeof(ways[0]))
@@ -63,6 +66,7 @@ static struct mmnf_field *open_way(const struct way *way)
 	opts.engine = way->engine;
 	opts.uring = way->uring;
 	opts.l2_bytes = way->l2_bytes;
+	opts.l2_once = way->once;
 	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
 	EXPECT_GE(mmnf_evict(field, &all), 0);
 	return field;
@@ -223,9 +227,13 @@ TEST(wrong_requests_are_refused)
 	box.start[1] = COLUMNS;
 	EXPECT_FAILS(mmnf_batch_submit(batch, &r, 1), ERANGE,
 		     "mmnf_batch_submit", "axis 1");
-	r.reserved[1] = 1;
+	r.reserved2 = 1;
 	EXPECT_FAILS(mmnf_batch_submit(batch, &r, 1), EINVAL,
 		     "mmnf_batch_submit", "reserved 0");
+	r.reserved2 = 0;
+	r.once = 2;
+	EXPECT_FAILS(mmnf_batch_submit(batch, &r, 1), EINVAL,
+		     "mmnf_batch_submit", "once 0 or 1");
 	mmnf_batch_close(batch);
 	mmnf_batch_close(NULL);
 	mmnf_field_close(field);

@@ -43,6 +43,17 @@ static const struct engine {
 	  { .engine = MMNF_ENGINE_DIRECT,
 	    .uring = MMNF_URING_SQPOLL,
 	    .l2_bytes = 1 << 20 } },
+	{ "direct, once", { .engine = MMNF_ENGINE_DIRECT, .l2_once = 1 } },
+	{ "direct, once, pread, tiny",
+	  { .engine = MMNF_ENGINE_DIRECT,
+	    .uring = MMNF_URING_OFF,
+	    .l2_bytes = 1,
+	    .l2_once = 1 } },
+	{ "direct, once, LRU, quiet",
+	  { .engine = MMNF_ENGINE_DIRECT,
+	    .prefetch_off = 1,
+	    .l2_policy = MMNF_L2_LRU,
+	    .l2_once = 1 } },
 };
 
 #define NR_ENGINES (sizeof(engines) / sizeof(engines[0]))

@@ -336,8 +336,12 @@ TEST(what_open_refuses)
 	opts.engine = 0;
 	opts.l2_populate = 2;
 	EXPECT_FAILS(mmnf_field_open(&field, "f", &opts), EINVAL,
-		     "mmnf_field_open", "l2_populate: expected 0 or 1");
+		     "mmnf_field_open", "l2_populate and l2_once: expected");
 	opts.l2_populate = 0;
+	opts.l2_once = 2;
+	EXPECT_FAILS(mmnf_field_open(&field, "f", &opts), EINVAL,
+		     "mmnf_field_open", "l2_once: expected 0 or 1");
+	opts.l2_once = 0;
 	opts.writable = 2;
 	EXPECT_FAILS(mmnf_field_open(&field, "f", &opts), EINVAL,
 		     "mmnf_field_open", "writable");

@@ -122,7 +122,7 @@ static void set_failing(bool fails)
 }
 
 /* An error is that of one read: who waits for the tile tries for himself. */
-TEST(threads_wait_for_one_that_fails)
+static void wait_for_one_that_fails(uint32_t once)
 {
 	MMNF_OPTS(mmnf_open_opts, opts);
 	unsigned int i, nr = 0;
@@ -130,6 +130,7 @@ TEST(threads_wait_for_one_that_fails)
 	scratch();
 	need_servers();
 	opts.l2_bytes = 1 << 20;
+	opts.l2_once = once;
 	open_server(FAILING "100%", &opts);
 	for (i = 0; i < 5; i++) {
 		set_failing(true);
@@ -148,6 +149,16 @@ TEST(threads_wait_for_one_that_fails)
 	for (i = 0; i < 20; i++)
 		EXPECT_EQ(get_together(i * 7), THREADS);
 	mmnf_field_close(field);
+}
+
+TEST(threads_wait_for_one_that_fails)
+{
+	wait_for_one_that_fails(0);
+}
+
+TEST(threads_read_past_l2_what_fails)
+{
+	wait_for_one_that_fails(1);
 }
 
 /* ---- any tiles, in a loop */
@@ -245,12 +256,13 @@ static uint64_t join_readers(unsigned int nr_boxes, bool expected)
 	return failed;
 }
 
-TEST(threads_with_little_memory)
+static void read_with_little_memory(uint32_t once)
 {
 	MMNF_OPTS(mmnf_open_opts, opts);
 
 	scratch();
 	need_servers();
+	opts.l2_once = once;
 	opts.l2_bytes = 1; /* the least there is */
 	open_server(EXPORT, &opts);
 	start_readers(2, 200);
@@ -262,6 +274,16 @@ TEST(threads_with_little_memory)
 	start_readers(2, 100);
 	EXPECT_EQ(join_readers(2, false), 0);
 	mmnf_field_close(field);
+}
+
+TEST(threads_with_little_memory)
+{
+	read_with_little_memory(0);
+}
+
+TEST(threads_read_past_l2)
+{
+	read_with_little_memory(1);
 }
 
 static void wait_for_more(uint64_t (*count)(void))
@@ -299,7 +321,7 @@ static uint64_t least_done(void)
 }
 
 /* Each is told why in turn, while the server is dialled again and again. */
-TEST(threads_of_a_server_that_is_gone)
+static void read_of_a_server_that_is_gone(uint32_t once)
 {
 	MMNF_OPTS(mmnf_open_opts, opts);
 	unsigned int i;
@@ -308,6 +330,7 @@ TEST(threads_of_a_server_that_is_gone)
 	need_servers();
 	opts.l2_bytes = 1; /* the least there is */
 	opts.net_fail_timeout_ms = 200;
+	opts.l2_once = once;
 	open_server(EXPORT, &opts);
 	start_readers(0, 0);
 	for (i = 0; i < 2; i++) {
@@ -321,6 +344,16 @@ TEST(threads_of_a_server_that_is_gone)
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	EXPECT_GT(join_readers(0, true), 0);
 	mmnf_field_close(field);
+}
+
+TEST(threads_of_a_server_that_is_gone)
+{
+	read_of_a_server_that_is_gone(0);
+}
+
+TEST(threads_past_l2_of_a_server_that_is_gone)
+{
+	read_of_a_server_that_is_gone(1);
 }
 
 /* ---- a tile that is written */
@@ -346,7 +379,7 @@ static void *read_versions(void *arg)
 	return NULL;
 }
 
-TEST(threads_read_what_is_written)
+static void read_what_is_written(uint32_t once)
 {
 	MMNF_OPTS(mmnf_open_opts, opts);
 	struct mmnf_box tile = { { 0 }, { TILE_ELEMENTS }, { 1 } };
@@ -357,6 +390,7 @@ TEST(threads_read_what_is_written)
 	need_servers();
 	opts.writable = 1;
 	opts.l2_bytes = 1 << 20;
+	opts.l2_once = once;
 	open_server("memory 64M", &opts);
 	before = server_stats(field, 0).reads;
 	for (i = 0; i < THREADS; i++) {
@@ -387,6 +421,16 @@ TEST(threads_read_what_is_written)
 	/* That it was read at all: from memory it is right without this. */
 	EXPECT_GT(server_stats(field, 0).reads - before, 150);
 	mmnf_field_close(field);
+}
+
+TEST(threads_read_what_is_written)
+{
+	read_what_is_written(0);
+}
+
+TEST(threads_read_past_l2_what_is_written)
+{
+	read_what_is_written(1);
 }
 
 /* ---- a forked child */

@@ -26,19 +26,26 @@ static const struct way {
 	{ "tiny L2", { .engine = MMNF_ENGINE_NET, .l2_bytes = 1 } },
 	{ "small L2, quiet",
 	  { .l2_bytes = 1 << 18, .prefetch_off = 1, .net_depth = 7 } },
+	{ "once", { .l2_once = 1 } },
+	{ "once, tiny L2, quiet",
+	  { .l2_once = 1, .l2_bytes = 1, .prefetch_off = 1 } },
 	/* With a cache, written through it, so that it stays good. */
 	{ "cache", { .net_cache_dir = "cache", .net_cache_bytes = 64 << 20 } },
 	{ "cache, tiny L2",
 	  { .net_cache_dir = "cache",
 	    .net_cache_bytes = 64 << 20,
 	    .l2_bytes = 1 } },
+	{ "cache, once",
+	  { .net_cache_dir = "cache",
+	    .net_cache_bytes = 64 << 20,
+	    .l2_once = 1 } },
 	{ "smallest cache",
 	  { .net_cache_dir = "small", .net_cache_bytes = 17 << 20 } },
 };
 
 #define NR_WAYS (sizeof(ways) / sizeof(ways[0]))
-#define FIRST_CACHED 4U
-#define FIRST_SMALL 6U
+#define FIRST_CACHED 6U
+#define FIRST_SMALL 9U
 
 static const char *tls_dir, *tls_psk;
 

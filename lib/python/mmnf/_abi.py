@@ -37,7 +37,7 @@ class OpenOpts(c.Structure):
     _fields_ = [("size", c.c_size_t), ("engine", c.c_uint32), ("writable", c.c_uint32),
                 ("max_windows", c.c_uint32), ("prefetch_off", c.c_uint32),
                 ("uring", c.c_uint32), ("l2_policy", c.c_uint32), ("l2_bytes", c.c_uint64),
-                ("l2_populate", c.c_uint32), ("reserved", c.c_uint32),
+                ("l2_populate", c.c_uint32), ("l2_once", c.c_uint32),
                 ("net_connections", c.c_uint32), ("net_depth", c.c_uint32),
                 ("net_fail_timeout_ms", c.c_uint32), ("net_request_timeout_ms", c.c_uint32),
                 ("net_tls_dir", c.c_char_p), ("net_tls_psk_file", c.c_char_p),
@@ -72,7 +72,8 @@ class BatchOpts(c.Structure):
 class Request(c.Structure):
     _fields_ = [("user_data", c.c_uint64), ("box", c.c_void_p), ("index", c.c_void_p),
                 ("nr", c.c_size_t), ("dst", c.c_void_p), ("dst_bytes", c.c_size_t),
-                ("deadline_ns", c.c_int64), ("reserved", c.c_uint64 * 2)]
+                ("deadline_ns", c.c_int64), ("once", c.c_uint32), ("reserved", c.c_uint32),
+                ("reserved2", c.c_uint64)]
 
 
 class Completion(c.Structure):

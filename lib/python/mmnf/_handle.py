@@ -76,7 +76,8 @@ def open_handle(path: Path, options: dict[str, Any]) -> Handle:
         int(options["writable"]), unsigned("max_windows", options["max_windows"], 32),
         int(not options["prefetch"]), choice("uring", options["uring"], _abi.URINGS),
         choice("l2_policy", options["l2_policy"], _abi.L2_POLICIES),
-        unsigned("l2_bytes", options["l2_bytes"]), int(options["l2_populate"]))
+        unsigned("l2_bytes", options["l2_bytes"]), int(options["l2_populate"]),
+        int(options["l2_once"]))
     if options["net"] is not None:
         options["net"].fill(opts)
     pointer = ctypes.c_void_p()

@@ -19,7 +19,7 @@ from ._net import Net, server_names
 def open(path: Path, engine: str | None = None, *, writable: bool = False,
          prefetch: bool = True, max_windows: int = 0, uring: str | None = None,
          l2_policy: str | None = None, l2_bytes: int = 0, l2_populate: bool = False,
-         net: Net | None = None) -> Field:
+         l2_once: bool = False, net: Net | None = None) -> Field:
     """Open a field; it costs the same for a gigabyte and a petabyte.
 
     path: a Zarr v3 array that is not compressed, or a .npy, .safetensors#NAME,
@@ -33,14 +33,17 @@ def open(path: Path, engine: str | None = None, *, writable: bool = False,
     max_windows: a pointer is good until so many other segments were activated
     uring: "off" reads by pread, "sqpoll" lets a kernel thread poll
     l2_policy, l2_bytes: of the cache of "direct" and "net": "lru", "sieve" or "s3fifo";
-        0: a sixteenth of memory.  l2_populate: take it at open, not as it fills
+        0: a sixteenth of memory.  l2_populate: take it at open, not as it fills.
+        l2_once: keep what is read ahead there, and nothing else: for records that are
+        read once
     net: options of the network
 
     Raises mmnf.Error: FileNotFoundError, ValueError where a header is wrong, ...
     """
     options = {"engine": engine, "writable": writable, "prefetch": prefetch,
                "max_windows": max_windows, "uring": uring, "l2_policy": l2_policy,
-               "l2_bytes": l2_bytes, "l2_populate": l2_populate, "net": net}
+               "l2_bytes": l2_bytes, "l2_populate": l2_populate,
+               "l2_once": l2_once, "net": net}
     return Field(path, open_handle(path, options), options)
 
 
