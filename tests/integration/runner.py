@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The runner does not believe incomplete reports: made-up outputs against what
-tests/ktap.py makes of them, and ktap.h's own programs through a compiler.
+tests/ktap.py makes of them, ktap.h's own programs through a compiler, and guests
+that die.
 """
+import contextlib
+import importlib.machinery
+import importlib.util
+import io
 import os
 import subprocess
 import sys
@@ -9,7 +14,9 @@ import tempfile
 
 SRC = os.environ["MMNF_SRC"]
 sys.path.insert(0, os.path.join(SRC, "tests"))
+sys.path.insert(1, os.path.join(SRC, "tests", "vm"))
 import ktap  # noqa: E402
+import run as vm_run  # noqa: E402
 from toollib import report  # noqa: E402
 
 # name, output, exit status, note, (passed, failed, skipped)
@@ -56,6 +63,47 @@ EXPECTED = {"passes": "passed", "skips": "skipped", "wraps": "failed",
             "crashes": "failed", "hangs": "failed",
             "fails_then_skips": "failed"}
 
+# Linux 6.12: the byte before the next one is what was run.
+OOPS = """[  230.665326] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI
+[  230.666038] RIP: 0010:ttwu_do_activate+0x8d/0x220
+[  230.666496] Code: 89 e2 48 89 de 18 00 00 00 00 66 <90> 48 8b 83 a8 02 00
+[  230.666570] RSP: 0018:ffffc90000100f48 EFLAGS: 00000006
+"""
+LOGS = [
+    ("breakpoint_is_gone", OOPS, True),
+    ("breakpoint_is_there", OOPS.replace("66 <90>", "cc <90>"), False),
+    ("linux_6_1", OOPS.replace("Oops: int3", "int3"), True),
+    ("other_oops", OOPS.replace("int3", "invalid opcode"), False),
+    ("no_code", OOPS.replace("Code", "Text"), False),
+    ("no_oops", "", False),
+]
+
+
+def check_guests():
+    for name, log, want in LOGS:
+        yield name, vm_run.is_tripped(log) == want, log
+    loader = importlib.machinery.SourceFileLoader(
+        "runner", os.path.join(SRC, "tests", "run"))
+    runner = importlib.util.module_from_spec(
+        importlib.util.spec_from_loader("runner", loader))
+    loader.exec_module(runner)
+    for nr_trips, want in ((0, ["passed"] * 3), (1, ["passed"] * 3),
+                           (2, ["passed", "failed", "passed"])):
+        trips = [None] * nr_trips
+
+        def boot(names, *_):
+            for name in names:
+                if name == "b" and trips:
+                    yield name, trips.pop()
+                    return
+                yield name, [ktap.Case("", "passed", "")]
+
+        runner.guest_boot = boot
+        with contextlib.redirect_stdout(io.StringIO()):
+            got = dict(runner.run_guest(["a", "b", "c"], {}, 1, ""))
+        verdicts = [got[name][0].verdict for name in "abc"]
+        yield f"tripped_{nr_trips}_times", verdicts == want, f"{verdicts}"
+
 
 def check_reports():
     for name, output, status, note, want in REPORTS:
@@ -85,7 +133,7 @@ def check_harness(compiler, suffix, standard):
 
 
 def main():
-    results = list(check_reports())
+    results = list(check_reports()) + list(check_guests())
     results += check_harness("gcc", ".c", "gnu11")
     results += check_harness("g++", ".cc", "c++11")
     return report(results)

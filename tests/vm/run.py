@@ -14,6 +14,7 @@ Exit status: that of the command, or
     124  time is up (an NMI is sent first: the stuck stack is in the console log)
     125  the guest died
     126  the command succeeded, but the kernel complained (WARN, BUG, lockdep...)
+    123  the guest died of the emulation, not of what it ran: begin again
 """
 import argparse
 import os
@@ -31,7 +32,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import image  # noqa: E402
 
-TIMEOUT, DIED, SPLAT = 124, 125, 126
+TRIPPED, TIMEOUT, DIED, SPLAT = 123, 124, 125, 126
 
 COMPLAINT = re.compile(
     r"Kernel panic|BUG:|Oops|general protection fault|WARNING:|"
@@ -42,6 +43,11 @@ COMPLAINT = re.compile(
     r"kmemleak: [1-9]|unreferenced object|refcount_t:|"
     r"list_(add|del) corruption|scheduling while atomic|"
     r"[Bb]ad (page|rss)|Unable to handle")
+# The kernel changes its code, as tracing does, under a breakpoint that is gone before
+# the next change.  An emulated CPU that has translated the breakpoint just then may
+# run it later: it dies of one, and in memory there is none before the next byte.
+BREAKPOINT = re.compile(r"int3: 0000 \[#1\].*?Code: [0-9a-f ]*?([0-9a-f]{2}) "
+                        r"<[0-9a-f]{2}>", re.DOTALL)
 STARTED = "mmnf-vm: running the command"
 # Two clocks of the guest disagree at its start, because this machine stopped it in
 # between; the kernel takes the wrong one, and its time runs many times too fast.
@@ -59,6 +65,11 @@ DEBUG_BOOT = ("kmemleak=on sysctl.kernel.hung_task_timeout_secs=60 "
 
 def complaints(log):
     return [line for line in log.splitlines() if COMPLAINT.search(line)]
+
+
+def is_tripped(log):
+    died_of = BREAKPOINT.search(log)
+    return bool(died_of) and died_of.group(1) != "cc"
 
 
 def folder(tag, path, readonly=False):
@@ -221,7 +232,9 @@ def run(args):
               file=sys.stderr)
         if not status and not args.allow_splat:
             status = SPLAT
-    if status in (TIMEOUT, DIED):
+    if status == DIED and is_tripped(log):
+        status = TRIPPED
+    if status in (TRIPPED, TIMEOUT, DIED):
         print("vm: end of the console:", *log.splitlines()[-60:], sep="\n  ",
               file=sys.stderr)
     return status
