@@ -86,19 +86,42 @@ static u32 nr_present(struct mmnf_reader *reader, const struct mmnf_run *run,
 	return i;
 }
 
+/* Is a page of the run one whose read is yet to start, and so not there? */
+static bool is_collected(const struct mmnf_reader *reader,
+			 const struct mmnf_run *run)
+{
+	const struct mmnf_absent *a = reader->absent;
+	const struct mmnf_absent *end = a + reader->nr_absent;
+
+	for (; a < end; a++)
+		if (run->first < a->first + a->nr && a->first < run->end)
+			return true;
+	return false;
+}
+
 static int prefetch_runs(struct mmnf_walker *walker, const struct mmnf_run *run,
 			 u32 nr)
 {
 	struct mmnf_prefetch_walker *w =
 		container_of(walker, struct mmnf_prefetch_walker, walker);
+	struct mmnf_reader *reader = &w->reader;
+	pgoff_t low = ULONG_MAX, high = 0;
 	u32 i;
 
 	for (i = 0; i < nr; i++) {
-		i += nr_present(&w->reader, run + i, nr - i);
-		if (i < nr)
-			mmnf_prefetch_bytes(&w->reader, bytes_of(run[i].first),
-					    bytes_of(run[i].end));
+		i += nr_present(reader, run + i, nr - i);
+		if (i == nr)
+			break;
+		/* Mostly they go one way. */
+		if (run[i].first < high && run[i].end > low &&
+		    is_collected(reader, &run[i]))
+			mmnf_prefetch_flush(reader);
+		low = min(low, run[i].first);
+		high = max(high, run[i].end);
+		mmnf_prefetch_bytes(reader, bytes_of(run[i].first),
+				    bytes_of(run[i].end));
 	}
+	mmnf_prefetch_flush(reader);
 	return 0;
 }
 
@@ -151,7 +174,10 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
 	if (!field->can_read_ahead)
 		return -EOPNOTSUPP;
 	blk_start_plug(&plug);
+	w.reader.plug = &plug;
+	w.reader.first_alone = true;
 	ret = mmnf_select_walk(&prefetch->select, &w.walker);
+	w.reader.plug = NULL;
 	blk_finish_plug(&plug);
 
 	spin_lock(&field->lock);

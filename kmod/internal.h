@@ -158,6 +158,8 @@ struct mmnf_absent {
  * @field: the field
  * @file: the file to read
  * @data: what is known of its holes
+ * @plug: what holds the requests back, or NULL
+ * @first_alone: but not the first, which is waited for first; needs @plug
  * @predicted: account the pages as read ahead by the predictor
  * @waits: the caller will wait for what is still being read
  * @unread: something of that was found
@@ -171,7 +173,8 @@ struct mmnf_reader {
 	struct mmnf_field *field;
 	struct file *file;
 	struct mmnf_extent *data;
-	bool predicted, waits, unread;
+	struct blk_plug *plug;
+	bool first_alone, predicted, waits, unread;
 	u64 nr_queued, nr_resident, nr_hole;
 	u64 start, end;
 	u32 nr_absent;
@@ -251,6 +254,7 @@ void mmnf_prefetch_find_data(struct file *file, struct mmnf_extent *known,
 			     loff_t pos, loff_t size, loff_t *start,
 			     loff_t *end);
 void mmnf_prefetch_bytes(struct mmnf_reader *reader, u64 start, u64 end);
+void mmnf_prefetch_flush(struct mmnf_reader *reader);
 
 /* select.c: ranges, boxes and records become pages */
 int mmnf_select_walk(const struct mmnf_select *select,

@@ -28,9 +28,6 @@
 /* A walk's share of memory. */
 #define MMNF_ROOM_PART 8
 
-/* The block layer sends a plug's requests off when it holds this many. */
-#define MMNF_PLUG_READS 32
-
 static struct workqueue_struct *mmnf_prefetch_wq;
 
 int mmnf_prefetch_init(void)
@@ -50,13 +47,16 @@ void mmnf_prefetch_exit(void)
  * consumer may touch a page the moment it appears.  What could not be started (no
  * memory) is taken back.
  */
-static void flush(struct mmnf_reader *reader)
+void mmnf_prefetch_flush(struct mmnf_reader *reader)
 {
 	struct address_space *mapping = reader->file->f_mapping;
 	struct mmnf_field *field = reader->field;
 	unsigned long started;
 	u32 i;
 
+	/* Their requests are allocated together. */
+	if (reader->plug)
+		reader->plug->nr_ios = max(reader->nr_absent, 1U);
 	if (reader->predicted && reader->nr_absent) {
 		spin_lock(&field->lock);
 		for (i = 0; i < reader->nr_absent; i++) {
@@ -96,8 +96,14 @@ static void read_absent(struct mmnf_reader *reader, pgoff_t first,
 {
 	reader->absent[reader->nr_absent].first = first;
 	reader->absent[reader->nr_absent].nr = nr;
-	if (++reader->nr_absent == MMNF_NR_ABSENT)
-		flush(reader);
+	if (++reader->nr_absent < MMNF_NR_ABSENT && !reader->first_alone)
+		return;
+	mmnf_prefetch_flush(reader);
+	if (reader->first_alone) {
+		reader->first_alone = false;
+		blk_finish_plug(reader->plug);
+		blk_start_plug(reader->plug);
+	}
 }
 
 /* The first page at or after @first that is there, or @end. */
@@ -198,8 +204,11 @@ static u64 skip_present(struct mmnf_reader *reader, u64 start, u64 end)
 	return max(start, (u64)next << PAGE_SHIFT);
 }
 
-/* As mmnf_prefetch_bytes(), but the last of the reads may not have started. */
-static void collect_bytes(struct mmnf_reader *reader, u64 start, u64 end)
+/*
+ * Read what is absent and not a hole of bytes [start, end).  Stops at a signal.  The
+ * last of the reads may not have started: mmnf_prefetch_flush() does that.
+ */
+void mmnf_prefetch_bytes(struct mmnf_reader *reader, u64 start, u64 end)
 {
 	loff_t size = i_size_read(reader->file->f_mapping->host);
 	loff_t data_start, data_end;
@@ -231,16 +240,6 @@ static void collect_bytes(struct mmnf_reader *reader, u64 start, u64 end)
 	}
 }
 
-/*
- * Start reading what is absent and not a hole of bytes [start, end).  Stops at a
- * signal.
- */
-void mmnf_prefetch_bytes(struct mmnf_reader *reader, u64 start, u64 end)
-{
-	collect_bytes(reader, start, end);
-	flush(reader);
-}
-
 /* A range of a plan; neighbours in either direction are joined. */
 static void read_position(struct mmnf_reader *reader, u64 pos, u64 span)
 {
@@ -253,7 +252,7 @@ static void read_position(struct mmnf_reader *reader, u64 pos, u64 span)
 		return;
 	}
 	if (reader->end)
-		collect_bytes(reader, reader->start, reader->end);
+		mmnf_prefetch_bytes(reader, reader->start, reader->end);
 	reader->start = from;
 	reader->end = to;
 }
@@ -269,6 +268,7 @@ static void read_demand(struct mmnf_reader *reader, pgoff_t pgoff)
 
 	reader->predicted = false;
 	mmnf_prefetch_bytes(reader, start, start + PAGE_SIZE);
+	mmnf_prefetch_flush(reader);
 	reader->predicted = true;
 }
 
@@ -279,20 +279,18 @@ static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
 	struct blk_plug plug;
 
 	blk_start_plug(&plug);
+	reader->plug = &plug;
 	while (n < nr) {
 		pos = mmnf_plan_pos(plan, n);
 		for (row = mmnf_plan_row(plan, n); row; row--, n++) {
-			/* The requests of a full plug are allocated together. */
-			if (n % MMNF_PLUG_READS == 0)
-				plug.nr_ios =
-					min_t(u64, nr - n, MMNF_PLUG_READS);
 			read_position(reader, pos, plan->span);
 			pos += (u64)plan->level[0].stride;
 		}
 	}
 	if (reader->end)
-		collect_bytes(reader, reader->start, reader->end);
-	flush(reader);
+		mmnf_prefetch_bytes(reader, reader->start, reader->end);
+	mmnf_prefetch_flush(reader);
+	reader->plug = NULL;
 	blk_finish_plug(&plug);
 }
 

@@ -156,6 +156,22 @@ TEST_F(prefetch, overlapping_ranges_are_read_once)
 	EXPECT_EQ(12, resident_pages(_metadata, self->fd, 0, BYTES));
 }
 
+/* Named again after others: by then it is on its way. */
+TEST_F(prefetch, pages_named_twice_are_read_once)
+{
+	const struct mmnf_range range[] = {
+		{ 0, 4 * PAGE },	 { 40 * PAGE, PAGE },
+		{ 3 * PAGE, 3 * PAGE },	 { 80 * PAGE, PAGE },
+		{ 40 * PAGE, 2 * PAGE },
+	};
+	struct mmnf_ioc_prefetch out;
+
+	out = prefetch(_metadata, self->dev, 0, range, 5);
+	EXPECT_EQ(9 * PAGE, out.out_queued_bytes);
+	EXPECT_EQ(2 * PAGE, out.out_resident_bytes);
+	EXPECT_EQ(9, get_stats(_metadata, self->dev).out_manual_pages);
+}
+
 TEST_F(prefetch, partly_resident_reads_the_rest)
 {
 	const struct mmnf_range all = { 0, 64 * PAGE };
