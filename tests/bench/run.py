@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The kernel benchmark: /dev/mmnf against stock advice and two oracles.
+"""The kernel benchmark: /dev/mmnf, foreseeing and told, against stock advice and two
+oracles.
 
     tests/bench/run.py                      all cases on all devices
     tests/bench/run.py 'nest*' '*@10us'     some: globs of CASE or CASE@DEVICE
@@ -39,7 +40,7 @@ import timeline  # noqa: E402
 WALK = os.path.join(TOP, "build", "tests", "bench", "walk", "walk")
 RESULTS = os.path.join(TOP, "build", "bench")
 ENGINES = ["default", "madv_random", "madv_sequential", "off", "willneed",
-           "willneed-causal", "uring", "mmnf"]
+           "willneed-causal", "uring", "mmnf", "mmnf-told"]
 # Name -> latency in virtual time, fastest first.
 DEVICES = {"10us": 50000, "100us-unscaled": 100000, "100us": 500000, "1ms": 5000000}
 UNSCALED = "100us-unscaled"

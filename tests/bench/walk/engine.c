@@ -23,6 +23,7 @@ const struct engine engines[] = {
 	  .causal = true },
 	{ .name = "uring", .uring = true },
 	{ .name = "mmnf", .device = true },
+	{ .name = "mmnf-told", .device = true, .oracle = true, .told = true },
 	{ .name = "watched", .device = true, .watched = true },
 	{ .name = "watched-willneed",
 	  .advice = MADV_RANDOM,

@@ -9,6 +9,9 @@
  *	willneed-causal	willneed, told what a walk has shown: of a box, whose shape it
  *			knows, and of a record all at the first touch, of a strided
  *			walk its stride and extent at the second; until then it faults
+ *	mmnf-told	through /dev/mmnf, told what willneed is told: nothing is
+ *			predicted, and one command asks for 32 reads; as many are in
+ *			flight
  *	uring		oracle: io_uring, O_DIRECT, 64 reads in flight: the
  *			device's limit, and no mapping at all
  *
@@ -34,7 +37,7 @@
 struct engine {
 	const char *name;
 	int advice;
-	bool device, off, oracle, causal, uring, watched;
+	bool device, off, oracle, causal, told, uring, watched;
 };
 
 extern const struct engine engines[];
@@ -69,8 +72,8 @@ struct part {
 	struct sample *sample;
 	/* mapping engines */
 	const char *map;
-	bool oracle, causal, watched;
-	int device; /* -1, or where counters are read after WARM_UP */
+	bool oracle, causal, told, watched;
+	int device; /* -1, or what is told, and whose counters are read after WARM_UP */
 	struct disk disk; /* watched: the one that is read */
 	/* uring */
 	int fd;

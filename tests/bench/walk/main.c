@@ -167,14 +167,21 @@ static void warm_up(const char *path, const struct walk *w)
 	close(fd);
 }
 
-static int attach(int fd, const struct bench_case *c, bool off)
+static enum mmnf_mode mode_of(const struct engine *e)
+{
+	if (e->off)
+		return MMNF_MODE_OFF;
+	return e->told ? MMNF_MODE_MANUAL : MMNF_MODE_AUTO;
+}
+
+static int attach(int fd, const struct bench_case *c, enum mmnf_mode mode)
 {
 	struct mmnf_ioc_attach a = { .size = sizeof(a),
 				     .fd = fd,
 				     .ndim = c->ndim,
 				     .element_bytes = 4,
 				     .record_bytes = c->record_bytes };
-	struct mmnf_ioc_policy p = { .size = sizeof(p), .mode = MMNF_MODE_OFF };
+	struct mmnf_ioc_policy p = { .size = sizeof(p), .mode = mode };
 	int dev = open("/dev/mmnf", O_RDWR | O_CLOEXEC);
 	int64_t stride = 4;
 	uint32_t i;
@@ -187,7 +194,7 @@ static int attach(int fd, const struct bench_case *c, bool off)
 	}
 	if (ioctl(dev, MMNF_IOC_ATTACH, &a))
 		err(1, "attach");
-	if (off && ioctl(dev, MMNF_IOC_SET_POLICY, &p))
+	if (ioctl(dev, MMNF_IOC_SET_POLICY, &p))
 		err(1, "policy");
 	return dev;
 }
@@ -332,7 +339,7 @@ static void run_engine(const struct walk *w, const struct engine *e,
 	if (is_hot)
 		make_resident(fd, w);
 	if (e->device)
-		dev = attach(fd, w->c, e->off);
+		dev = attach(fd, w->c, mode_of(e));
 	if (!e->uring)
 		map = map_data(fd, e, dev, data_bytes[w->c->data]);
 	for (t = 0; t < nr_threads; t++) {
@@ -347,6 +354,7 @@ static void run_engine(const struct walk *w, const struct engine *e,
 			.map = map,
 			.oracle = e->oracle,
 			.causal = e->causal,
+			.told = e->told,
 			.watched = e->watched,
 			.device = dev,
 			.fd = fd,
@@ -413,7 +421,8 @@ static void run(const struct bench_case *c, const char *wanted,
 		if (strcmp(wanted, "all") && !is_in(wanted, engines[e].name))
 			continue;
 		nr++;
-		if ((engines[e].uring && c->class == CLASS_HOT) ||
+		if (((engines[e].uring || engines[e].told) &&
+		     c->class == CLASS_HOT) ||
 		    (engines[e].watched && c->class != CLASS_NEST) ||
 		    (engines[e].causal && !c->nr_telling))
 			continue;

@@ -22,6 +22,34 @@ static void ask(const struct part *p, size_t read)
 }
 
 /*
+ * With one command for many: when queue_depth reads are no longer asked for, half as
+ * many more.  A walk that waits for each read has queue_depth in flight, too.
+ */
+static size_t tell_ahead(const struct part *p, size_t last, size_t asked)
+{
+	size_t end = p->reads.of_touch[last - p->begin].read + p->queue_depth;
+	struct mmnf_range range[2 * ORACLE_AHEAD];
+	struct mmnf_ioc_prefetch prefetch = {
+		.size = sizeof(prefetch),
+		.select = { .items = (uintptr_t)range },
+	};
+
+	if (asked == p->reads.nr || asked >= end)
+		return asked;
+	end += p->queue_depth / 2 - 1;
+	for (; asked < p->reads.nr && asked < end; asked++) {
+		const struct read *r = &p->reads.read[asked];
+
+		range[prefetch.select.nr_items++] =
+			(struct mmnf_range) { r->page * PAGE,
+					      r->nr_pages * PAGE };
+	}
+	if (ioctl(p->device, MMNF_IOC_PREFETCH, &prefetch))
+		err(1, "prefetch");
+	return asked;
+}
+
+/*
  * Before touches @i .. @last: keep queue_depth reads asked for beyond those of the
  * touches, as far as they are known; what is not is read by its touch.
  */
@@ -30,6 +58,8 @@ static size_t ask_ahead(const struct part *p, size_t i, size_t last,
 {
 	size_t read = p->reads.of_touch[last - p->begin].read;
 
+	if (p->told)
+		return tell_ahead(p, last, asked);
 	for (; asked < p->reads.nr && asked < read + p->queue_depth; asked++) {
 		if (!p->causal || p->reads.read[asked].told_by < i)
 			ask(p, asked);
