@@ -30,6 +30,7 @@ Writes build/bench/lib.jsonl and prints a table and the targets: ratios of one
 run, since wall time on a shared machine is not repeatable.
 """
 import fnmatch
+import importlib.util
 import itertools
 import json
 import mmap
@@ -55,6 +56,7 @@ OURS = ["mmap", "direct", "pointer"] + TILED
 NATIVE = OURS + ["uring", "memcpy"]
 PEERS = ["memmap", "memmap-random", "h5py", "zarr", "tensorstore"]
 CHUNKED = ("zarr", "tensorstore")
+MODULES = ["numpy", "h5py", "zarr", "tensorstore"]
 LIMIT = 1 << 30
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SLOW, QUICK = 10, 2  # seconds, start and all
@@ -357,6 +359,10 @@ def main():
                          stdout=subprocess.PIPE, check=False).stdout.strip()
     ns, hit = {}, {}
     if chosen:
+        missing = [m for m in MODULES if not importlib.util.find_spec(m)]
+        if missing:
+            sys.exit(f"bench: {sys.executable} has no {', '.join(missing)}: expected "
+                     "the peers that `make bench-lib` installs")
         prepare(PEERS)
     os.makedirs(RESULTS, exist_ok=True)
     with open(os.path.join(RESULTS, "lib.jsonl"), "w", encoding="utf-8") as out:
