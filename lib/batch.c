@@ -244,9 +244,12 @@ static unsigned int collect(struct mmnf_batch *b, struct mmnf_completion *out,
 /* How long to wait before looking again, until end (-1: none); 0: not at all. */
 static s64 wait_ns(struct mmnf_batch *b, s64 end)
 {
-	s64 now = mmnf_now_ns(), ns = SLICE_NS;
 	s64 deadline = mmnf_fetch_deadline(b->fetch);
+	s64 now, ns = SLICE_NS;
 
+	if (!deadline && end < 0)
+		return ns;
+	now = mmnf_now_ns();
 	if (deadline && deadline - now < ns)
 		ns = deadline > now ? deadline - now : 1;
 	if (end >= 0 && end - now < ns)

@@ -320,6 +320,9 @@ bool mmnf_cache_knows(const struct mmnf_cache *c, u64 segment, u64 offset,
 	u64 at = offset / MMNF_TILE_BYTES * MMNF_TILE_BYTES;
 	mmnf_tile tile;
 
+	/* Of an empty one not even the index is looked at, which is cold. */
+	if (!mmnf_cache_used(c))
+		return false;
 	for (; at < offset + bytes; at += MMNF_TILE_BYTES) {
 		tile = mmnf_cache_tile(c, segment, at);
 		if (tile != MMNF_NO_TILE && !is_absent(shard_of(c, tile), tile))

@@ -36,12 +36,13 @@ struct op {
 	bool absent, to_dst, busy, twin;
 	int error;
 	struct op *next, *reader, *twins;
+	/* The first of them next to the above: most ops have no other. */
+	struct mmnf_read read[MMNF_READ_TILES_MAX / 2 + 1];
+	struct iovec iov[MMNF_READ_TILES_MAX];
 	/* L2 */
 	char *tile[MMNF_READ_TILES_MAX];
 	struct mmnf_pin pin[MMNF_READ_TILES_MAX];
 	u8 state[MMNF_READ_TILES_MAX];
-	struct iovec iov[MMNF_READ_TILES_MAX];
-	struct mmnf_read read[MMNF_READ_TILES_MAX / 2 + 1];
 };
 
 /*

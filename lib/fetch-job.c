@@ -55,6 +55,15 @@ static bool next_run(struct mmnf_fetch *f, struct mmnf_job *job,
 		}
 		return true;
 	}
+	if (job->records.bytes && job->records.bytes <= MMNF_FETCH_RUN_BYTES) {
+		const struct mmnf_wanted *w = &job->list[job->next_wanted];
+
+		if (job->next_wanted == nr)
+			return false;
+		job->next_wanted++;
+		*run = mmnf_record_run(&job->records, w->index, w->place);
+		return true;
+	}
 	while (!job->it_valid || !mmnf_runs_next(&job->it, run)) {
 		const struct mmnf_box *box = &job->box;
 

@@ -406,7 +406,8 @@ static void touch_ahead(const struct mmnf_fetch *f, const struct mmnf_job *job)
 	const struct mmnf_cache *cache = f->field->cache;
 	const struct mmnf_run *run = &job->runs[job->next_run + TOUCH_AHEAD];
 
-	if (job->next_run + TOUCH_AHEAD < job->nr_runs)
+	if (job->next_run + TOUCH_AHEAD < job->nr_runs &&
+	    (!job->once || mmnf_cache_used(cache)))
 		mmnf_cache_touch(cache,
 				 mmnf_cache_tile(cache, run->segment,
 						 run->offset),

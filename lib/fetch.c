@@ -367,7 +367,7 @@ int mmnf_fetch_run(struct mmnf_field *field, struct mmnf_job *job)
 		pool_put(field, f);
 		if (job->error)
 			err = job->error;
-		mmnf_publish_wait(field, began_ns);
+		mmnf_publish_wait(field, mmnf_publish_now() - began_ns);
 	}
 	mmnf_job_free(job);
 	return err;
@@ -381,7 +381,7 @@ bool mmnf_fetch_take(struct mmnf_field *field, const struct mmnf_run *run,
 	char *to = dst + run->dst;
 	struct mmnf_pin pin;
 
-	if (run->unit)
+	if (run->unit || (field->l2_once && !mmnf_cache_used(cache)))
 		return false;
 	for (; at < end; at += n, to += n) {
 		mmnf_tile tile = mmnf_cache_tile(cache, run->segment, at);

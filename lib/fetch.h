@@ -16,6 +16,17 @@ struct mmnf_wanted {
 	u64 index, place; /* record; its number in the destination */
 };
 
+/**
+ * struct mmnf_records - of a field whose records are one piece of a file each
+ * @bytes: of one; 0: they are not
+ * @offset: of the first of a segment
+ * @chunk: records of a segment
+ * @stride: from one to the next there
+ */
+struct mmnf_records {
+	u64 bytes, offset, chunk, stride;
+};
+
 struct mmnf_boxed {
 	struct mmnf_box box; /* in normal form; may be empty */
 	u64 dst;
@@ -26,6 +37,7 @@ struct mmnf_boxed {
  * @dst: destination of the packed box or records; NULL: only bring it into L2
  * @box: in normal form; with @list, of one record
  * @list, @nr_list: records to get, sorted by index; the job's to free
+ * @records: where they lie, if that is so simple
  * @boxes, @nr_boxes: or boxes; the job's to free
  * @given, @nr_given: or runs, placed and in any order; the job's to free
  * @bytes: what is delivered in all
@@ -42,6 +54,7 @@ struct mmnf_job {
 	char *dst;
 	struct mmnf_box box;
 	struct mmnf_wanted *list;
+	struct mmnf_records records;
 	struct mmnf_boxed *boxes;
 	struct mmnf_run *given;
 	u64 nr_list, nr_boxes, nr_given, bytes, user_data;
@@ -116,6 +129,25 @@ bool mmnf_fetch_take(struct mmnf_field *field, const struct mmnf_run *run,
 void mmnf_job_free(struct mmnf_job *job); /* what it owns */
 
 s64 mmnf_now_ns(void);
+
+/* Where a record is, and where its copy is in dst. */
+static inline struct mmnf_run mmnf_record_run(const struct mmnf_records *r,
+					      u64 index, u64 place)
+{
+	u64 segment = 0, in = index;
+
+	/* A division takes as long as copying a small record. */
+	if (in >= r->chunk) {
+		segment = in / r->chunk;
+		in %= r->chunk;
+	}
+	return (struct mmnf_run) {
+		.segment = segment,
+		.offset = r->offset + in * r->stride,
+		.bytes = r->bytes,
+		.dst = place * r->bytes,
+	};
+}
 
 /* ---- list.c */
 

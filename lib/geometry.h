@@ -137,6 +137,13 @@ struct mmnf_run {
 	s64 dst_stride;
 };
 
+/*
+ * Is a box, in normal form and not empty, one piece of a tile?  Then that is its only
+ * run, found without walking.
+ */
+bool mmnf_run_is_whole(const struct mmnf_geometry *g,
+		       const struct mmnf_box *normal, struct mmnf_run *run);
+
 /* From what was read at the run's offset to its places in the packed box. */
 void mmnf_run_scatter(const struct mmnf_run *run, const void *from, void *box);
 /* And back: @run has no gaps, as those of MMNF_RUNS_WRITE. */

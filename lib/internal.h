@@ -510,8 +510,8 @@ struct mmnf_gpu_stats *mmnf_publish_gpu(struct mmnf_field *field, u32 device,
 					const char *name);
 
 u64 mmnf_publish_now(void);
-/* A get or batch began then, and is done. */
-void mmnf_publish_wait(struct mmnf_field *field, u64 began_ns);
+/* A get or batch is done that took so long. */
+void mmnf_publish_wait(struct mmnf_field *field, u64 ns);
 /* The stream that was used last; under the table's lock. */
 void mmnf_publish_stream(struct mmnf_field *field,
 			 const struct mmnf_table *table);

@@ -50,16 +50,18 @@ static bool begin(struct mmnf_field *field, const struct mmnf_run *run,
 static int take_first(struct mmnf_field *field, struct mmnf_run *run,
 		      bool alone, char *dst, const void *ip)
 {
-	struct mmnf_segment *s;
+	struct mmnf_segment *s = NULL;
 	u64 nominal = run->offset;
 	struct mmnf_alone read;
 	bool begun = false;
-	int taken, err;
+	int taken, err = 0;
 
-	err = mmnf_segment_get(field, run->segment, false, &s);
+	/* On the network none is absent, or has an index. */
+	if (!field->remote)
+		err = mmnf_segment_get(field, run->segment, false, &s);
 	if (err && err != -ENOENT)
 		return err;
-	taken = err ? 1 : mmnf_segment_place(field, s, run);
+	taken = err ? 1 : s ? mmnf_segment_place(field, s, run) : 0;
 	if (taken > 0)
 		mmnf_run_fill(mmnf_field_geometry(field), run, dst);
 	if (!taken) {
@@ -76,7 +78,7 @@ static int take_first(struct mmnf_field *field, struct mmnf_run *run,
 		else if (!taken && alone)
 			taken = wait_for(field, s, run, dst);
 	}
-	if (!err)
+	if (s)
 		mmnf_segment_put(field, s);
 	return taken;
 }
@@ -93,37 +95,60 @@ static int fetch_run(struct mmnf_field *field, const struct mmnf_run *run,
 	return mmnf_fetch_run(field, &job);
 }
 
+static int get_run(struct mmnf_field *field, struct mmnf_run *run, char *dst,
+		   const void *ip)
+{
+	int taken = take_first(field, run, true, dst, ip);
+
+	if (taken < 0)
+		return taken;
+	return taken ? 0 : fetch_run(field, run, dst);
+}
+
+static int get_runs(struct mmnf_field *field, const struct mmnf_box *normal,
+		    u64 bytes, char *dst, const void *ip)
+{
+	struct mmnf_job job = { .dst = dst, .box = *normal, .bytes = bytes };
+	struct mmnf_run run;
+	int taken;
+
+	mmnf_runs_init(&job.it, mmnf_field_geometry(field), normal,
+		       MMNF_FETCH_RUN_BYTES);
+	mmnf_runs_next(&job.it, &run);
+	if (job.it.end)
+		return get_run(field, &run, dst, ip);
+	taken = take_first(field, &run, false, dst, ip);
+	if (taken < 0)
+		return taken;
+	job.it_valid = taken;
+	job.next_wanted = taken;
+	job.ip = ip;
+	return mmnf_fetch_run(field, &job);
+}
+
 static ssize_t get(struct mmnf_field *field, const struct mmnf_box *box,
 		   void *dst, size_t dst_bytes, const void *ip)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	struct mmnf_job job = { .dst = dst };
+	struct mmnf_box normal;
 	struct mmnf_run run;
-	int taken, err = 0;
 	u64 bytes;
+	int err;
 
-	err = mmnf_geometry_box(g, box, &job.box, &bytes);
+	err = mmnf_geometry_box(g, box, &normal, &bytes);
 	if (err)
 		return err;
 	if (bytes > dst_bytes)
 		return mmnf_error(ENOSPC,
 				  "dst has %zu bytes: expected %" PRIu64,
 				  dst_bytes, bytes);
-	mmnf_runs_init(&job.it, g, &job.box, MMNF_FETCH_RUN_BYTES);
-	if (!mmnf_runs_next(&job.it, &run))
+	if (!bytes)
 		return 0;
-	job.bytes = bytes;
-	taken = take_first(field, &run, job.it.end, dst, ip);
-	if (taken < 0)
-		return taken;
-	if (!job.it.end) {
-		job.it_valid = taken;
-		job.next_wanted = taken;
-		job.ip = ip;
-		err = mmnf_fetch_run(field, &job);
-	} else if (!taken) {
-		err = fetch_run(field, &run, dst);
-	}
+	if (bytes <= MMNF_FETCH_RUN_BYTES &&
+	    mmnf_run_is_whole(g, &normal, &run))
+		err = get_run(field, &run, dst, ip);
+	else
+		err = get_runs(field, &normal, bytes, dst, ip);
 	if (err)
 		return err;
 	mmnf_count(&field->stats->gets, 1);

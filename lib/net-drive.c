@@ -157,20 +157,22 @@ static void note_sleep(struct mmnf_net *net, s64 from)
 	net->nr_burst = net->slept_ns > net->all_ns / 4 ? 1 : BURST_MAX;
 }
 
-/* With the lock, which is let go of meanwhile. */
-static void drive(struct mmnf_net *net, struct net_waiter *self, s64 timeout_ns)
+/* With the lock, which is let go of meanwhile; now: 0: not known. */
+static void drive(struct mmnf_net *net, struct net_waiter *self, s64 timeout_ns,
+		  s64 now)
 {
 	struct epoll_event events[EVENTS];
 	struct timespec ts = { timeout_ns / 1000000000,
 			       timeout_ns % 1000000000 };
-	s64 from;
+	s64 from = now;
 	int i, n;
 
 	net->driving = true;
 	net->driving_waiter = self;
 	net->driving_thread = pthread_self();
 	pthread_mutex_unlock(&net->lock);
-	from = mmnf_now_ns();
+	if (!from)
+		from = mmnf_now_ns();
 	n = epoll_pwait2(net->epoll, events, EVENTS,
 			 timeout_ns < 0 ? NULL : &ts, NULL);
 	if (n < 0 && errno == ENOSYS) /* before Linux 5.11 */
@@ -236,7 +238,7 @@ static void *work(void *arg)
 			sleep_until(net, &net->work, net->waited_ns + GRACE_NS);
 			net->soon = false;
 		} else {
-			drive(net, NULL, -1);
+			drive(net, NULL, -1, 0);
 			hand_over(net);
 		}
 	}
@@ -324,33 +326,35 @@ static void leave(struct mmnf_net *net, const struct net_waiter *w)
 
 bool mmnf_net_wait(struct mmnf_net *net, const bool *done, s64 timeout_ns)
 {
-	struct net_waiter self = { .done = done };
-	s64 end = -1, now;
+	/* Never destroyed: who signals it holds the lock, and so is done with it. */
+	struct net_waiter self = { .done = done,
+				   .cond = PTHREAD_COND_INITIALIZER };
+	s64 end = -1, now = 0;
 
 	if (is_true(done) || net->forks != net_forks())
 		return is_true(done);
 	if (timeout_ns >= 0)
-		end = mmnf_now_ns() + timeout_ns;
-	pthread_cond_init(&self.cond, NULL);
+		end = (now = mmnf_now_ns()) + timeout_ns;
 	pthread_mutex_lock(&net->lock);
 	net->left = false;
 	net->nr_waits++;
 	self.next = net->waiters;
 	net->waiters = &self;
 	while (!is_true(done)) {
-		now = end < 0 ? 0 : mmnf_now_ns();
+		if (end >= 0 && !now)
+			now = mmnf_now_ns();
 		if (end >= 0 && now >= end)
 			break;
 		if (net->driving || net->stop)
 			sleep_until(net, &self.cond, end);
 		else
-			drive(net, &self, end < 0 ? -1 : end - now);
+			drive(net, &self, end < 0 ? -1 : end - now, now);
+		now = 0;
 	}
 	leave(net, &self);
 	if (net->nr_background)
 		net->waited_ns = mmnf_now_ns();
 	hand_over(net);
 	pthread_mutex_unlock(&net->lock);
-	pthread_cond_destroy(&self.cond);
 	return is_true(done);
 }

@@ -94,6 +94,7 @@ void net_part_done(struct mmnf_net *net, struct mmnf_net_part *part, int err,
 		free(part);
 	if (--io->nr_parts)
 		return;
+	io->ended_ns = net->now_ns;
 	if (!io->awaited)
 		net->nr_background--;
 	if (!io->done) {
@@ -217,12 +218,20 @@ static void start(struct mmnf_net *net, struct mmnf_net_io *io, s64 now)
 	io->late = MMNF_NET_LATE_NONE;
 	io->epoch = UINT64_MAX;
 	io->nr_parts = 0;
+	io->began_ns = now;
 	if (!io->awaited)
 		net->nr_background++;
 	if (io->op == MMNF_NET_FLUSH) {
 		io->bytes = 0;
 		io->nr_parts = 1;
 		add_part(net, io, group, 0, 0, now);
+		return;
+	}
+	n = part_bytes(net, io, 0, &group);
+	if (n == io->bytes) {
+		io->group = group;
+		io->nr_parts = 1;
+		add_part(net, io, group, 0, n, now);
 		return;
 	}
 	for (at = 0; at < io->bytes; at += n, io->nr_parts++)
@@ -253,6 +262,7 @@ static void pump(struct mmnf_net *net)
 static void refuse_child(struct mmnf_net_io *io)
 {
 	io->result = -ENXIO;
+	io->began_ns = io->ended_ns = 0;
 	io->text = CHILD;
 	io->words = NULL;
 	if (io->done)

@@ -147,10 +147,8 @@ u64 mmnf_publish_now(void)
 	return (u64)t.tv_sec * 1000000000 + (u64)t.tv_nsec;
 }
 
-void mmnf_publish_wait(struct mmnf_field *field, u64 began_ns)
+void mmnf_publish_wait(struct mmnf_field *field, u64 ns)
 {
-	u64 ns = mmnf_publish_now() - began_ns;
-
 	mmnf_count(&field->published->waits[mmnf_wait_length(ns)], 1);
 }
 

@@ -388,7 +388,6 @@ bool mmnf_queue_net_begin(struct mmnf_field *field, const struct mmnf_run *run,
 		      mmnf_may_go_past(field, run->segment, from, 1);
 	if (!alone->past && !claim(cache, run->segment, from, &alone->pin))
 		return false;
-	alone->began_ns = mmnf_publish_now();
 	if (alone->past) {
 		alone->data = alone->scratch;
 		from = run->offset;
@@ -435,6 +434,7 @@ int mmnf_queue_net_end(struct mmnf_field *field, const struct mmnf_run *run,
 		memcpy(dst + run->dst, alone->data, run->bytes);
 	if (!alone->past)
 		mmnf_cache_put(field->cache, alone->pin);
-	mmnf_publish_wait(field, alone->began_ns);
+	mmnf_publish_wait(field,
+			  (u64)(alone->io.ended_ns - alone->io.began_ns));
 	return err ? err : 1;
 }

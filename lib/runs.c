@@ -283,6 +283,30 @@ void mmnf_runs_skip_segment(struct mmnf_runs *it)
 		next_segment(it);
 }
 
+bool mmnf_run_is_whole(const struct mmnf_geometry *g,
+		       const struct mmnf_box *normal, struct mmnf_run *run)
+{
+	u64 unit = g->element_bytes, first, last;
+	u32 i = g->ndim;
+
+	while (i-- > 0) {
+		if (normal->count[i] == 1)
+			continue;
+		if (normal->step[i] != 1 || g->stride_bytes[i] != (s64)unit)
+			return false;
+		unit *= normal->count[i];
+		if (g->grid[i] == 1 && g->tiles[i] == 1)
+			continue;
+		first = normal->start[i];
+		last = first + normal->count[i] - 1;
+		if (first / g->tile[i] != last / g->tile[i])
+			return false;
+	}
+	*run = (struct mmnf_run) { .bytes = unit };
+	mmnf_geometry_locate(g, normal->start, &run->segment, &run->offset);
+	return true;
+}
+
 /* Sizes known to the compiler make each piece one load and one store. */
 #define COPY_PIECES(size)                       \
 	do {                                    \

@@ -71,13 +71,11 @@ struct mmnf_read {
  * @pin: of its slot
  * @past: it has none: the read goes past L2, into @scratch
  * @data: the first byte of the run, in the slot or in @scratch
- * @began_ns: CLOCK_MONOTONIC
  */
 struct mmnf_alone {
 	struct mmnf_pin pin;
 	bool past;
 	char *data;
-	u64 began_ns;
 	struct iovec iov;
 	struct mmnf_net_io io;
 	char scratch[4096];

@@ -6,6 +6,7 @@
 #include "field_util.h"
 
 #include <errno.h>
+#include <geometry.h>
 
 #define MODEL_BYTES (1 << 20)
 
@@ -406,6 +407,62 @@ TEST(structs_of_the_wrong_size)
 	EXPECT_FAILS(mmnf_residency(m.field, BOX({ 0 }, { 0 }, { 0 }), &where),
 		     EINVAL, "mmnf_residency", "size is");
 	mmnf_field_close(m.field);
+}
+
+/* A box that is one piece of a tile is found without walking, and no other is. */
+TEST(one_piece_is_one_run)
+{
+	uint64_t shape[4], chunk[4], tile[4], bytes, n, nr = 0;
+	unsigned int ndim, i, swap[4];
+	struct mmnf_geometry g;
+	struct mmnf_runs it;
+	bool is_one;
+
+	for (n = 0; n < 200000; n++) {
+		struct mmnf_box box = { { 0 }, { 0 }, { 0 } }, normal;
+		struct mmnf_run run = { 0 }, whole;
+
+		ndim = (unsigned int)(rnd() % 4) + 1;
+		for (i = 0; i < ndim; i++) {
+			tile[i] = rnd() % 4 + 1;
+			chunk[i] = tile[i] * (rnd() % 3 + 1);
+			shape[i] = chunk[i] + rnd() % 9;
+			swap[i] = i;
+		}
+		ASSERT_EQ(mmnf_geometry_init(&g, MMNF_U16, ndim, shape, chunk,
+					     tile),
+			  0);
+		i = (unsigned int)(rnd() % ndim);
+		swap[0] = i;
+		swap[i] = 0;
+		mmnf_geometry_transpose(&g, swap);
+		for (i = 0; i < ndim; i++) {
+			box.start[i] = rnd() % shape[i];
+			box.count[i] =
+				rnd() % 2 ?
+					1 :
+					rnd() % (shape[i] - box.start[i]) + 1;
+			box.step[i] = rnd() % 8 ? 1 : 2;
+			if (rnd() % 4)
+				continue;
+			box.start[i] -= box.start[i] % tile[i];
+			box.count[i] = shape[i] - box.start[i];
+			if (box.count[i] > tile[i])
+				box.count[i] = tile[i];
+		}
+		if (mmnf_geometry_box(&g, &box, &normal, &bytes))
+			continue;
+		mmnf_runs_init(&it, &g, &normal, 1 << 20);
+		ASSERT_TRUE(mmnf_runs_next(&it, &run));
+		is_one = !run.unit && run.bytes == bytes;
+		nr += is_one;
+		ASSERT_EQ(mmnf_run_is_whole(&g, &normal, &whole), is_one);
+		if (is_one)
+			ASSERT_TRUE(!memcmp(&run, &whole, sizeof(run)));
+	}
+	/* Both happened. */
+	EXPECT_GT(nr, n / 10);
+	EXPECT_LT(nr, n / 10 * 9);
 }
 
 TEST_MAIN

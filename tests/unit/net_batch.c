@@ -125,4 +125,46 @@ TEST(deadline_comes_while_another_waits)
 	mmnf_field_close(field);
 }
 
+/*
+ * Of indices that differ in few digits or all, with repeats, up, down and in no order: in
+ * the request they are sorted, at their place they are not.
+ */
+TEST(long_lists_of_a_petabyte)
+{
+#define LONGEST 3000ULL
+	static uint64_t index[LONGEST], got[LONGEST];
+	static const uint64_t mask[] = { 0, 0xff, 0x7fffff, (1ULL << 47) - 1,
+					 0x3fULL << 41 };
+	static const uint64_t length[] = { 1, 500, 513, LONGEST };
+	uint64_t m, n, k, i, bad;
+	MMNF_OPTS(mmnf_open_opts, opts);
+	char name[128];
+
+	scratch();
+	need_servers();
+	server_start(0, "pattern 1P");
+	opts.l2_once = 1;
+	snprintf(name, sizeof(name), "%s#raw,dtype=u64,shape=%llu",
+		 servers[0].uri, 1ULL << 47);
+	ASSERT_EQ(mmnf_field_open(&field, name, &opts), 0);
+	for (m = 0; m < 5; m++) {
+		for (n = 0; n < 4; n++) {
+			for (i = 0; i < length[n]; i++) {
+				k = m == 2 ? i * 911 : ~i * 911;
+				index[i] = (m == 3 ? rnd() : k) & mask[m];
+				if (m == 4)
+					index[i] = rnd() & mask[m];
+			}
+			memset(got, 0xee, sizeof(got));
+			ASSERT_EQ(mmnf_batch_get(field, index, length[n], got,
+						 sizeof(got)),
+				  (ssize_t)(length[n] * 8));
+			for (i = bad = 0; i < length[n]; i++)
+				bad += got[i] != pattern(index[i], 1, 0);
+			EXPECT_EQ(bad, 0);
+		}
+	}
+	mmnf_field_close(field);
+}
+
 TEST_MAIN
