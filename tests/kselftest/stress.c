@@ -4,10 +4,10 @@
  * write, evict, prefetch, detach, kill and reload at random, over the same
  * files and, in part, the same descriptors and mappings.
  *
- * MMNF_STRESS_SECONDS says how long, 15 by default; MMNF_STRESS_SEED the seed,
- * though threads make each run another one.  What a thread maps for itself it
- * checks word by word: the word of the offset, or zero where the file was cut
- * or punched.
+ * MMNF_STRESS_SECONDS says how long, 15 by default; it goes on where something has
+ * not come by then.  MMNF_STRESS_SEED is the seed, though threads make each run
+ * another one.  What a thread maps for itself it checks word by word: the word of the
+ * offset, or zero where the file was cut or punched.
  */
 #include "util.h"
 
@@ -30,6 +30,7 @@ static pthread_rwlock_t module_use =
 	PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
 
 #define COUNT(counter) __atomic_fetch_add(&(counter), 1, __ATOMIC_RELAXED)
+#define READ(counter) __atomic_load_n(&(counter), __ATOMIC_RELAXED)
 
 static u64 rnd(u64 *seed, u64 below)
 {
@@ -325,6 +326,19 @@ static u64 number(const char *name, u64 otherwise)
 	return text && *text ? strtoull(text, NULL, 0) : otherwise;
 }
 
+/*
+ * Has each thing that is asked for come?  A kernel that watches itself, on a busy
+ * machine, may do two operations in a second, one in sixteen of them a kill.
+ */
+static bool was_all_done(void)
+{
+	return READ(nr_words) && READ(nr_killed) &&
+	       (READ(nr_reloads) || !getenv("MMNF_KO"));
+}
+
+/* So many times as long at most. */
+#define LONGER 8
+
 FIXTURE(stress) {};
 
 FIXTURE_SETUP(stress)
@@ -337,7 +351,7 @@ FIXTURE_TEARDOWN(stress)
 
 TEST_F_TIMEOUT(stress, everything_at_once, 86400)
 {
-	u64 seconds = number("MMNF_STRESS_SECONDS", 15), i;
+	u64 seconds = number("MMNF_STRESS_SECONDS", 15), start_ms, i;
 	struct sigaction action = { .sa_handler = bus_handler };
 	pthread_t thread[NR_THREADS];
 	struct job job[NR_THREADS];
@@ -359,7 +373,13 @@ TEST_F_TIMEOUT(stress, everything_at_once, 86400)
 			      1;
 		ASSERT_EQ(0, pthread_create(&thread[i], NULL, run, &job[i]));
 	}
-	sleep_ms(seconds * 1000);
+	start_ms = now_ms();
+	do
+		sleep_ms(100);
+	while (now_ms() < start_ms + seconds * 1000 ||
+	       (!was_all_done() &&
+		now_ms() < start_ms + seconds * 1000 * LONGER));
+	seconds = (now_ms() - start_ms) / 1000;
 	stop = true;
 	for (i = 0; i < NR_THREADS; i++)
 		pthread_join(thread[i], NULL);
@@ -372,7 +392,7 @@ TEST_F_TIMEOUT(stress, everything_at_once, 86400)
 	EXPECT_EQ(0, nr_wrong);
 	EXPECT_LT(0, nr_words);
 	EXPECT_LT(0, nr_killed);
-	EXPECT_TRUE(nr_reloads || seconds < 15 || !getenv("MMNF_KO"));
+	EXPECT_TRUE(nr_reloads || !getenv("MMNF_KO"));
 	for (i = 0; i < 250 && !shell("ls " MMNF_SYSFS "/fields | grep -q .");
 	     i++)
 		sleep_ms(20);

@@ -91,24 +91,34 @@ FIXTURE_TEARDOWN(userfault)
 
 TEST_F(userfault, stops_no_fault)
 {
-	const u64 modes[] = { MISSING, MINOR, WP, MISSING | WP, MINOR | WP };
-	char *own = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	/* Each with the memory that every kernel grants it of. */
+	const struct {
+		u64 mode;
+		int memory;
+	} modes[] = {
+		{ MISSING, MAP_SHARED },
+		{ MINOR, MAP_SHARED },
+		{ WP, MAP_PRIVATE },
+		{ MISSING | WP, MAP_PRIVATE },
+	};
 	int uffd, async;
+	char *own;
 	unsigned int i;
 
 	async = open_userfault(UFFD_FEATURE_WP_ASYNC);
 	for (i = 0; i < ARRAY_SIZE(modes); i++) {
 		uffd = open_userfault(0);
 		ASSERT_LE(0, uffd);
-		/* What is asked for is right: of other memory it is granted. */
-		EXPECT_EQ(0, err_of_register(uffd, own, PAGE, modes[i]));
-		EXPECT_EQ(EINVAL, err_of_register(uffd, MAPPED(self), modes[i]))
-		TH_LOG("mode %llu", modes[i]);
+		own = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+			   modes[i].memory | MAP_ANONYMOUS, -1, 0);
+		EXPECT_EQ(0, err_of_register(uffd, own, PAGE, modes[i].mode));
+		EXPECT_EQ(EINVAL,
+			  err_of_register(uffd, MAPPED(self), modes[i].mode))
+		TH_LOG("mode %llu", modes[i].mode);
 		close(uffd);
-		if (async >= 0 && modes[i] != WP)
+		if (async >= 0 && modes[i].mode != WP)
 			EXPECT_EQ(EINVAL, err_of_register(async, MAPPED(self),
-							  modes[i]));
+							  modes[i].mode));
 	}
 	close(async);
 }
