@@ -79,9 +79,13 @@ static void get(uint64_t first, uint64_t nr)
 {
 	struct mmnf_box box = { { first }, { nr }, { 1 } };
 	uint64_t i, bad = 0;
+	ssize_t n;
 
 	memset(got, 0xee, nr * 8);
-	ASSERT_EQ(mmnf_get(field, &box, got, nr * 8), (ssize_t)(nr * 8));
+	n = mmnf_get(field, &box, got, nr * 8);
+	if (n < 0)
+		printf("# %s\n", mmnf_last_error());
+	ASSERT_EQ(n, (ssize_t)(nr * 8));
 	for (i = 0; i < nr; i++)
 		bad += got[i] != pattern(first + i, 1, 0);
 	EXPECT_EQ(bad, 0);
