@@ -234,21 +234,27 @@ static struct mmnf_ahead *if_any(struct mmnf_field *field)
 	return __atomic_load_n(&field->ahead, __ATOMIC_ACQUIRE);
 }
 
-bool mmnf_ahead_has(struct mmnf_field *field, u64 segment, u64 start, u64 bytes)
+u64 mmnf_ahead_tiles(struct mmnf_field *field, u64 segment, u64 start,
+		     u64 bytes)
 {
 	struct mmnf_ahead *a = if_any(field);
-	bool has = false;
+	u64 end = start + bytes, tiles = 0, first, last;
 	u32 i;
 
 	if (!a)
-		return false;
+		return 0;
 	pthread_mutex_lock(&a->lock);
-	for (i = 0; i < a->nr_ranges && !has; i++)
-		has = a->range[i].segment == segment &&
-		      a->range[i].start < start + bytes &&
-		      a->range[i].end > start;
+	for (i = 0; i < a->nr_ranges; i++) {
+		const struct range *r = &a->range[i];
+
+		if (r->segment != segment || r->start >= end || r->end <= start)
+			continue;
+		first = (max_u64(r->start, start) - start) / MMNF_TILE_BYTES;
+		last = (min_u64(r->end, end) - 1 - start) / MMNF_TILE_BYTES;
+		tiles |= (~0ULL >> (63 - (last - first))) << first;
+	}
 	pthread_mutex_unlock(&a->lock);
-	return has;
+	return tiles;
 }
 
 void mmnf_ahead_look(struct mmnf_field *field, u64 segment, u64 start,

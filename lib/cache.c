@@ -314,6 +314,24 @@ u64 mmnf_cache_forget(struct mmnf_field *field, u64 segment, u64 offset,
 	return dropped;
 }
 
+/* A tile whose home is in a crowd, as after tiles in a row, needs the lock. */
+static bool knows(const struct mmnf_cache *c, mmnf_tile tile)
+{
+	struct shard *sh = shard_of(c, tile);
+	u64 entry;
+
+	if (index_find_unlocked(sh, tile, &entry) &&
+	    __atomic_load_n(&c->slots[(u32)entry - 1].tile, __ATOMIC_RELAXED) ==
+		    tile)
+		return true;
+	if (!entry)
+		return false;
+	pthread_mutex_lock(&sh->lock);
+	entry = *index_find(sh, tile);
+	pthread_mutex_unlock(&sh->lock);
+	return entry;
+}
+
 bool mmnf_cache_knows(const struct mmnf_cache *c, u64 segment, u64 offset,
 		      u64 bytes)
 {
@@ -325,7 +343,7 @@ bool mmnf_cache_knows(const struct mmnf_cache *c, u64 segment, u64 offset,
 		return false;
 	for (; at < offset + bytes; at += MMNF_TILE_BYTES) {
 		tile = mmnf_cache_tile(c, segment, at);
-		if (tile != MMNF_NO_TILE && !is_absent(shard_of(c, tile), tile))
+		if (tile != MMNF_NO_TILE && knows(c, tile))
 			return true;
 	}
 	return false;

@@ -101,7 +101,7 @@ u64 mmnf_cache_forget(struct mmnf_field *field, u64 segment, u64 offset,
 
 /*
  * Has any tile of these bytes a slot, filled or being filled?  For whoever reads past
- * the cache: asked without a lock, so a tile that another's eviction is moving in the
+ * the cache: mostly without a lock, so a tile that another's eviction is moving in the
  * index may be overlooked.
  */
 bool mmnf_cache_knows(const struct mmnf_cache *cache, u64 segment, u64 offset,

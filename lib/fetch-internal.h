@@ -25,15 +25,16 @@ enum tile_state {
 /*
  * Runs [first, first + nr) of a job: bytes at offset of a segment.  @twin: it waits
  * for tiles that other ops of its fetch are reading; @reader reads the first of them,
- * and has it among its @twins when its own reads are done.
+ * and has it among its @twins when its own reads are done.  @coming: once it @asked, a
+ * bit for each tile that is on its way ahead.
  */
 struct op {
 	struct mmnf_fetch *fetch;
 	struct mmnf_job *job; /* NULL: nobody waits for it any more */
 	u32 first, nr, pending, nr_tiles;
-	u64 segment, offset, bytes;
+	u64 segment, offset, bytes, coming;
 	char *scratch, *to; /* to: without tiles */
-	bool absent, to_dst, busy, twin;
+	bool absent, to_dst, busy, twin, asked;
 	int error;
 	struct op *next, *reader, *twins;
 	/* The first of them next to the above: most ops have no other. */

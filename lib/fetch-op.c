@@ -241,18 +241,49 @@ static struct op *reader(struct mmnf_fetch *f, u64 segment, u64 offset)
 	return NULL;
 }
 
+/*
+ * Which of its tiles are on their way ahead: those are kept, or who reads ahead would
+ * read them again.
+ */
+static void ask_ahead(const struct mmnf_fetch *f, struct op *op)
+{
+	if (!op->asked)
+		op->coming = mmnf_ahead_tiles(f->field, op->segment, op->offset,
+					      op->bytes);
+	op->asked = true;
+}
+
+/* Nothing of an op that is to keep nothing is in L2, or on its way there. */
+static bool may_go_past(const struct mmnf_fetch *f, struct op *op)
+{
+	const struct mmnf_cache *cache = f->field->cache;
+
+	if (mmnf_cache_knows(cache, op->segment, op->offset, op->bytes))
+		return false;
+	ask_ahead(f, op);
+	/* Again: what came in between is seen all the same. */
+	return !op->coming &&
+	       !mmnf_cache_knows(cache, op->segment, op->offset, op->bytes);
+}
+
 static void look_up(struct mmnf_fetch *f, struct op *op, u32 i, bool may_wait)
 {
 	struct mmnf_cache *cache = f->field->cache;
 	u64 offset = op->offset + i * MMNF_TILE_BYTES;
 	mmnf_tile tile = mmnf_cache_tile(cache, op->segment, offset);
-	struct op *twin;
+	bool claim = !op->job->once, again = !op->asked;
 	enum mmnf_cache_state state;
-	bool keep;
+	struct op *twin;
 
-	keep = !op->job->once ||
-	       mmnf_ahead_has(f->field, op->segment, offset, MMNF_TILE_BYTES);
-	state = mmnf_cache_get(cache, tile, keep, f->driven, &op->pin[i]);
+	state = mmnf_cache_get(cache, tile, claim, f->driven, &op->pin[i]);
+	if (state == MMNF_CACHE_FULL && !claim) {
+		ask_ahead(f, op);
+		claim = op->coming >> i & 1;
+		/* What came before that answer is there now. */
+		if (claim || again)
+			state = mmnf_cache_get(cache, tile, claim, f->driven,
+					       &op->pin[i]);
+	}
 	if (state == MMNF_CACHE_HIT || state == MMNF_CACHE_FILL) {
 		op->tile[i] = mmnf_cache_data(cache, op->pin[i]);
 		op->state[i] = state == MMNF_CACHE_HIT ? TILE_PINNED :
@@ -279,7 +310,7 @@ static void look_again(struct mmnf_fetch *f, struct op *op)
 {
 	u32 i;
 
-	op->twin = false;
+	op->twin = op->asked = false;
 	for (i = 0; i < op->nr_tiles; i++)
 		if (op->state[i] == TILE_TWIN)
 			look_up(f, op, i, true);
@@ -313,7 +344,7 @@ void mmnf_op_unpark(struct mmnf_fetch *f)
 	u32 i;
 
 	f->parked = op->next;
-	op->busy = false;
+	op->busy = op->asked = false;
 	for (i = 0; i < op->nr_tiles; i++)
 		if (op->state[i] == TILE_BUSY)
 			mmnf_cache_wait(
@@ -427,7 +458,7 @@ static void read_past(struct mmnf_fetch *f, struct op *op, u64 end,
 				  .iov = op->iov,
 				  .nr_iov = 1 };
 
-	op->offset -= op->offset % align;
+	op->offset = first->offset - first->offset % align;
 	op->bytes = round_up_u64(end - op->offset, align);
 	op->to_dst = in_place && !f->cached;
 	op->to = op->to_dst ? op->job->dst + first->dst : op->scratch;
@@ -453,22 +484,19 @@ void mmnf_op_start(struct mmnf_fetch *f, struct mmnf_job *job)
 	op->first = job->next_run;
 	op->nr = merge(f, job, &end, &in_place);
 	op->segment = first->segment;
-	op->offset = first->offset;
-	op->absent = op->busy = op->to_dst = op->twin = false;
+	op->absent = op->busy = op->to_dst = op->twin = op->asked = false;
 	op->error = 0;
 	op->pending = op->nr_tiles = 0;
 	job->next_run += op->nr;
 	job->nr_ops++;
 	if (f->cached)
 		touch_ahead(f, job);
-	if (!f->cached ||
-	    (job->once && mmnf_may_go_past(f->field, op->segment, op->offset,
-					   end - op->offset))) {
+	op->offset = first->offset - first->offset % MMNF_TILE_BYTES;
+	op->bytes = round_up_u64(end - op->offset, MMNF_TILE_BYTES);
+	if (!f->cached || (job->once && may_go_past(f, op))) {
 		read_past(f, op, end, in_place);
 		return;
 	}
-	op->offset -= op->offset % MMNF_TILE_BYTES;
-	op->bytes = round_up_u64(end - op->offset, MMNF_TILE_BYTES);
 	op->nr_tiles = (u32)(op->bytes / MMNF_TILE_BYTES);
 	for (i = 0; i < op->nr_tiles; i++)
 		look_up(f, op, i, true);

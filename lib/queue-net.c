@@ -384,9 +384,14 @@ bool mmnf_queue_net_begin(struct mmnf_field *field, const struct mmnf_run *run,
 
 	if (at + run->bytes > MMNF_TILE_BYTES || field->remote->ssd)
 		return false;
+	/*
+	 * What is not kept is claimed only if it is on its way ahead: who reads it
+	 * there would read it again.  In this order: what came in between is known.
+	 */
 	alone->past = field->l2_once &&
-		      mmnf_may_go_past(field, run->segment, from, 1);
-	if (!alone->past && !claim(cache, run->segment, from, &alone->pin))
+		      !mmnf_ahead_tiles(field, run->segment, from, 1);
+	if (alone->past ? mmnf_cache_knows(cache, run->segment, from, 1) :
+			  !claim(cache, run->segment, from, &alone->pin))
 		return false;
 	if (alone->past) {
 		alone->data = alone->scratch;

@@ -183,8 +183,9 @@ struct mmnf_tier_ops {
 
 	/*
 	 * One run that is not in L2, read into it, or past it, and copied by the
-	 * calling thread: for one that is cheaper than a queue.  begin() does not wait; false: it is
-	 * for a queue.  end() does; 1 or -errno with text.  NULL: all are.
+	 * calling thread: for one that is cheaper than a queue.  begin() does not
+	 * wait; false: it is for a queue.  end() does; 1 or -errno with text.
+	 * NULL: all are.
 	 */
 	bool (*begin)(struct mmnf_field *field, const struct mmnf_run *run,
 		      struct mmnf_alone *alone);
@@ -243,22 +244,10 @@ bool mmnf_ahead_add(struct mmnf_field *field, u64 segment, u64 offset,
 /* A byte per page from start, a multiple of a page: 1 if it was added and may come. */
 void mmnf_ahead_look(struct mmnf_field *field, u64 segment, u64 start,
 		     u64 bytes, unsigned char *coming);
-/* Any of it. */
-bool mmnf_ahead_has(struct mmnf_field *field, u64 segment, u64 start,
-		    u64 bytes);
+/* The same as a bit per tile of L2, of which there are at most 64. */
+u64 mmnf_ahead_tiles(struct mmnf_field *field, u64 segment, u64 start,
+		     u64 bytes);
 void mmnf_ahead_close(struct mmnf_field *field);
-
-/*
- * May a read that is to keep nothing go past L2?  Not if any of it is there, or on its
- * way: then who reads ahead would read it again.
- */
-static inline bool mmnf_may_go_past(struct mmnf_field *field, u64 segment,
-				    u64 offset, u64 bytes)
-{
-	/* In this order: what comes in between is seen all the same. */
-	return !mmnf_ahead_has(field, segment, offset, bytes) &&
-	       !mmnf_cache_knows(field->cache, segment, offset, bytes);
-}
 
 /* ---- engine-mmap.c: for every engine whose segments are files here */
 

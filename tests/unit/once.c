@@ -15,9 +15,14 @@
 #define ELEMENTS (NR_TILES * TILE_ELEMENTS)
 #define BOX_ELEMENTS (40 * TILE_ELEMENTS)
 #define SINGLES 100
+/* What fills L2 lies in a row, and behind what is read. */
+#define L2_BYTES (8ULL << 20)
+#define FILL_TILES 1536ULL
+#define FIELD_TILES (NR_TILES + FILL_TILES)
 
 static struct mmnf_field *field;
 static uint64_t got[BOX_ELEMENTS];
+static const char shape[] = "raw,dtype=u64,shape=1835008"; /* FIELD_TILES */
 
 static uint64_t l2_used(void)
 {
@@ -53,11 +58,13 @@ static void open_with(const char *name, const struct mmnf_open_opts *opts)
 
 static void open_net(const char *server, const struct mmnf_open_opts *opts)
 {
-	static const uint64_t elements[1] = { ELEMENTS };
+	uint64_t elements[1] = { ELEMENTS };
 
 	scratch();
 	need_servers();
 	server_start(0, server);
+	if (strstr(server, "14M"))
+		elements[0] = FIELD_TILES * TILE_ELEMENTS;
 	make_remote("f", MMNF_U64, 1, elements, 1, 0);
 	open_with("f", opts);
 }
@@ -65,10 +72,10 @@ static void open_net(const char *server, const struct mmnf_open_opts *opts)
 /* A file of the same bytes as the server's. */
 static void make_file(const char *path, uint64_t bytes)
 {
-	static uint64_t all[ELEMENTS];
+	static uint64_t all[FIELD_TILES * TILE_ELEMENTS];
 	uint64_t i;
 
-	for (i = 0; i < ELEMENTS; i++)
+	for (i = 0; i < bytes / 8; i++)
 		all[i] = pattern(i, 1, 0);
 	put_file(path, all, bytes);
 }
@@ -149,33 +156,78 @@ static void read_all_ways(void)
 	get(700 * TILE_ELEMENTS - 9, BOX_ELEMENTS);
 }
 
+static void prefetch(uint64_t tile, uint64_t nr)
+{
+	struct mmnf_box box = { { tile * TILE_ELEMENTS },
+				{ nr * TILE_ELEMENTS },
+				{ 1 } };
+	unsigned int tries;
+
+	ASSERT_EQ(mmnf_prefetch(field, &box), (ssize_t)(nr * TILE));
+	for (tries = 0; tries < 10000; tries++) {
+		if (where(box.start[0], box.count[0]).hot_bytes == nr * TILE)
+			return;
+		usleep(1000);
+	}
+	ASSERT_TRUE(false);
+}
+
 /* ---- nothing is kept */
+
+/* Of an index in rows a search without the lock often ends without an answer. */
+static void fill(void)
+{
+	prefetch(NR_TILES, FILL_TILES);
+}
+
+/* Of what was read nothing is in L2, and of what was there all. */
+static void nothing_came_or_went(uint64_t filled)
+{
+	EXPECT_EQ(l2_used(), filled * TILE);
+	EXPECT_EQ(where(0, ELEMENTS).hot_bytes, 0);
+	if (filled)
+		EXPECT_EQ(where(ELEMENTS, filled * TILE_ELEMENTS).hot_bytes,
+			  filled * TILE);
+}
+
+static void nothing_is_kept(uint64_t filled)
+{
+	uint64_t index[SINGLES], i, before, bytes = 0;
+	struct mmnf_net_stats from, to;
+
+	for (i = 0; i < 3; i++) {
+		before = server_stats(field, 0).read_bytes;
+		read_all_ways();
+		before = server_stats(field, 0).read_bytes - before;
+		/* The next time as much as the first. */
+		if (i)
+			EXPECT_EQ(before, bytes);
+		bytes = before;
+		nothing_came_or_went(filled);
+	}
+	/* No more than is wanted. */
+	scatter(index);
+	from = server_stats(field, 0);
+	for (i = 0; i < SINGLES; i++)
+		get(i * 977, 1);
+	get_list(index, SINGLES);
+	get_batch(index, SINGLES, 0);
+	to = server_stats(field, 0);
+	EXPECT_EQ(to.reads - from.reads, 3 * SINGLES);
+	EXPECT_EQ(to.read_bytes - from.read_bytes, 3 * SINGLES * 8);
+	nothing_came_or_went(filled);
+}
 
 TEST(nothing_is_kept_of_a_server)
 {
-	struct mmnf_open_opts opts = { .l2_once = 1, .prefetch_off = 1 };
-	struct mmnf_net_stats before, after;
-	uint64_t i, bytes = 0;
+	struct mmnf_open_opts opts = { .l2_once = 1,
+				       .prefetch_off = 1,
+				       .l2_bytes = L2_BYTES };
 
-	open_net("pattern 8M", &opts);
-	for (i = 0; i < 3; i++) {
-		before = server_stats(field, 0);
-		read_all_ways();
-		after = server_stats(field, 0);
-		/* The next time as much as the first. */
-		if (i)
-			EXPECT_EQ(after.read_bytes - before.read_bytes, bytes);
-		bytes = after.read_bytes - before.read_bytes;
-		EXPECT_EQ(l2_used(), 0);
-		EXPECT_EQ(where(0, ELEMENTS).cold_bytes, ELEMENTS * 8);
-	}
-	/* No more than is wanted. */
-	before = server_stats(field, 0);
-	for (i = 0; i < SINGLES; i++)
-		get(i * 977, 1);
-	after = server_stats(field, 0);
-	EXPECT_EQ(after.reads - before.reads, SINGLES);
-	EXPECT_EQ(after.read_bytes - before.read_bytes, SINGLES * 8);
+	open_net("pattern 14M", &opts);
+	nothing_is_kept(0);
+	fill();
+	nothing_is_kept(FILL_TILES);
 	mmnf_field_close(field);
 }
 
@@ -187,7 +239,8 @@ static u32 count(struct mmnf_queue *q, struct mmnf_read *const *reads, u32 nr)
 	u32 n = mmnf_queue_file_submit(q, reads, nr), i;
 
 	for (i = 0; i < n; i++)
-		read_bytes += reads[i]->bytes;
+		__atomic_fetch_add(&read_bytes, reads[i]->bytes,
+				   __ATOMIC_RELAXED);
 	return n;
 }
 
@@ -198,29 +251,41 @@ static void count_reads(void)
 	field->ops = &counting;
 }
 
+static void nothing_is_kept_of_the_file(uint64_t filled)
+{
+	uint64_t k;
+
+	read_all_ways();
+	nothing_came_or_went(filled);
+	read_bytes = 0;
+	for (k = 0; k < SINGLES; k++)
+		get(k % 10, 1);
+	/* O_DIRECT: whole blocks, each time anew. */
+	EXPECT_EQ(read_bytes, SINGLES * TILE);
+	nothing_came_or_went(filled);
+}
+
 TEST(nothing_is_kept_of_a_file)
 {
 	struct mmnf_open_opts opts = { .engine = MMNF_ENGINE_DIRECT,
 				       .l2_once = 1,
-				       .prefetch_off = 1 };
-	uint64_t i, k;
+				       .prefetch_off = 1,
+				       .l2_bytes = L2_BYTES };
+	char name[64];
+	uint64_t i;
 
 	scratch();
-	make_file("file", ELEMENTS * 8);
+	make_file("file", FIELD_TILES * TILE);
+	snprintf(name, sizeof(name), "file#%s", shape);
 	for (i = 0; i < 4; i++) {
 		opts.uring = i % 2 ? MMNF_URING_OFF : MMNF_URING_AUTO;
 		opts.l2_policy = i / 2 ? MMNF_L2_LRU : 0;
-		open_with("file#raw,dtype=u64,shape=1048576", &opts);
+		open_with(name, &opts);
 		/* Before there is a queue. */
 		count_reads();
-		read_all_ways();
-		EXPECT_EQ(l2_used(), 0);
-		read_bytes = 0;
-		for (k = 0; k < SINGLES; k++)
-			get(k % 10, 1);
-		/* O_DIRECT: whole blocks, each time anew. */
-		EXPECT_EQ(read_bytes, SINGLES * TILE);
-		EXPECT_EQ(l2_used(), 0);
+		nothing_is_kept_of_the_file(0);
+		fill();
+		nothing_is_kept_of_the_file(FILL_TILES);
 		mmnf_field_close(field);
 	}
 }
@@ -255,22 +320,6 @@ TEST(it_is_said)
 }
 
 /* ---- what is in L2 is taken from there */
-
-static void prefetch(uint64_t tile, uint64_t nr)
-{
-	struct mmnf_box box = { { tile * TILE_ELEMENTS },
-				{ nr * TILE_ELEMENTS },
-				{ 1 } };
-	unsigned int tries;
-
-	ASSERT_EQ(mmnf_prefetch(field, &box), (ssize_t)(nr * TILE));
-	for (tries = 0; tries < 10000; tries++) {
-		if (where(box.start[0], box.count[0]).hot_bytes == nr * TILE)
-			return;
-		usleep(1000);
-	}
-	ASSERT_TRUE(false);
-}
 
 TEST(what_is_there_is_taken_from_there)
 {
@@ -325,19 +374,65 @@ TEST(a_walk_of_boxes_reads_each_once)
 	walk(16 * TILE_ELEMENTS);
 }
 
+#define AHEAD 300ULL /* more than are read ahead at once */
+
+static void *get_last(void *arg)
+{
+	(void)arg;
+	get((AHEAD - 1) * 2 * TILE_ELEMENTS, 1);
+	return NULL;
+}
+
+/* While a server says nothing the last of what is to be read ahead is not begun. */
+TEST(what_is_to_be_read_ahead_is_read_once)
+{
+	struct mmnf_open_opts opts = { .l2_once = 1, .prefetch_off = 1 };
+	struct mmnf_request r = { .nr = 1, .dst = got, .dst_bytes = 8 };
+	uint64_t i, index = (AHEAD - 2) * 2 * TILE_ELEMENTS;
+	struct mmnf_completion c;
+	struct mmnf_batch *batch;
+	pthread_t thread;
+
+	open_net("pattern 8M", &opts);
+	ASSERT_EQ(mmnf_batch_open(&batch, field, NULL), 0);
+	server_stop(0);
+	for (i = 0; i < AHEAD; i++) {
+		struct mmnf_box box = { { i * 2 * TILE_ELEMENTS },
+					{ TILE_ELEMENTS },
+					{ 1 } };
+
+		ASSERT_EQ(mmnf_prefetch(field, &box), (ssize_t)TILE);
+	}
+	r.index = &index;
+	ASSERT_EQ(mmnf_batch_submit(batch, &r, 1), 1);
+	pthread_create(&thread, NULL, get_last, NULL);
+	sleep_ms(50);
+	ASSERT_EQ(kill(servers[0].pid, SIGCONT), 0);
+	pthread_join(thread, NULL);
+	ASSERT_EQ(mmnf_batch_reap(batch, &c, 1, 1, -1), 1);
+	EXPECT_EQ(c.result, 8);
+	for (i = 0; i < AHEAD; i++)
+		prefetch(2 * i, 1);
+	EXPECT_EQ(server_stats(field, 0).read_bytes, AHEAD * TILE);
+	EXPECT_EQ(l2_used(), AHEAD * TILE);
+	mmnf_batch_close(batch);
+	mmnf_field_close(field);
+}
+
 /* ---- requests that end before their reads */
 
-/* The server has answered all that it was asked before this. */
-static void wait_for_server(uint64_t reads)
+/* Until nothing is under way; who waits for a read of his own drives the others. */
+static void wait_for_server(void)
 {
 	int64_t end = now_ns() + 30 * 1000000000LL;
-	uint64_t i;
+	struct mmnf_net_stats s;
 
-	for (i = 0; server_stats(field, 0).reads < reads; i++) {
+	do {
 		ASSERT_LT(now_ns(), end);
-		get(i % ELEMENTS, 1);
+		get(3, 1);
 		sleep_ms(1);
-	}
+		s = server_stats(field, 0);
+	} while (s.in_flight + s.queued);
 }
 
 TEST(what_comes_late_is_dropped)
@@ -345,7 +440,8 @@ TEST(what_comes_late_is_dropped)
 	static uint64_t untouched[2][BOX_ELEMENTS];
 	struct mmnf_open_opts opts = { .l2_once = 1, .prefetch_off = 1 };
 	struct mmnf_box box = { { 100 }, { BOX_ELEMENTS }, { 1 } };
-	uint64_t index[SINGLES], before, i, bad = 0;
+	uint64_t index[SINGLES], i, bad = 0;
+	struct mmnf_net_stats s;
 	struct mmnf_completion c[2];
 	struct mmnf_request r[2] = {
 		{ .user_data = 0, .index = index, .nr = SINGLES },
@@ -356,7 +452,6 @@ TEST(what_comes_late_is_dropped)
 	open_net("pattern 8M", &opts);
 	ASSERT_EQ(mmnf_batch_open(&batch, field, NULL), 0);
 	scatter(index);
-	before = server_stats(field, 0).reads;
 	server_stop(0);
 	for (i = 0; i < 2; i++) {
 		r[i].dst = untouched[i];
@@ -373,8 +468,10 @@ TEST(what_comes_late_is_dropped)
 	EXPECT_EQ(c[0].user_data, 1);
 	EXPECT_EQ(c[0].result, -ECANCELED);
 	memset(untouched, 0x77, sizeof(untouched));
+	s = server_stats(field, 0);
+	ASSERT_EQ(s.in_flight + s.queued, MMNF_QUEUE_DEPTH);
 	ASSERT_EQ(kill(servers[0].pid, SIGCONT), 0);
-	wait_for_server(before + SINGLES);
+	wait_for_server();
 	EXPECT_EQ(mmnf_batch_reap(batch, c, 1, 0, 0), 0);
 	for (i = 0; i < 2 * BOX_ELEMENTS; i++)
 		bad += untouched[i / BOX_ELEMENTS][i % BOX_ELEMENTS] !=
