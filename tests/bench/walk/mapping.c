@@ -23,11 +23,14 @@ static void ask(const struct part *p, size_t read)
 
 /*
  * With one command for many: when queue_depth reads are no longer asked for, half as
- * many more.  A walk that waits for each read has queue_depth in flight, too.
+ * many more.  A walk that waits for each read has queue_depth in flight, too: they are
+ * counted from @i, the first touch to wait, as the command is given before the others.
  */
-static size_t tell_ahead(const struct part *p, size_t last, size_t asked)
+static size_t tell_ahead(const struct part *p, size_t i, size_t last,
+			 size_t asked)
 {
-	size_t end = p->reads.of_touch[last - p->begin].read + p->queue_depth;
+	size_t end = p->reads.of_touch[i - p->begin].read + p->queue_depth;
+	size_t least = p->reads.of_touch[last - p->begin].read + 1;
 	struct mmnf_range range[2 * ORACLE_AHEAD];
 	struct mmnf_ioc_prefetch prefetch = {
 		.size = sizeof(prefetch),
@@ -36,7 +39,9 @@ static size_t tell_ahead(const struct part *p, size_t last, size_t asked)
 
 	if (asked == p->reads.nr || asked >= end)
 		return asked;
-	end += p->queue_depth / 2 - 1;
+	end += (p->queue_depth + 1) / 2 - 1;
+	if (end < least)
+		end = least;
 	for (; asked < p->reads.nr && asked < end; asked++) {
 		const struct read *r = &p->reads.read[asked];
 
@@ -59,7 +64,7 @@ static size_t ask_ahead(const struct part *p, size_t i, size_t last,
 	size_t read = p->reads.of_touch[last - p->begin].read;
 
 	if (p->told)
-		return tell_ahead(p, last, asked);
+		return tell_ahead(p, i, last, asked);
 	for (; asked < p->reads.nr && asked < read + p->queue_depth; asked++) {
 		if (!p->causal || p->reads.read[asked].told_by < i)
 			ask(p, asked);
