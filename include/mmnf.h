@@ -168,7 +168,8 @@ struct mmnf_open_opts {
 			       * fills: first reads then wait for no memory */
 	uint32_t l2_once; /* 1: what a call reads and is not in L2 (DIRECT,
 			   * NET) is not kept there, what is read ahead is:
-			   * for records that are read once */
+			   * for records that are read once.  Nothing to
+			   * DEVICE and MMAP */
 	/* NET: */
 	uint32_t net_connections; /* to each server, at most 16; 0: 4 */
 	uint32_t net_depth; /* requests on each at once; 0: 64 */

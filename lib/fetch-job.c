@@ -131,10 +131,36 @@ static u32 room_of(const struct mmnf_job *job)
 	return (u32)max_u64(nr * 8, 64);
 }
 
+/* Of one record or box, but not where the run before it ended. */
+static bool is_piece(const struct mmnf_job *job, u64 wanted,
+		     const struct mmnf_run *run)
+{
+	return wanted && job->next_wanted == wanted &&
+	       (run[0].segment != run[-1].segment ||
+		run[0].offset != run[-1].offset + run[-1].bytes);
+}
+
+/* For another run.  What would have to be read twice is worth the memory. */
+static bool has_room(struct mmnf_job *job, u32 n, bool pieces)
+{
+	struct mmnf_run *runs;
+
+	if (n < job->room)
+		return true;
+	if (!job->once || !pieces || job->room == MMNF_ROUND_RUNS)
+		return false;
+	runs = realloc(job->runs, MMNF_ROUND_RUNS * sizeof(*runs));
+	if (!runs)
+		return false;
+	job->runs = runs;
+	job->room = MMNF_ROUND_RUNS;
+	return true;
+}
+
 bool mmnf_job_refill(struct mmnf_fetch *f, struct mmnf_job *job)
 {
-	bool sorted = true;
-	u64 bytes = 0;
+	bool sorted = true, pieces = false, more;
+	u64 bytes = 0, wanted;
 	u32 n = 0;
 	int err;
 
@@ -154,14 +180,24 @@ bool mmnf_job_refill(struct mmnf_fetch *f, struct mmnf_job *job)
 		return false;
 	}
 	do {
-		while (n < job->room && bytes < ROUND_BYTES &&
-		       next_run(f, job, &job->runs[n])) {
-			sorted &= !n || by_offset(&job->runs[n - 1],
-						  &job->runs[n]) <= 0;
-			bytes += job->runs[n++].bytes;
+		more = true;
+		while (bytes < ROUND_BYTES && has_room(job, n, pieces)) {
+			struct mmnf_run *run = &job->runs[n];
+
+			wanted = job->next_wanted;
+			more = next_run(f, job, run);
+			if (!more)
+				break;
+			pieces |= n && is_piece(job, wanted, run);
+			sorted &= !n || by_offset(&run[-1], run) <= 0;
+			bytes += run->bytes;
+			n++;
 		}
 		if (!n)
 			return false;
+		/* Of what this round reads the next one wants the bytes between. */
+		if (more && pieces && !sorted)
+			job->once = false;
 		job->nr_runs = n;
 		job->next_run = n = 0;
 		bytes = 0;
