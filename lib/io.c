@@ -34,25 +34,18 @@ static bool wait_for(const struct mmnf_field *field,
 		       (ssize_t)run->bytes;
 }
 
-/* One piece from elsewhere may need none, either. */
-static bool begin(struct mmnf_field *field, const struct mmnf_run *run,
-		  struct mmnf_alone *read)
-{
-	return field->ops->begin && !run->unit &&
-	       field->ops->begin(field, run, read);
-}
-
 /*
  * The first run of a box: most boxes have no other, and it is @alone.  Here the
  * predictor learns of the access, before anybody waits, but not before the read
  * is on its way.  1: done with; 0: it has to be fetched, and is placed; or -errno.
+ * @read: for one that needs no queue; NULL: none is
  */
 static int take_first(struct mmnf_field *field, struct mmnf_run *run,
-		      bool alone, char *dst, const void *ip)
+		      bool alone, char *dst, const void *ip,
+		      struct mmnf_alone *read)
 {
 	struct mmnf_segment *s = NULL;
 	u64 nominal = run->offset;
-	struct mmnf_alone read;
 	bool begun = false;
 	int taken, err = 0;
 
@@ -66,21 +59,31 @@ static int take_first(struct mmnf_field *field, struct mmnf_run *run,
 		mmnf_run_fill(mmnf_field_geometry(field), run, dst);
 	if (!taken) {
 		taken = take(field, s, run, dst);
-		if (!taken && alone)
-			begun = begin(field, run, &read);
+		if (!taken && read && !run->unit)
+			begun = field->ops->begin(field, run, read);
 		if (field->walk &&
 		    !mmnf_walk_again(field, run->segment, nominal, ip))
 			mmnf_walk_touch(field, run->segment, nominal,
 					run->offset, ip,
 					taken ? MMNF_HERE : MMNF_ABSENT, false);
 		if (begun)
-			taken = field->ops->end(field, run, &read, dst);
+			taken = field->ops->end(field, run, read, dst);
 		else if (!taken && alone)
 			taken = wait_for(field, s, run, dst);
 	}
 	if (s)
 		mmnf_segment_put(field, s);
 	return taken;
+}
+
+/* The read has room for a tile: on no stack that does not need it. */
+static __attribute__((noinline)) int take_or_read(struct mmnf_field *field,
+						  struct mmnf_run *run,
+						  char *dst, const void *ip)
+{
+	struct mmnf_alone read;
+
+	return take_first(field, run, true, dst, ip, &read);
 }
 
 static int fetch_run(struct mmnf_field *field, const struct mmnf_run *run,
@@ -98,7 +101,9 @@ static int fetch_run(struct mmnf_field *field, const struct mmnf_run *run,
 static int get_run(struct mmnf_field *field, struct mmnf_run *run, char *dst,
 		   const void *ip)
 {
-	int taken = take_first(field, run, true, dst, ip);
+	int taken = field->ops->begin ?
+			    take_or_read(field, run, dst, ip) :
+			    take_first(field, run, true, dst, ip, NULL);
 
 	if (taken < 0)
 		return taken;
@@ -117,7 +122,7 @@ static int get_runs(struct mmnf_field *field, const struct mmnf_box *normal,
 	mmnf_runs_next(&job.it, &run);
 	if (job.it.end)
 		return get_run(field, &run, dst, ip);
-	taken = take_first(field, &run, false, dst, ip);
+	taken = take_first(field, &run, false, dst, ip, NULL);
 	if (taken < 0)
 		return taken;
 	job.it_valid = taken;

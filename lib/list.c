@@ -50,19 +50,21 @@ static int by_index(const void *a, const void *b)
  */
 static bool sort_by_digits(struct mmnf_wanted *list, u64 nr)
 {
-	struct mmnf_wanted *other = malloc(nr * sizeof(*other)), *from = list,
-			   *to = other, *turn;
-	u64 differ = 0, count[DIGITS], i, sum, n;
+	struct mmnf_wanted *other, *from = list, *to, *turn;
+	u64 differ = 0, *count, i, sum, n;
 	u32 shift, d;
 
+	/* Not on a stack that is the caller's. */
+	other = to = malloc(nr * sizeof(*other) + DIGITS * sizeof(*count));
 	if (!other)
 		return false;
+	count = (u64 *)(other + nr);
 	for (i = 1; i < nr; i++)
 		differ |= list[i].index ^ list[0].index;
 	for (shift = 0; shift < 64 && differ >> shift; shift += DIGIT_BITS) {
 		if (!(differ >> shift & (DIGITS - 1)))
 			continue;
-		memset(count, 0, sizeof(count));
+		memset(count, 0, DIGITS * sizeof(*count));
 		for (i = 0; i < nr; i++)
 			count[from[i].index >> shift & (DIGITS - 1)]++;
 		for (d = 0, sum = 0; d < DIGITS; d++, sum += n) {

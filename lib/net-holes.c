@@ -24,6 +24,7 @@
 #define HOLES_MAX 1024
 #define FOUND_MAX 128
 #define HOLE_BYTES_MIN (64ULL << 10) /* shorter ones are not worth a place */
+#define LOOK_BYTES_MIN 4096
 #define ASK_BYTES_MIN (64ULL << 20)
 #define ASK_BYTES_MAX (2ULL << 30)
 #define SKIP_MAX 1024
@@ -209,8 +210,8 @@ void net_holes_look(struct net_group *g, u64 offset, const char *p, u64 bytes)
 {
 	struct net_holes *h = &g->holes;
 
-	/* All that it costs those who have no zeros. */
-	if (first_word(p, bytes))
+	/* All that it costs those who have no zeros; a few bytes are often 0. */
+	if (bytes < LOOK_BYTES_MIN || first_word(p, bytes))
 		return;
 	/* What is known was sent before the answer came. */
 	if (h->is_wanted || h->is_asking || !may_ask(g) ||

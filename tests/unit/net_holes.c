@@ -290,6 +290,38 @@ TEST(stripes_with_holes)
 	mmnf_field_close(field);
 }
 
+/* A few bytes are 0 in the densest of fields, and no reason to ask. */
+TEST(reads_of_a_few_zeros_ask_nothing)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	uint64_t got[PAGE_ELEMENTS], i;
+	struct mmnf_box box = { { 0 }, { PAGE_ELEMENTS - 1 }, { 1 } };
+
+	scratch();
+	need_servers();
+	server_start(0, MEMORY);
+	make_remote("f", MMNF_U64, 1, elements, 1, 0);
+	opts.l2_once = 1;
+	opts.prefetch_off = 1;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	for (i = 0; i < 300; i++) {
+		box.start[0] = i * 7919 * PAGE_ELEMENTS % elements[0];
+		EXPECT_EQ(mmnf_get(field, &box, got, sizeof(got)), 4088);
+	}
+	sleep_ms(100);
+	EXPECT_EQ(nr_logged(" Extents id="), 0);
+	/* A whole page is. */
+	box.count[0] = PAGE_ELEMENTS;
+	for (i = 0; i < 300 && !server_stats(field, 0).holes; i++) {
+		box.start[0] = i * 7919 * PAGE_ELEMENTS % elements[0];
+		EXPECT_EQ(mmnf_get(field, &box, got, sizeof(got)), 4096);
+		sleep_ms(10);
+	}
+	EXPECT_GT(nr_logged(" Extents id="), 0);
+	mmnf_field_close(field);
+}
+
 /* Those that say nothing of holes, and those that have none, are asked seldom. */
 TEST(servers_that_do_not_tell)
 {
