@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
  * Batches on the network that several threads reap: who waits without end is not
- * left waiting when another takes what it waits for, or a deadline comes.
+ * left waiting when another takes what it waits for, or a deadline comes; who waits
+ * for some time, no longer.
  */
 #define KTAP_TIMEOUT 120
+#include "engine-net.h"
+#include "net-internal.h"
 #include "net_util.h"
 
 #include <pthread.h>
@@ -122,6 +125,47 @@ TEST(deadline_comes_while_another_waits)
 	EXPECT_EQ(c.user_data, 1);
 	EXPECT_EQ(c.result, 8);
 	mmnf_batch_close(batch);
+	mmnf_field_close(field);
+}
+
+#define TIMEOUT_NS 200000000LL
+
+static int64_t wait_began_ns, wait_ended_ns;
+
+static void *wait_in_vain(void *arg)
+{
+	const bool never = false;
+	struct mmnf_net *net = arg;
+
+	__atomic_store_n(&wait_began_ns, now_ns(), __ATOMIC_RELEASE);
+	EXPECT_TRUE(!mmnf_net_wait(net, &never, TIMEOUT_NS));
+	wait_ended_ns = now_ns();
+	return NULL;
+}
+
+/*
+ * While another holds the net's lock for most of the time: waiting anew from then on
+ * would take TIMEOUT_NS more.
+ */
+TEST(timeout_counts_from_the_call)
+{
+	int64_t unlocked_ns;
+	struct mmnf_net *net;
+	pthread_t waits;
+
+	open_server("memory 1G");
+	net = field->remote->net;
+	pthread_mutex_lock(&net->lock);
+	ASSERT_EQ(pthread_create(&waits, NULL, wait_in_vain, net), 0);
+	while (!__atomic_load_n(&wait_began_ns, __ATOMIC_ACQUIRE))
+		sleep_ms(1);
+	while (now_ns() < wait_began_ns + TIMEOUT_NS / 20 * 19)
+		sleep_ms(1);
+	unlocked_ns = now_ns();
+	pthread_mutex_unlock(&net->lock);
+	pthread_join(waits, NULL);
+	EXPECT_GE(wait_ended_ns - wait_began_ns, TIMEOUT_NS);
+	EXPECT_LT(wait_ended_ns - unlocked_ns, TIMEOUT_NS);
 	mmnf_field_close(field);
 }
 
