@@ -94,7 +94,6 @@ void net_part_done(struct mmnf_net *net, struct mmnf_net_part *part, int err,
 		free(part);
 	if (--io->nr_parts)
 		return;
-	io->ended_ns = net->now_ns;
 	if (!io->awaited)
 		net->nr_background--;
 	if (!io->done) {
@@ -218,7 +217,6 @@ static void start(struct mmnf_net *net, struct mmnf_net_io *io, s64 now)
 	io->late = MMNF_NET_LATE_NONE;
 	io->epoch = UINT64_MAX;
 	io->nr_parts = 0;
-	io->began_ns = now;
 	if (!io->awaited)
 		net->nr_background++;
 	if (io->op == MMNF_NET_FLUSH) {
@@ -262,7 +260,7 @@ static void pump(struct mmnf_net *net)
 static void refuse_child(struct mmnf_net_io *io)
 {
 	io->result = -ENXIO;
-	io->began_ns = io->ended_ns = 0;
+	io->began_ns = mmnf_now_ns();
 	io->text = CHILD;
 	io->words = NULL;
 	if (io->done)
@@ -274,6 +272,7 @@ static void refuse_child(struct mmnf_net_io *io)
 void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,
 		     u32 nr)
 {
+	s64 now = 0;
 	u32 i;
 
 	if (net->forks != net_forks()) {
@@ -281,11 +280,16 @@ void mmnf_net_submit(struct mmnf_net *net, struct mmnf_net_io *const *ios,
 			refuse_child(ios[i]);
 		return;
 	}
-	pthread_mutex_lock(&net->lock);
+	if (pthread_mutex_trylock(&net->lock)) {
+		now = mmnf_now_ns();
+		pthread_mutex_lock(&net->lock);
+	}
 	net->now_ns = mmnf_now_ns();
 	net->activity++;
-	for (i = 0; i < nr; i++)
+	for (i = 0; i < nr; i++) {
+		ios[i]->began_ns = now ? now : net->now_ns;
 		start(net, ios[i], net->now_ns);
+	}
 	/* Nothing is sent any more by a process that is in exit(). */
 	if (!net->stop)
 		pump(net);

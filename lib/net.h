@@ -75,7 +75,7 @@ struct mmnf_net_part {
  * @owner: for the caller
  * @result: 0 or -errno: -ECANCELED, -ETIMEDOUT, -EIO...
  * @epoch: of writes and flushes, when done; see above
- * @began_ns, @ended_ns: CLOCK_MONOTONIC, when done: as the net looked at the clock
+ * @began_ns: CLOCK_MONOTONIC, of submit(), before it waited for others
  * @late: of writes, also of failed ones
  * @text: of an error, for humans; good in done() only.  Without done() it is
  *	mmnf_net_end() that has it
@@ -93,7 +93,7 @@ struct mmnf_net_io {
 	void *owner;
 	int result;
 	u64 epoch;
-	s64 began_ns, ended_ns;
+	s64 began_ns;
 	const char *text;
 	/* the net's */
 	u32 nr_parts;

@@ -427,19 +427,21 @@ static void touch(const char *p, u64 bytes)
 int mmnf_queue_net_end(struct mmnf_field *field, const struct mmnf_run *run,
 		       struct mmnf_alone *alone, char *dst)
 {
+	u64 now;
 	int err;
 
 	if (!alone->past)
 		touch(alone->iov.iov_base, alone->iov.iov_len);
 	touch(dst + run->dst, run->bytes);
 	err = mmnf_net_end(field->remote->net, &alone->io);
+	/* Not when the answer came: this thread has waited until it ran again. */
+	now = mmnf_publish_now();
 	if (!alone->past)
 		mmnf_cache_filled(field->cache, alone->pin, !err);
 	if (!err)
 		memcpy(dst + run->dst, alone->data, run->bytes);
 	if (!alone->past)
 		mmnf_cache_put(field->cache, alone->pin);
-	mmnf_publish_wait(field,
-			  (u64)(alone->io.ended_ns - alone->io.began_ns));
+	mmnf_publish_wait(field, now - (u64)alone->io.began_ns);
 	return err ? err : 1;
 }

@@ -433,17 +433,110 @@ TEST(threads_read_past_l2_what_is_written)
 	read_what_is_written(1);
 }
 
-/* ---- a forked child */
+/* ---- how long it took */
 
-static uint64_t nr_waits_of_a_minute(void)
+/* Of those that are published, about as long or longer. */
+static uint64_t nr_waits_of(uint64_t ns)
 {
 	uint64_t sum = 0;
 	unsigned int i;
 
-	for (i = mmnf_wait_length(60 * 1000000000ULL); i < MMNF_NR_LENGTHS; i++)
+	for (i = mmnf_wait_length(ns); i < MMNF_NR_LENGTHS; i++)
 		sum += field->published->waits[i];
 	return sum;
 }
+
+#define DELAY_NS 100000000ULL
+
+static void wait_for_the_server(uint32_t once)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	uint64_t i, got, most = 0, ns;
+
+	opts.l2_bytes = 1 << 20;
+	opts.l2_once = once;
+	open_server("--filter=delay " EXPORT " rdelay=100ms", &opts);
+	for (i = 0; i < 5; i++) {
+		ns = (uint64_t)now_ns();
+		EXPECT_EQ(read_one(field, i * TILE_ELEMENTS, &got), 8);
+		ns = (uint64_t)now_ns() - ns;
+		most = ns > most ? ns : most;
+	}
+	EXPECT_EQ(nr_waits_of(0), 5);
+	EXPECT_EQ(nr_waits_of(DELAY_NS), 5);
+	EXPECT_EQ(nr_waits_of(mmnf_wait_most_ns(mmnf_wait_length(most))), 0);
+	mmnf_field_close(field);
+}
+
+TEST(wait_is_as_long_as_the_server_takes)
+{
+	scratch();
+	need_servers();
+	wait_for_the_server(0);
+	wait_for_the_server(1);
+}
+
+static uint64_t measured[MMNF_NR_LENGTHS]; /* by length */
+
+static void *measure_singles(void *arg)
+{
+	uint64_t seed = (uint64_t)(uintptr_t)arg, i, got, index;
+	int64_t ns;
+
+	for (i = 0; i < 500; i++) {
+		index = next_random(&seed) % (NR_TILES * TILE_ELEMENTS);
+		ns = now_ns();
+		EXPECT_EQ(read_one(field, index, &got), 8);
+		ns = now_ns() - ns;
+		__atomic_fetch_add(&measured[mmnf_wait_length((uint64_t)ns)], 1,
+				   __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static uint64_t median_ns(const uint64_t *lengths)
+{
+	uint64_t sum = 0, nr = 0;
+	unsigned int i;
+
+	for (i = 0; i < MMNF_NR_LENGTHS; i++)
+		nr += lengths[i];
+	for (i = 0; sum <= nr / 2; i++)
+		sum += lengths[i];
+	return mmnf_wait_most_ns(i - 1);
+}
+
+/*
+ * Of many threads, whose answers are taken by one of them, each waits also until it
+ * runs again.
+ */
+TEST(wait_of_threads_is_until_they_run)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	pthread_t threads[4 * THREADS];
+	uint64_t i, here, shown;
+
+	scratch();
+	need_servers();
+	opts.l2_once = 1;
+	open_server(EXPORT, &opts);
+	for (i = 0; i < 4 * THREADS; i++)
+		ASSERT_EQ(pthread_create(&threads[i], NULL, measure_singles,
+					 (void *)(uintptr_t)i),
+			  0);
+	for (i = 0; i < 4 * THREADS; i++)
+		pthread_join(threads[i], NULL);
+	here = median_ns(measured);
+	shown = median_ns(field->published->waits);
+	printf("# measured %llu us, published %llu us\n",
+	       (unsigned long long)here / 1000,
+	       (unsigned long long)shown / 1000);
+	EXPECT_GT(shown, here / 3 * 2);
+	EXPECT_LE(shown, here);
+	mmnf_field_close(field);
+}
+
+/* ---- a forked child */
 
 /* What it is refused at once did not take long. */
 TEST(forked_child_has_not_waited)
@@ -461,7 +554,7 @@ TEST(forked_child_has_not_waited)
 	pid = fork();
 	if (!pid)
 		_exit(read_one(field, 50 * TILE_ELEMENTS, &got) != -ENXIO ? 1 :
-		      nr_waits_of_a_minute()				  ? 2 :
+		      nr_waits_of(60 * 1000000000ULL)			  ? 2 :
 									    42);
 	ASSERT_EQ(waitpid(pid, &status, 0), pid);
 	ASSERT_TRUE(WIFEXITED(status));
