@@ -6,6 +6,7 @@
 #include "field_util.h"
 
 #include <errno.h>
+#include <fetch.h>
 #include <geometry.h>
 
 #define MODEL_BYTES (1 << 20)
@@ -463,6 +464,73 @@ TEST(one_piece_is_one_run)
 	/* Both happened. */
 	EXPECT_GT(nr, n / 10);
 	EXPECT_LT(nr, n / 10 * 9);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+/* Each of them once, in the order of qsort(), with the place that it had. */
+static void sort_list(struct mmnf_field *field, uint64_t *index, uint64_t nr)
+{
+	bool *seen = calloc(nr, sizeof(*seen));
+	struct mmnf_job job = { 0 };
+	uint64_t i, place, bad = 0;
+
+	ASSERT_TRUE(seen);
+	ASSERT_EQ(mmnf_io_list(field, &job, index, nr, nr), 0);
+	ASSERT_EQ(job.nr_list, nr);
+	for (i = 0; i < nr; i++) {
+		place = job.list[i].place;
+		ASSERT_LT(place, nr);
+		bad += seen[place] || index[place] != job.list[i].index;
+		seen[place] = true;
+	}
+	qsort(index, nr, sizeof(*index), by_value);
+	for (i = 0; i < nr; i++)
+		bad += job.list[i].index != index[i];
+	EXPECT_EQ(bad, 0);
+	mmnf_job_free(&job);
+	free(seen);
+}
+
+/* Indices that differ in so many bits: with repeats where these are few. */
+TEST(lists_are_sorted)
+{
+	static const uint64_t differ[] = {
+		0,
+		0xff,
+		(1ULL << 20) - 1,
+		(1ULL << 31) - 1,
+		(1ULL << 36) - 1,
+		(1ULL << 47) - 1,
+		(1ULL << 61) - 1,
+		0x3fULL << 41,
+		0x3ffULL << 48 | 0x3ff, /* nothing in between */
+	};
+	static const uint64_t lengths[] = {
+		2, 511, 512, 513, 3000, 8192, 20000
+	};
+	static const uint64_t shape[1] = { 1ULL << 61 };
+	static const uint64_t chunk[1] = { 1ULL << 40 };
+	static struct mmnf_field field; /* no more than its geometry */
+	static uint64_t index[20000];
+	uint64_t d, n, i, same;
+
+	ASSERT_EQ(mmnf_geometry_init(&field.store.geometry, MMNF_U8, 1, shape,
+				     chunk, NULL),
+		  0);
+	for (d = 0; d < sizeof(differ) / sizeof(differ[0]); d++) {
+		for (n = 0; n < sizeof(lengths) / sizeof(lengths[0]); n++) {
+			same = rnd() % shape[0] & ~differ[d];
+			for (i = 0; i < lengths[n]; i++)
+				index[i] = same | (rnd() & differ[d]);
+			sort_list(&field, index, lengths[n]);
+		}
+	}
 }
 
 TEST_MAIN
