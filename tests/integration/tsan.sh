@@ -16,7 +16,7 @@ for program in "${programs[@]}"; do
 done
 
 # Readers of servers that come and go; without nbdkit they skip.
-make -s build/tsan/tests/unit/{net_alone,net_faults,net_ends}
+make -s build/tsan/tests/unit/{net_alone,net_batch,net_faults,net_ends,once,twins}
 served()
 {
 	status=0
@@ -26,6 +26,9 @@ served()
 		exit 1
 	fi
 }
-served net_alone 'threads*'
+served net_alone 'threads*' 'wait*'
+served net_batch
+served once
+served twins
 served net_faults 'killed*' 'gone*' 'closed*'
 served net_ends 'name*' 'open*'
