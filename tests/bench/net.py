@@ -13,8 +13,11 @@ neighbours disturb; that is the one that has a target.  At a depth of 1 without 
 delay the time is the scheduler's, for both.
 
     random      4 KiB records at random places, so many at once.  The library reads
-                them with l2_once: as the loop it keeps nothing.  Both look at the
-                records when all have come, at a depth of 1 at each
+                them with l2_once: as the loop it keeps nothing.  The loop looks at
+                each record as it comes; so does the library at a depth of 1.  At
+                others it gets all by one request and looks at them at the end,
+                when they have left the processor's cache; requests of one record
+                each, looked at as they come, cost it more than that
     kept        the same records, by a library that keeps them in L2, which it does
                 unless told otherwise; the loop is the one above that keeps nothing.
                 "keeping" is the ratio of that loop if it reads into 64 MiB of memory
