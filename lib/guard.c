@@ -51,14 +51,20 @@ struct block {
 	struct mmnf_guarded range[RANGES];
 };
 
-struct mmnf_guard {
+/* What the handler goes by; never changed. */
+struct reaction {
 	struct mmnf_field *field;
 	int (*bad_page)(void *arg, const struct mmnf_bad_page *bad);
 	void *arg;
-	u64 nr_bad, data_offset;
+	u64 data_offset;
 	u32 element_bytes;
 	u8 shown[8];
 	bool shown_is_zero;
+};
+
+struct mmnf_guard {
+	struct reaction reaction;
+	u64 nr_bad; /* atomic */
 };
 
 static pthread_mutex_t guard_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -98,9 +104,11 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* The window with an address, as it was at one moment. */
-static bool find(uintptr_t at, struct mmnf_guarded *out,
-		 struct mmnf_guard *guard)
+/*
+ * The window with an address, as it was at one moment: it may be dropped meanwhile,
+ * which changes its start.
+ */
+static bool find(uintptr_t at, struct mmnf_guarded *out, struct reaction *how)
 {
 	const struct block *b = __atomic_load_n(&blocks, __ATOMIC_ACQUIRE);
 	u32 i;
@@ -113,12 +121,19 @@ static bool find(uintptr_t at, struct mmnf_guarded *out,
 			start = __atomic_load_n(&r->start, __ATOMIC_SEQ_CST);
 			if (!start || at < start || at >= r->end)
 				continue;
-			*out = *r;
+			*out = (struct mmnf_guarded) {
+				.start = start,
+				.end = r->end,
+				.index = r->index,
+				.index_end = r->index_end,
+				.segment = r->segment,
+				.guard = r->guard,
+			};
 			if (!r->guard)
 				return true;
 			__atomic_fetch_add(&r->guard->nr_bad, 1,
 					   __ATOMIC_RELAXED);
-			*guard = *r->guard;
+			*how = r->guard->reaction;
 			return true;
 		}
 	}
@@ -126,11 +141,11 @@ static bool find(uintptr_t at, struct mmnf_guarded *out,
 }
 
 /* Puts memory of our own where the page is; false: there is none. */
-static bool replace(const struct mmnf_guarded *r, const struct mmnf_guard *g,
+static bool replace(const struct mmnf_guarded *r, const struct reaction *how,
 		    uintptr_t page, u64 offset)
 {
 	u64 bytes = mmnf_page_bytes(), i;
-	bool plain = g->shown_is_zero && page + bytes <= r->index;
+	bool plain = how->shown_is_zero && page + bytes <= r->index;
 	u8 *p;
 
 	/* What is private is zero again after MADV_DONTNEED, which evicts. */
@@ -146,9 +161,10 @@ static bool replace(const struct mmnf_guarded *r, const struct mmnf_guard *g,
 	for (i = 0; i < bytes; i++)
 		p[i] = page + i >= r->index && page + i < r->index_end ?
 			       0xff :
-			       g->shown[(offset + i + g->element_bytes -
-					 g->data_offset % g->element_bytes) %
-					g->element_bytes];
+			       how->shown[(offset + i + how->element_bytes -
+					   how->data_offset %
+						   how->element_bytes) %
+					  how->element_bytes];
 	if (!mprotect(p, bytes, PROT_READ) &&
 	    mremap(p, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
 		   (void *)page) != MAP_FAILED)
@@ -169,12 +185,12 @@ static void handler(int signal, siginfo_t *info, void *context)
 	u64 bytes = mmnf_page_bytes();
 	struct mmnf_bad_page bad = { .size = sizeof(bad) };
 	struct mmnf_guarded range;
-	struct mmnf_guard guard;
+	struct reaction how;
 	int saved = errno;
 	bool ours;
 
 	__atomic_fetch_add(&nr_running, 1, __ATOMIC_SEQ_CST);
-	ours = info->si_code > 0 && find(at, &range, &guard);
+	ours = info->si_code > 0 && find(at, &range, &how);
 	__atomic_fetch_sub(&nr_running, 1, __ATOMIC_ACQ_REL);
 	if (ours && !range.guard) {
 		/* Nobody but mmnf_guard_copy() knows an address in there. */
@@ -186,16 +202,15 @@ static void handler(int signal, siginfo_t *info, void *context)
 		ours = false;
 	}
 	if (ours) {
-		bad.field = guard.field;
+		bad.field = how.field;
 		bad.address = (const void *)at;
 		bad.page = (const void *)(at - at % bytes);
 		bad.page_bytes = bytes;
 		bad.segment = range.segment;
 		bad.offset_bytes = at - at % bytes - range.start;
 		errno = saved;
-		ours = (!guard.bad_page || !guard.bad_page(guard.arg, &bad)) &&
-		       replace(&range, &guard, at - at % bytes,
-			       bad.offset_bytes);
+		ours = (!how.bad_page || !how.bad_page(how.arg, &bad)) &&
+		       replace(&range, &how, at - at % bytes, bad.offset_bytes);
 	}
 	if (!ours)
 		pass_on(signal, info, context);
@@ -383,20 +398,22 @@ static struct mmnf_guard *new_guard(struct mmnf_field *field,
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	struct mmnf_guard *guard = calloc(1, sizeof(*guard));
+	struct reaction *how;
 	u32 i;
 
 	if (!guard)
 		return NULL;
-	guard->field = field;
-	guard->bad_page = opts->bad_page;
-	guard->arg = opts->arg;
-	guard->element_bytes = g->element_bytes;
-	guard->data_offset = g->data_offset;
-	memcpy(guard->shown, opts->poison ? opts->poison : g->fill,
+	how = &guard->reaction;
+	how->field = field;
+	how->bad_page = opts->bad_page;
+	how->arg = opts->arg;
+	how->element_bytes = g->element_bytes;
+	how->data_offset = g->data_offset;
+	memcpy(how->shown, opts->poison ? opts->poison : g->fill,
 	       g->element_bytes);
-	guard->shown_is_zero = true;
+	how->shown_is_zero = true;
 	for (i = 0; i < g->element_bytes; i++)
-		guard->shown_is_zero &= !guard->shown[i];
+		how->shown_is_zero &= !how->shown[i];
 	return guard;
 }
 
