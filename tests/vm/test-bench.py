@@ -14,7 +14,7 @@ from toollib import report  # noqa: E402
 RUN = os.path.join(SRC, "tests", "bench", "run.py")
 CASES = ["stride-16MiB-forward@10us", "hot-17p@10us"]
 ENGINES = {"default", "madv_random", "madv_sequential", "off", "willneed", "uring",
-           "mmnf"}
+           "mmnf", "mmnf-told"}
 
 
 def check():
@@ -43,6 +43,7 @@ def check():
     yield ("stride_is_ten_times_as_fast_as_default",
            ns["default"] >= fast * ns["mmnf"] * (1 if fast == 10 else 0.9), str(ns))
     yield "stride_is_near_willneed", ns["willneed"] >= 0.9 * ns["mmnf"], str(ns)
+    yield "told_is_near_willneed", ns["willneed"] >= 0.9 * ns["mmnf-told"], str(ns)
     wrong = [line for line in lines if line["metric"] == "wrong" and line["value"]]
     yield "every_value_is_right", not wrong, str(wrong)
 
