@@ -36,6 +36,7 @@ static const struct look {
 	{ "willneed-causal", "#0072B2", 12, 0.8 },
 	{ "uring", "#000000", 2, 0.8 },
 	{ "mmnf", "#D55E00", 7, 0.9 },
+	{ "mmnf-told", "#009E73", 5, 0.8 },
 };
 
 #define NR_LOOKS (sizeof(looks) / sizeof(looks[0]))
