@@ -181,6 +181,61 @@ def views_outlive_the_field(folder):
     assert set(done.stdout.split()) == {str(array.sum())}, done.stdout
 
 
+def run_program(program, *arguments):
+    done = subprocess.run([sys.executable, "-c", program, *arguments], text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env=os.environ | {"PYTHONPATH": os.path.join(SRC, "lib", "python")})
+    assert done.returncode == 0, f"{done.returncode}: {done.stdout}"
+    return done.stdout
+
+
+def left_open_at_the_end(folder):
+    """What was written is there, whether or not there was a view."""
+    path = os.path.join(folder, "f")
+    program = """if True:
+        import mmnf, sys
+        first = mmnf.create(sys.argv[1], (8, 8), "f4", tile=(4, 4))
+        first[:4] = 1
+        if sys.argv[2] == "view":
+            view = first.view((0, 0))
+            import atexit
+            atexit.register(first.__setitem__, slice(4, 8), 2)
+    """
+    for how, total in ("plain", 32), ("view", 96):
+        assert run_program(program, path + how, how) == ""
+        with mmnf.open(path + how) as field:
+            assert field[...].sum() == total, (how, field[...])
+
+
+def daemons_at_the_end(folder):
+    """Threads in calls while the interpreter ends, which nobody waits for."""
+    path, _ = made(folder)
+    program = """if True:
+        import mmnf, numpy, sys, threading
+        field = mmnf.open(sys.argv[1], sys.argv[2])
+        rows = numpy.arange(40).repeat(200)
+        under_way = threading.Semaphore(0)
+
+        def gather():
+            while True:
+                field.gather(rows)
+                under_way.release()
+
+        def gathers():
+            while True:
+                for _ in field.gathers([rows, rows, rows]):
+                    under_way.release()
+
+        for work in gather, gather, gathers:
+            threading.Thread(target=work, daemon=True).start()
+        for _ in range(20):
+            under_way.acquire()
+    """
+    for engine in "mmap", "direct":
+        for _ in range(5):
+            assert run_program(program, path, engine) == ""
+
+
 def dlpack(folder):
     path, array = made(folder)
     field = mmnf.open(path, "mmap")
@@ -441,8 +496,9 @@ def a_petabyte(folder):
 def main():
     return fieldlib.main([(test.__name__, test, ()) for test in (
         attributes, views, views_of_many_segments, a_guarded_view,
-        views_outlive_the_field, dlpack, errors, a_cut_file_is_an_error, where_the_bytes_are,
-        import_and_export, threads, other_processes, forked, without_ml_dtypes, the_readme,
+        views_outlive_the_field, left_open_at_the_end, daemons_at_the_end, dlpack, errors,
+        a_cut_file_is_an_error, where_the_bytes_are, import_and_export, threads,
+        other_processes, forked, without_ml_dtypes, the_readme,
         a_petabyte)])
 
 

@@ -7,6 +7,7 @@ done by who submits, cancels or reaps next.
 """
 from __future__ import annotations
 
+import atexit
 import collections
 import ctypes
 import os
@@ -50,6 +51,19 @@ class _Owned:
         self.memory.clear()
 
 
+_living: weakref.WeakSet[_Owned] = weakref.WeakSet()
+
+
+def _keep_memory() -> None:
+    """A daemon thread may be in a batch at the end of the process, so it stays open, and
+    what is read then still goes where it should."""
+    for owned in list(_living):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(owned))
+
+
+atexit.register(_keep_memory)
+
+
 class Requests:
     """Used by one thread at a time.  The memory of a request is kept until its
     completion, because the library writes there till then.
@@ -58,7 +72,8 @@ class Requests:
     def __init__(self, handle: Handle) -> None:
         self._owned = _Owned(handle)
         self._last = 0
-        weakref.finalize(self, self._owned.close)
+        weakref.finalize(self, self._owned.close).atexit = False
+        _living.add(self._owned)
 
     @property
     def eventfd(self) -> int:

@@ -8,8 +8,10 @@ let other Python threads run.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
 import os
+import sys
 import weakref
 from types import TracebackType
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
@@ -27,6 +29,7 @@ from ._index import BOX, Selection, parse, parse_box, parse_records
 from ._library import Path, check, lib, path_bytes, unsigned
 
 Progress = Callable[[int, int], object]
+_living: weakref.WeakSet[Field] = weakref.WeakSet()
 _ENGINE_NAMES = {number: name for name, number in _abi.ENGINES.items()}
 
 
@@ -78,7 +81,8 @@ class Field(GpuTier):
     Safe to use from several threads at once, but for resize().  A child of fork(), as
     of multiprocessing, opens it again by its path at the first use there, and so does a
     process that it is pickled to; the GPU tier is off there.  A with block closes it,
-    and so does the end of its last reference.
+    and so does the end of its last reference.  What is still open when the interpreter
+    ends is made durable then.
 
     path: as given.  shape, ndim, size, nbytes, itemsize, dtype: as numpy's.
     engine: "device", "mmap", "direct" or "net"; engine_reason: why that one.
@@ -94,6 +98,7 @@ class Field(GpuTier):
         self._batches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Batch] = (
             weakref.WeakKeyDictionary())
         self._take(handle.info())
+        _living.add(self)
 
     def _take(self, info: _abi.FieldInfo) -> None:
         ndim: int = info.ndim
@@ -171,6 +176,19 @@ class Field(GpuTier):
         if handle is not None and handle.is_mine and self._is_dirty:
             self._is_dirty = False
             check(lib.mmnf_field_sync(handle))
+
+    def _end(self) -> None:
+        """At the end of the process, where daemon threads may still be in calls."""
+        handle = self._handle
+        if handle is None or not handle.is_mine:
+            return
+        if self._is_dirty:
+            self.sync()
+        if self.engine == "net":
+            # Servers and the cache on disk get their farewell, if nobody is there.
+            self._handle = None
+            if sys.getrefcount(handle) <= 2:
+                handle.close_now()
 
     def __enter__(self) -> Field:
         self._open()
@@ -505,3 +523,14 @@ class Field(GpuTier):
                                     ctypes.byref(out)))
         return Verified(out.nr_segments, out.nr_tiles, out.nr_checked, out.nr_bad,
                         out.nr_repaired, findings)
+
+
+def _end() -> None:
+    for field in list(_living):
+        try:
+            field._end()  # pylint: disable=protected-access
+        except Exception:  # pylint: disable=broad-except
+            sys.excepthook(*sys.exc_info())  # the others, too
+
+
+atexit.register(_end)

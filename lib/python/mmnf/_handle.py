@@ -5,6 +5,10 @@ A Field, each array over mapped memory, and each call under way hold it; so
 Field.close() in one thread pulls no memory from under another, and an array
 outlives its Field.
 
+At the end of the process no handle is closed that may be in use: a daemon thread can be
+in a call as late as that, and arrays may be looked at.  What was written is made durable
+(_field.py), and the rest goes with the process.
+
 A child of fork() has its parent's handles, and must leave them alone: rings and locks
 in them are shared or may be held.  It neither uses nor closes them.
 """
@@ -57,11 +61,12 @@ class Handle(Mine):
         super().__init__()
         self._as_parameter_ = pointer
         self._close = weakref.finalize(self, _close, pointer, Mine())
-
-    def keep_at_exit(self) -> None:
-        """The memory stays mapped until the process is gone: arrays may be looked at
-        as late as that."""
         self._close.atexit = False
+
+    def close_now(self) -> None:
+        """By its only holder, where the finalizer may not be run any more."""
+        if self._close.detach():
+            _close(self._as_parameter_, self)
 
     def info(self) -> _abi.FieldInfo:
         info = _abi.FieldInfo(ctypes.sizeof(_abi.FieldInfo))

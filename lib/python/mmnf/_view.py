@@ -40,7 +40,6 @@ class _Memory:
         self.__array_interface__: dict[str, Any] = {}
         # At the end of the process arrays may be looked at as late as that.
         weakref.finalize(self, _unpin, handle, address).atexit = False
-        handle.keep_at_exit()
 
 
 def _why_not(info: _abi.FieldInfo, selection: Selection) -> str | None:
