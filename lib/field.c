@@ -127,10 +127,7 @@ static bool set_strides(struct mmnf_view *v, const struct mmnf_geometry *g)
 	return true;
 }
 
-/*
- * In view.base there is room for as many segments as stay mapped: all, or
- * those there were before the field has grown.
- */
+/* In view.base there is room for as many segments as stay mapped. */
 static void fill_view(struct mmnf_field *field)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
@@ -378,7 +375,7 @@ MMNF_EXPORT int mmnf_field_info(const struct mmnf_field *field,
 
 MMNF_EXPORT int mmnf_field_resize(struct mmnf_field *field, uint64_t extent)
 {
-	struct mmnf_geometry g = field->store.geometry;
+	struct mmnf_geometry g = field->store.geometry, old = g;
 	int err;
 
 	mmnf_error_enter("mmnf_field_resize");
@@ -389,13 +386,19 @@ MMNF_EXPORT int mmnf_field_resize(struct mmnf_field *field, uint64_t extent)
 	if (extent == g.shape[0])
 		return 0;
 	err = mmnf_geometry_grow(&g, extent);
-	if (!err)
-		err = mmnf_zarr_resize(&field->store, extent);
 	if (err)
 		return err;
 	field->store.geometry = g;
+	if (mmnf_window_fit(field))
+		err = mmnf_error(ENOMEM, "no memory");
+	if (!err)
+		err = mmnf_zarr_resize(&field->store, extent);
+	if (err)
+		field->store.geometry = old;
+	else
+		mmnf_walk_fit(field);
 	fill_view(field);
-	return 0;
+	return err;
 }
 
 MMNF_EXPORT int mmnf_field_sync(struct mmnf_field *field)

@@ -312,6 +312,7 @@ struct mmnf_windows {
 	pthread_mutex_t lock;
 	struct mmnf_window *table; /* of nr_slots */
 	u32 nr_slots, good, nr_active, nr_mapped, nr_pinned;
+	u32 most; /* as the caller wants it, 0: the default */
 	bool wide; /* beyond the 47 bits that all processes have */
 	u64 generation;
 	struct mmnf_mapping **chain;
@@ -321,6 +322,10 @@ struct mmnf_windows {
 };
 
 int mmnf_window_init(struct mmnf_field *field, u32 max_windows);
+/* After the geometry has grown, and nobody else uses the field; or -ENOMEM. */
+int mmnf_window_fit(struct mmnf_field *field);
+/* Of a segment without a file, and what most of the others take. */
+u64 mmnf_window_bytes(const struct mmnf_field *field);
 void mmnf_window_exit(struct mmnf_field *field);
 
 /*
@@ -338,7 +343,7 @@ struct mmnf_mapping *mmnf_window_find(struct mmnf_field *field, u64 segment);
 /* Where a segment is mapped, after mapping it if need be; NULL with text. */
 struct mmnf_mapping *mmnf_window_use(struct mmnf_field *field, u64 segment);
 
-/* Where a new mapping is to be looked for: a hint for mmap(). */
+/* window-fit.c: where a new mapping is to be looked for, a hint for mmap(). */
 void *mmnf_window_hint(const struct mmnf_field *field);
 
 /* Tells guard.c of all mappings, after field->guard has changed. */
@@ -400,6 +405,8 @@ struct mmnf_walk {
 };
 
 int mmnf_walk_init(struct mmnf_field *field);
+/* After the geometry has grown. */
+void mmnf_walk_fit(struct mmnf_field *field);
 
 /* Was this page this caller's previous one?  Counts the access if so. */
 bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,

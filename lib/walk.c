@@ -50,6 +50,18 @@ int mmnf_walk_init(struct mmnf_field *field)
 	return 0;
 }
 
+void mmnf_walk_fit(struct mmnf_field *field)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	struct mmnf_walk *w = field->walk;
+
+	if (!w)
+		return;
+	pthread_mutex_lock(&w->lock);
+	w->table.end = g->nr_segments * g->segment_bytes;
+	pthread_mutex_unlock(&w->lock);
+}
+
 bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,
 		     const void *ip)
 {

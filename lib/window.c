@@ -24,8 +24,7 @@
  * A pinned mapping is active in each generation, so that the bound holds and
  * there is room for one more.
  *
- * With five levels of page tables windows lie above 47 bits, where a petabyte
- * fits as a whole, and by default none is ever unmapped.
+ * How many are good, and the memory of the tables: window-fit.c.
  *
  * windows.lock guards all but the reading of the table.  An entry is changed in
  * the order tag = 0, the rest, tag, so a reader that meets the same tag before
@@ -35,77 +34,13 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "internal.h"
 #include "tier.h"
 
-#define GOOD_DEFAULT 512
-#define GOOD_MAX 16384
-#define SPACE_BYTES (1ULL << 46) /* of the 2^47 a process has */
-#define WIDE_BYTES (1ULL << 55) /* of the 2^56 with five levels (LA57) */
-#define WIDE_HINT (1ULL << 48) /* who asks for nothing above gets nothing */
 #define PATTERN_MIN (2ULL << 20)
 #define PATTERN_MAX (64ULL << 20)
-
-/* Of a segment without a file, and what most of the others take. */
-static u64 mapped_bytes(const struct mmnf_field *field)
-{
-	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-
-	return round_up_u64(mmnf_geometry_file_bytes(g), mmnf_page_bytes());
-}
-
-/* Does this process get addresses above 47 bits? */
-static bool has_wide_space(void)
-{
-	u64 page = mmnf_page_bytes();
-	void *p = mmap((void *)WIDE_HINT, page, PROT_NONE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	bool has = p != MAP_FAILED && (uintptr_t)p >> 47;
-
-	if (p != MAP_FAILED)
-		munmap(p, page);
-	return has;
-}
-
-void *mmnf_window_hint(const struct mmnf_field *field)
-{
-	return field->windows.wide ? (void *)WIDE_HINT : NULL;
-}
-
-int mmnf_window_init(struct mmnf_field *field, u32 max_windows)
-{
-	struct mmnf_windows *w = &field->windows;
-	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	u64 good = max_windows ? min_u64(max_windows, GOOD_MAX) : GOOD_DEFAULT;
-	u64 space = SPACE_BYTES;
-	struct rlimit files;
-
-	pthread_mutex_init(&w->lock, NULL);
-	w->pattern = -1;
-	w->generation = 1;
-	if (g->nr_segments > good || mapped_bytes(field) > SPACE_BYTES / 2 ||
-	    g->nr_segments > SPACE_BYTES / 2 / mapped_bytes(field))
-		w->wide = has_wide_space();
-	if (w->wide) {
-		space = WIDE_BYTES;
-		good = max_windows ? good : GOOD_MAX;
-	}
-	good = min_u64(good, space / 2 / mapped_bytes(field));
-	/* An open device stands behind each mapping: leave half to others. */
-	if (field->engine == MMNF_ENGINE_DEVICE &&
-	    !getrlimit(RLIMIT_NOFILE, &files))
-		good = min_u64(good, max_u64(files.rlim_cur / 4, 1));
-	w->good = (u32)min_u64(good, g->nr_segments);
-	for (w->nr_slots = 1; w->nr_slots < 2 * w->good;)
-		w->nr_slots *= 2;
-	w->chain = calloc(w->nr_slots, sizeof(*w->chain));
-	w->table = calloc(w->nr_slots, sizeof(*w->table));
-	field->view.base = calloc(max_u64(w->good, 1), sizeof(char *));
-	return w->chain && w->table && field->view.base ? 0 : -ENOMEM;
-}
 
 /* Where the table of tiles is in memory; an absent segment has none. */
 static const char *index_of(const struct mmnf_field *field,
@@ -183,7 +118,7 @@ static int pattern_open(struct mmnf_field *field)
 	char *p;
 	int fd;
 
-	while (bytes < PATTERN_MAX && bytes * 32 < mapped_bytes(field))
+	while (bytes < PATTERN_MAX && bytes * 32 < mmnf_window_bytes(field))
 		bytes *= 2;
 	fd = memfd_create("mmnf-fill", MFD_CLOEXEC);
 	if (fd < 0)
@@ -237,7 +172,7 @@ static int map_absent(struct mmnf_field *field, struct mmnf_mapping *m)
 	if (m->base) /* its file has come and gone */
 		return 0;
 	m->absent = true;
-	m->bytes = mapped_bytes(field);
+	m->bytes = mmnf_window_bytes(field);
 	return map_fill(field, m->bytes, &m->base);
 }
 

@@ -458,4 +458,37 @@ TEST(copies_from_a_shard_of_others)
 	walk_shard(MMNF_ENGINE_DIRECT, copy);
 }
 
+/* Beyond the end that there was when the handle was opened. */
+TEST(a_walk_through_what_has_grown)
+{
+	static const uint64_t shape[2] = { 64, PAGE };
+	struct mmnf_box all = { .count = { 1024, PAGE } };
+	struct mmnf_box one = { .count = { 1, PAGE } };
+	static unsigned char page[PAGE];
+	struct mmnf_field_stats before, after;
+	struct mmnf_field *field;
+	uint64_t i;
+
+	scratch();
+	need_disk();
+	field = make_field("f", MMNF_U8, 2, shape, 64 * PAGE, NULL);
+	ASSERT_EQ(mmnf_field_resize(field, 1024), 0);
+	memset(page, 7, sizeof(page));
+	for (i = 0; i < 1024; i++) {
+		one.start[0] = i;
+		ASSERT_EQ(mmnf_write(field, &one, page, PAGE), PAGE);
+	}
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	ASSERT_GE(mmnf_evict(field, &all), 1024 * PAGE / 2);
+	before = stats_of(field);
+	for (i = 128; i < 1024; i += 5) {
+		one.start[0] = i;
+		ASSERT_EQ(mmnf_get(field, &one, page, PAGE), PAGE);
+	}
+	after = stats_of(field);
+	EXPECT_EQ(after.accesses - before.accesses, 180);
+	EXPECT_LE(after.misses - before.misses, 10);
+	mmnf_field_close(field);
+}
+
 TEST_MAIN

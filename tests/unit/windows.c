@@ -133,6 +133,37 @@ TEST(unpinned_is_as_activated)
 	mmnf_field_close(f);
 }
 
+/* One segment that grows to SEGMENTS: the handle is then as if opened anew. */
+TEST(growth_makes_room_for_windows)
+{
+	uint64_t shape[2] = { 1, ROW }, i;
+	struct mmnf_box box = { .count = { 1, ROW } };
+	const uint32_t *p, *first, *p0;
+	uint32_t data[ROW] = { 0 };
+	struct mmnf_field *f;
+
+	scratch();
+	f = make_field("f", MMNF_U32, 2, shape, 4 * ROW, NULL);
+	ASSERT_TRUE(p0 = row(f, 0));
+	ASSERT_EQ(mmnf_field_resize(f, SEGMENTS), 0);
+	for (i = 0; i < SEGMENTS; i++) {
+		data[0] = (uint32_t)i + 1;
+		box.start[0] = i;
+		ASSERT_GT(mmnf_write(f, &box, data, sizeof(data)), 0);
+	}
+	first = row(f, 0);
+	EXPECT_TRUE(first == p0);
+	for (i = 0; i < SEGMENTS; i++) {
+		ASSERT_TRUE(p = row(f, i));
+		EXPECT_EQ(*p, i + 1);
+	}
+	EXPECT_EQ(stats_of(f).windows_unmapped, 0);
+	EXPECT_EQ(*first, 1);
+	for (i = 0; i < SEGMENTS; i++)
+		EXPECT_TRUE(pin(f, i));
+	mmnf_field_close(f);
+}
+
 TEST(coordinates_outside)
 {
 	struct mmnf_field *f = open_rows(4);
