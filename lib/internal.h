@@ -159,6 +159,8 @@ struct mmnf_shard;
  *	has taken the place of this one
  * @file_bytes: length when it was opened
  * @refs: users; 0: may be closed
+ * @dirty: written since the last sync of it began; atomic
+ * @created: the folders that name it may not be durable
  * @direct_fd: see mmnf_segment_direct(); -1 until then
  * @look: where resident.c has it in memory; NULL: not yet, MAP_FAILED: it can't
  * @mapped: what mapped.c knows of its pages; NULL: nothing
@@ -193,6 +195,12 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 		     struct mmnf_segment **out);
 void mmnf_segment_put(struct mmnf_field *field, struct mmnf_segment *s);
 int mmnf_segment_sync(struct mmnf_field *field);
+
+/* Its file was written: said behind each write, for a sync may come in between. */
+static inline void mmnf_segment_written(struct mmnf_segment *s)
+{
+	__atomic_store_n(&s->dirty, true, __ATOMIC_RELEASE);
+}
 
 /*
  * From a nominal offset (mmnf_geometry.indexed) to the one in the file.

@@ -162,13 +162,11 @@ static int open_file(struct mmnf_field *field, const char *key, u64 *bytes)
 }
 
 /* Files and then the folders that name them. */
-static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
+static int make_durable(struct mmnf_field *field, struct mmnf_segment *s)
 {
 	char key[MMNF_KEY_MAX], *slash;
 	int fd, err;
 
-	if (!s->dirty || field->remote)
-		return 0;
 	err = mmnf_shard_flush(field, s);
 	if (err)
 		return err;
@@ -190,8 +188,22 @@ static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
 		if (fsync(field->store.dir))
 			return -errno;
 	}
-	s->dirty = s->created = false;
+	s->created = false;
 	return 0;
+}
+
+/* What is written from now on is for the next time. */
+static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
+{
+	int err;
+
+	if (field->remote ||
+	    !__atomic_exchange_n(&s->dirty, false, __ATOMIC_ACQ_REL))
+		return 0;
+	err = make_durable(field, s);
+	if (err)
+		mmnf_segment_written(s);
+	return err;
 }
 
 static void discard(struct mmnf_segment *s)
@@ -329,7 +341,6 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 	}
 	s->refs++;
 	s->stamp = ++all->clock;
-	s->dirty |= create;
 	pthread_mutex_unlock(&all->lock);
 	*out = s;
 	/* Whoever made the file: what is written must be seen in the window. */

@@ -41,6 +41,7 @@ static int put_run(struct mmnf_field *field, struct mmnf_segment *s,
 	if (run->unit)
 		mmnf_run_gather(run, src, scratch);
 	err = write_all(s, from, run->bytes, run->offset);
+	mmnf_segment_written(s);
 	mmnf_cache_forget(field, run->segment, run->offset, run->bytes);
 	return err;
 }

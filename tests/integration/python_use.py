@@ -377,6 +377,32 @@ def threads(folder):
     assert not is_mapped(path)
 
 
+def writes_during_a_sync(folder):
+    """Of another thread: leaving the block makes them durable, too."""
+    path, _ = made(folder)
+    real, calls = mmnf._library.lib.mmnf_field_sync, []
+
+    def sync(handle):
+        error = real(handle)
+        calls.append(handle)
+        if len(calls) == 1:
+            field[0] = 5
+        return -errno.EIO if len(calls) == 3 else error
+
+    mmnf._library.lib.mmnf_field_sync = sync
+    try:
+        with mmnf.open(path, writable=True) as field:
+            field[2] = 4
+            field.sync()
+        assert len(calls) == 2
+        with mmnf.open(path, writable=True) as field:
+            field[1] = 6
+            raises(OSError, field.sync)
+        assert len(calls) == 4
+    finally:
+        mmnf._library.lib.mmnf_field_sync = real
+
+
 def _sum(field, key):
     return float(field[key].sum())
 
@@ -498,7 +524,7 @@ def main():
         attributes, views, views_of_many_segments, a_guarded_view,
         views_outlive_the_field, left_open_at_the_end, daemons_at_the_end, dlpack, errors,
         a_cut_file_is_an_error, where_the_bytes_are, import_and_export, threads,
-        other_processes, forked, without_ml_dtypes, the_readme,
+        writes_during_a_sync, other_processes, forked, without_ml_dtypes, the_readme,
         a_petabyte)])
 
 

@@ -163,8 +163,16 @@ class Field(GpuTier):
 
     def sync(self) -> None:
         """Make all writes through this field durable."""
-        check(lib.mmnf_field_sync(self._open()))
+        self._make_durable(self._open())
+
+    def _make_durable(self, handle: Handle) -> None:
+        # Before: what another thread writes meanwhile is for the next time.
         self._is_dirty = False
+        try:
+            check(lib.mmnf_field_sync(handle))
+        except BaseException:
+            self._is_dirty = True
+            raise
 
     def close(self) -> None:
         """Make writes durable, if there were any, and close.  Twice is fine.
@@ -174,8 +182,7 @@ class Field(GpuTier):
         handle, self._handle = self._handle, None
         self._batches.clear()
         if handle is not None and handle.is_mine and self._is_dirty:
-            self._is_dirty = False
-            check(lib.mmnf_field_sync(handle))
+            self._make_durable(handle)
 
     def _end(self) -> None:
         """At the end of the process, where daemon threads may still be in calls."""
@@ -248,7 +255,10 @@ class Field(GpuTier):
         """
         handle = self._open()
         self._is_dirty = self.writable
-        _write.write(handle, parse(key, self.shape), value, self.dtype)
+        try:
+            _write.write(handle, parse(key, self.shape), value, self.dtype)
+        finally:  # a sync may have come in between
+            self._is_dirty = self.writable
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -479,8 +489,11 @@ class Field(GpuTier):
             raise ValueError(f"at has {len(at)} coordinates: expected {self.ndim}")
         origin = _abi.Axes(*(unsigned("at", where) for where in at)) if at is not None else None
         self._is_dirty = self.writable
-        done = check(lib.mmnf_import(handle, path_bytes(source), origin,
-                                     callback.progress, None))
+        try:
+            done = check(lib.mmnf_import(handle, path_bytes(source), origin,
+                                         callback.progress, None))
+        finally:
+            self._is_dirty = self.writable
         callback.finish()
         return done
 

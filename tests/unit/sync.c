@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What mmnf_field_sync() promises: when it returns 0, what was written before it is
+ * durable and seen by others, whatever other threads do with the handle meanwhile.
+ *
+ * Calls that the library makes are taken here first: another thread's sync is
+ * put in where it would come between two steps of a write, and a storage that
+ * fails is played.
+ */
+#include "field_util.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+
+#define COLUMNS 1024ULL
+#define SEGMENT_ROWS 8ULL
+#define NR_SEGMENTS 80ULL /* more than are kept open */
+
+static const uint64_t shape[2] = { SEGMENT_ROWS * NR_SEGMENTS, COLUMNS };
+static const uint64_t tile[2] = { 4, 512 };
+static const uint32_t fill = 7;
+static uint32_t data[SEGMENT_ROWS * COLUMNS];
+
+/* ---- calls taken */
+
+static struct mmnf_field
+	*syncs; /* synced when the next step of a write is done */
+static int sync_result = 1;
+static uint64_t tick, last_write, last_sync;
+
+static void other_sync(void)
+{
+	struct mmnf_field *field = syncs;
+
+	syncs = NULL;
+	if (field)
+		sync_result = mmnf_field_sync(field);
+}
+
+ssize_t pwrite(int fd, const void *from, size_t bytes, off_t offset)
+{
+	ssize_t n = syscall(SYS_pwrite64, fd, from, bytes, offset);
+
+	last_write = ++tick;
+	return n;
+}
+
+int fdatasync(int fd)
+{
+	last_sync = ++tick;
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+/* Between two runs of a box: lock.c gives up that of a linear segment. */
+int fcntl(int fd, int command, ...)
+{
+	static int (*real)(int, int, ...);
+	va_list ap;
+	void *arg;
+	int n;
+
+	va_start(ap, command);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "fcntl");
+	n = real(fd, command, arg);
+	if (command == F_OFD_SETLK &&
+	    ((const struct flock *)arg)->l_type == F_UNLCK)
+		other_sync();
+	return n;
+}
+
+/* The same of tiles. */
+int pthread_rwlock_unlock(pthread_rwlock_t *lock)
+{
+	static int (*real)(pthread_rwlock_t *);
+	int err;
+
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "pthread_rwlock_unlock");
+	err = real(lock);
+	other_sync();
+	return err;
+}
+
+/* ---- one thread writes, another syncs */
+
+static struct mmnf_field *make(bool tiled)
+{
+	MMNF_OPTS(mmnf_create_opts, opts);
+
+	scratch();
+	opts.tile = tiled ? tile : NULL;
+	opts.segment_bytes = SEGMENT_ROWS * COLUMNS * 4;
+	opts.fill = &fill;
+	ASSERT_EQ(mmnf_field_create("f", MMNF_U32, 2, shape, &opts), 0);
+	return open_field("f", true);
+}
+
+static struct mmnf_box segment(uint64_t nr)
+{
+	struct mmnf_box box = { { nr * SEGMENT_ROWS, 0 },
+				{ SEGMENT_ROWS, COLUMNS },
+				{ 0 } };
+
+	return box;
+}
+
+/* All of a segment but a column, so in many runs; a sync comes behind the first. */
+static void write_and_sync_between(struct mmnf_field *field)
+{
+	struct mmnf_box box = segment(0);
+	uint64_t i;
+
+	box.count[1]--;
+	for (i = 0; i < SEGMENT_ROWS * COLUMNS; i++)
+		data[i] = 9;
+	syncs = field;
+	ASSERT_EQ(mmnf_write(field, &box, data, SEGMENT_ROWS * 4 * 1023),
+		  SEGMENT_ROWS * 4 * 1023);
+	ASSERT_EQ(sync_result, 0);
+}
+
+static uint64_t nr_missing(void)
+{
+	struct mmnf_field *field = open_field("f", false);
+	struct mmnf_box box = segment(0);
+	uint64_t i, nr = 0;
+
+	box.count[1]--;
+	ASSERT_EQ(mmnf_get(field, &box, data, SEGMENT_ROWS * 4 * 1023),
+		  SEGMENT_ROWS * 4 * 1023);
+	for (i = 0; i < SEGMENT_ROWS * 1023; i++)
+		nr += data[i] != 9;
+	mmnf_field_close(field);
+	return nr;
+}
+
+TEST(rows_written_while_another_syncs)
+{
+	struct mmnf_field *field = make(false);
+
+	write_and_sync_between(field);
+	ASSERT_LT(last_sync, last_write);
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	EXPECT_GT(last_sync, last_write);
+	last_sync = 0;
+	/* Nothing since: nothing to do. */
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	EXPECT_EQ(last_sync, 0);
+	mmnf_field_close(field);
+	EXPECT_EQ(nr_missing(), 0);
+}
+
+TEST(tiles_written_while_another_syncs)
+{
+	struct mmnf_field *field = make(true);
+
+	write_and_sync_between(field);
+	ASSERT_GT(nr_missing(), 0);
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	EXPECT_GT(last_sync, last_write);
+	EXPECT_EQ(nr_missing(), 0);
+	mmnf_field_close(field);
+}
+
+TEST(tiles_written_while_another_syncs_then_put_aside)
+{
+	struct mmnf_field *field = make(true);
+	struct mmnf_box box;
+	uint64_t i;
+
+	write_and_sync_between(field);
+	for (i = 1; i < NR_SEGMENTS; i++) {
+		box = segment(i);
+		box.count[0] = box.count[1] = 1;
+		ASSERT_EQ(mmnf_write(field, &box, data, 4), 4);
+	}
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	mmnf_field_close(field);
+	EXPECT_EQ(nr_missing(), 0);
+}
+
+TEST_MAIN
