@@ -466,14 +466,15 @@ MMNF_API int mmnf_field_sync(struct mmnf_field *field);
 
 /**
  * mmnf_field_resize() - more elements along axis 0
- * @extent: at least the present one
+ * @extent: at least the present one, also where another handle has made it so
  *
  * The new elements are fill; segments that are there are not touched.  Other
  * handles see it when they are opened again.  No other call may use the handle
  * meanwhile.
  *
- * Return: 0, -EINVAL (@extent is smaller), -EOVERFLOW, -EBADF (read-only, or not
- * a Zarr array), errors of storage.
+ * Return: 0, -EINVAL (@extent is smaller), -ENOSPC (the servers of a field on the
+ * network have no room for it), -EOVERFLOW, -EBADF (read-only, or not a Zarr
+ * array), errors of storage.
  */
 MMNF_API int mmnf_field_resize(struct mmnf_field *field, uint64_t extent);
 

@@ -72,6 +72,19 @@ int mmnf_engine_net_open(struct mmnf_field *field,
 				     0;
 }
 
+int mmnf_engine_net_fits(const struct mmnf_field *field,
+			 const struct mmnf_geometry *g)
+{
+	u64 bytes = mmnf_net_bytes(field->remote->net), need = end_of_data(g);
+
+	if (bytes >= need)
+		return 0;
+	return mmnf_error(ENOSPC,
+			  "the servers have %" PRIu64
+			  " bytes: expected at least %" PRIu64,
+			  bytes, need);
+}
+
 void mmnf_engine_net_shut(struct mmnf_field *field)
 {
 	struct mmnf_remote *r = field->remote;

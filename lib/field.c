@@ -167,6 +167,9 @@ static int open_zarr(struct mmnf_field *field, const char *path)
 	store->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (store->dir < 0)
 		return mmnf_error_system(errno, "%s", path);
+	store->name = strdup(path);
+	if (!store->name)
+		return mmnf_error(ENOMEM, "no memory");
 	err = mmnf_zarr_read(store, path);
 	if (!err && field->writable &&
 	    faccessat(store->dir, ".", W_OK, AT_EACCESS))
@@ -386,6 +389,10 @@ MMNF_EXPORT int mmnf_field_resize(struct mmnf_field *field, uint64_t extent)
 	if (extent == g.shape[0])
 		return 0;
 	err = mmnf_geometry_grow(&g, extent);
+	if (err)
+		return err;
+	if (field->remote)
+		err = mmnf_engine_net_fits(field, &g);
 	if (err)
 		return err;
 	field->store.geometry = g;

@@ -113,7 +113,10 @@ char *mmnf_zarr_print(const struct mmnf_geometry *g, bool checksums);
 int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g,
 		    bool checksums, const struct mmnf_net_layout *net);
 
-/* Changes the first extent of the manifest, and nothing else in it. */
+/*
+ * Changes the first extent of the manifest, and nothing else in it; -EINVAL if
+ * that is less than what stands there by now.
+ */
 int mmnf_zarr_resize(const struct mmnf_store *store, u64 extent);
 
 #define MMNF_KEY_MAX (MMNF_NDIM_MAX * 21 + 2)

@@ -219,6 +219,9 @@ void mmnf_tier_close(struct mmnf_field *field);
 int mmnf_engine_net_open(struct mmnf_field *field,
 			 const struct mmnf_open_opts *opts);
 void mmnf_engine_net_close(struct mmnf_field *field);
+/* Have the servers room for a field of that geometry?  0, or -ENOSPC with text. */
+int mmnf_engine_net_fits(const struct mmnf_field *field,
+			 const struct mmnf_geometry *g);
 /* Before: whoever waits for a read gets an error now.  Nothing if not open. */
 void mmnf_engine_net_shut(struct mmnf_field *field);
 

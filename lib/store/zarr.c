@@ -13,10 +13,12 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "internal.h"
+#include "new-file.h"
 #include "store/zarr-codec.h"
 #include "store/zarr-fill.h"
 #include "store/zarr-net.h"
@@ -345,33 +347,60 @@ char *mmnf_zarr_print(const struct mmnf_geometry *g, bool checksums)
 	return print_manifest(g, checksums, NULL);
 }
 
-static int write_manifest(int dir, const char *path, const char *text)
+/*
+ * Files of the folder are replaced by one at a time, where the filesystem can
+ * lock folders at all.
+ */
+static void lock_folder(int dir)
+{
+	while (flock(dir, LOCK_EX) && errno == EINTR)
+		;
+}
+
+/* Whoever could read or change the manifest can do so after that. */
+static int take_over_rights(int dir, int fd)
+{
+	struct stat st;
+
+	if (fstatat(dir, "zarr.json", &st, 0))
+		return 0;
+	if (fchown(fd, st.st_uid, st.st_gid)) {
+		/* Only root may give a file away; the rest is the same. */
+	}
+	return fchmod(fd, st.st_mode & 07777) ? -errno : 0;
+}
+
+static int write_text(int fd, const char *text)
 {
 	size_t len = strlen(text), done = 0;
-	int fd, err = 0;
 
-	fd = openat(dir, ".zarr.json.new",
-		    O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-	if (fd < 0)
-		return mmnf_error_system(errno, "%s/zarr.json", path);
-	while (!err && done < len) {
+	while (done < len) {
 		ssize_t n = write(fd, text + done, len - done);
 
 		if (n < 0 && errno != EINTR)
-			err = mmnf_error_system(errno, "%s/zarr.json", path);
-		else if (n > 0)
+			return -errno;
+		if (n > 0)
 			done += (size_t)n;
 	}
-	if (!err && fsync(fd))
-		err = mmnf_error_system(errno, "%s/zarr.json", path);
-	close(fd);
-	if (!err && renameat(dir, ".zarr.json.new", dir, "zarr.json"))
-		err = mmnf_error_system(errno, "%s/zarr.json", path);
+	return fsync(fd) ? -errno : 0;
+}
+
+static int write_manifest(int dir, const char *path, const char *text)
+{
+	struct mmnf_new_file file;
+	int err = mmnf_new_file_open(&file, dir, "zarr.json", 0666);
+
+	if (!err) {
+		err = take_over_rights(dir, file.fd);
+		if (!err)
+			err = write_text(file.fd, text);
+		if (!err)
+			err = mmnf_new_file_replace(&file);
+		mmnf_new_file_close(&file);
+	}
 	if (!err && fsync(dir))
-		err = mmnf_error_system(errno, "%s", path);
-	if (err)
-		unlinkat(dir, ".zarr.json.new", 0);
-	return err;
+		err = -errno;
+	return err ? mmnf_error_system(-err, "%s/zarr.json", path) : 0;
 }
 
 int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g,
@@ -381,7 +410,7 @@ int mmnf_zarr_write(const char *path, const struct mmnf_geometry *g,
 	int dir, err;
 
 	if (!text)
-		return g->dtype == MMNF_U64 ? -EOPNOTSUPP : -ENOMEM;
+		return -ENOMEM;
 	if (mkdir(path, 0777)) {
 		err = mmnf_error_system(errno, "%s", path);
 		free(text);
@@ -424,29 +453,53 @@ void mmnf_zarr_key(const struct mmnf_store *store, u64 segment, char *key)
 	}
 }
 
-int mmnf_zarr_resize(const struct mmnf_store *store, u64 extent)
+/* Another handle may have changed it since this one was opened. */
+static int set_extent(json_t *root, u64 extent)
+{
+	json_t *shape = json_object_get(root, "shape");
+	u64 there = (u64)json_integer_value(json_array_get(shape, 0));
+
+	if (extent < there)
+		return mmnf_error(EINVAL,
+				  "extent is %" PRIu64
+				  ": expected at least the present %" PRIu64,
+				  extent, there);
+	if (json_array_set_new(shape, 0, json_integer((json_int_t)extent)))
+		return mmnf_error(EINVAL, "zarr.json: expected a shape");
+	return 0;
+}
+
+/* Whatever else stands in the manifest is kept. */
+static int change_extent(const struct mmnf_store *store, u64 extent)
 {
 	char *text, *changed = NULL;
-	ssize_t n = read_text(store->dir, "field", &text);
+	ssize_t n = read_text(store->dir, store->name, &text);
 	json_error_t where;
 	json_t *root;
-	int err = 0;
+	int err;
 
 	if (n < 0)
 		return (int)n;
-	/* Whatever else stands there is kept. */
 	root = mmnf_zarr_fill_load(text, (size_t)n, 0, &where);
 	free(text);
-	if (json_array_set_new(json_object_get(root, "shape"), 0,
-			       json_integer((json_int_t)extent)))
-		err = mmnf_error(EINVAL, "zarr.json: expected a shape");
+	err = set_extent(root, extent);
 	if (!err)
 		changed = mmnf_zarr_fill_dump(root);
 	json_decref(root);
 	if (!err && !changed)
 		err = mmnf_error(ENOMEM, "zarr.json: no memory");
 	if (!err)
-		err = write_manifest(store->dir, "field", changed);
+		err = write_manifest(store->dir, store->name, changed);
 	free(changed);
+	return err;
+}
+
+int mmnf_zarr_resize(const struct mmnf_store *store, u64 extent)
+{
+	int err;
+
+	lock_folder(store->dir);
+	err = change_extent(store, extent);
+	flock(store->dir, LOCK_UN);
 	return err;
 }
