@@ -322,6 +322,7 @@ static bool take_flushes(struct mmnf_ssd *ssd)
 		mmnf_ssd_dirty_remove(&ssd->dirty, is_clean, f);
 		d->trim_due = true;
 		pthread_cond_broadcast(&d->done);
+		pthread_cond_broadcast(&ssd->log.room);
 	}
 	return any;
 }
@@ -486,6 +487,40 @@ int mmnf_ssd_drain_wait(struct mmnf_ssd *ssd, u64 seq)
 	mmnf_ssd_drain_hurry(ssd, -1);
 	pthread_mutex_unlock(&ssd->lock);
 	return err;
+}
+
+int mmnf_ssd_drain_sync(struct mmnf_ssd *ssd)
+{
+	struct ssd_drain *d = &ssd->drain;
+	u64 seq;
+	int err;
+
+	/* append: no write is between its look at sync_seq and the end of the log. */
+	pthread_mutex_lock(&ssd->log.append);
+	pthread_mutex_lock(&ssd->lock);
+	seq = ssd->log.seq;
+	d->sync_seq = seq;
+	d->nr_syncs++;
+	pthread_mutex_unlock(&ssd->lock);
+	pthread_mutex_unlock(&ssd->log.append);
+	err = mmnf_ssd_drain_wait(ssd, seq);
+	pthread_mutex_lock(&ssd->lock);
+	if (!--d->nr_syncs)
+		d->sync_seq = 0;
+	pthread_cond_broadcast(&ssd->log.room);
+	pthread_mutex_unlock(&ssd->lock);
+	return err;
+}
+
+bool mmnf_ssd_drain_is_synced(const struct mmnf_ssd *ssd, u64 start, u64 end)
+{
+	const struct ssd_dirty *dirty = &ssd->dirty;
+	u32 i = mmnf_ssd_dirty_find(dirty, start);
+
+	for (; i < dirty->nr && dirty->e[i]->start < end; i++)
+		if (dirty->e[i]->seq <= ssd->drain.sync_seq)
+			return true;
+	return false;
 }
 
 int mmnf_ssd_drain_open(struct mmnf_ssd *ssd, bool threads)

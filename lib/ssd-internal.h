@@ -10,7 +10,8 @@
  *	ssd-queue.c	reads that are under way together
  *	ssd-fill.c	the filler thread and the checkpoint
  *	ssd-dirty.c	which bytes are newer in the log; memory only
- *	ssd-log.c	the log's files
+ *	ssd-log.c	the log's files; ssd-log.h
+ *	ssd-replay.c	reading them in
  *	ssd-write.c	writes and sync
  *	ssd-overlay.c	what the log has, over what came from the servers
  *	ssd-drain.c	from the log to the servers
@@ -135,9 +136,15 @@ struct ssd_job {
 
 enum extent_state { EXTENT_DIRTY, EXTENT_SENT, EXTENT_ACKED };
 
+/* The data of a record: where, how much, its sum. */
+struct ssd_data {
+	u64 at;
+	u32 bytes, sum;
+};
+
 /**
  * struct ssd_extent - bytes of the space that are in the log
- * @seq: of their record
+ * @seq, @record: of their record, whose data the sum is of
  * @file, @at: where they are
  * @held: an older write of these bytes may be under way from a process that died
  * @op: SENT: with which
@@ -145,6 +152,7 @@ enum extent_state { EXTENT_DIRTY, EXTENT_SENT, EXTENT_ACKED };
  */
 struct ssd_extent {
 	u64 start, end, seq, at, epoch, acked;
+	struct ssd_data record;
 	struct ssd_log_file *file;
 	u32 group;
 	u8 state;
@@ -215,8 +223,14 @@ struct ssd_log {
 	char why[160];
 };
 
-/* Whose is it?  -EEXIST with text. */
+/*
+ * Whose is it?  -EEXIST: another space's, or another error, with text: what was written
+ * and is not on the servers cannot be read, so nothing may.
+ */
 int mmnf_ssd_log_open(struct mmnf_ssd *ssd);
+
+/* For who may not look into it: there may be something. */
+bool mmnf_ssd_log_may_be(struct mmnf_ssd *ssd);
 
 /* Reads it in: what it has is dirty, and not in the cache.  -errno with text. */
 int mmnf_ssd_log_load(struct mmnf_ssd *ssd);
@@ -245,7 +259,7 @@ void mmnf_ssd_log_put(struct mmnf_ssd *ssd, struct ssd_log_file *f);
 
 /*
  * What the log has of these bytes up to a record, laid over memory; lock is held,
- * and given up meanwhile.
+ * and given up meanwhile.  -EIO: a record cannot be read, or is damaged; -ENOMEM.
  */
 int mmnf_ssd_overlay(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 		     const struct iovec *iov, u32 nr_iov, u64 seq_max);
@@ -291,6 +305,8 @@ struct ssd_flush {
  * @nr_busy: ops and flushes
  * @nr_acks: so far
  * @nr_waiters: in sync, or for room
+ * @sync_seq: records that a sync waits for end here; 0: none does, and @nr_syncs
+ *	do.  What they wrote is not overwritten meanwhile
  * @nr_errors: final ones; @error and @text are of the last
  * @retry_ns: nothing is sent before
  * @flush_ns: when something was first acked since the last flush; 0: nothing was
@@ -306,8 +322,8 @@ struct ssd_drain {
 	struct ssd_flush *flush; /* of each group */
 	struct ssd_hold hold[SSD_HOLDS];
 	struct ssd_hold *replayed;
-	u32 nr_holds, nr_replayed, nr_busy, nr_waiters;
-	u64 nr_acks, nr_errors, kicks, replay_seq;
+	u32 nr_holds, nr_replayed, nr_busy, nr_waiters, nr_syncs;
+	u64 nr_acks, nr_errors, kicks, replay_seq, sync_seq;
 	s64 replay_ns, retry_ns, grace_ns, synced_ns, flush_ns;
 	s64 end_ns; /* nobody waits longer; 0: as long as it takes */
 	int error;
@@ -328,6 +344,16 @@ void mmnf_ssd_drain_kick(struct mmnf_ssd *ssd);
 
 /* Until the servers have everything up to seq; no lock is held. */
 int mmnf_ssd_drain_wait(struct mmnf_ssd *ssd, u64 seq);
+
+/*
+ * Until they have everything that there is; no lock is held.  Writes of the same
+ * bytes wait for that, or there would be no moment at which the servers have what
+ * was synced, or something newer.
+ */
+int mmnf_ssd_drain_sync(struct mmnf_ssd *ssd);
+
+/* Does a sync wait for some of these bytes?  lock is held. */
+bool mmnf_ssd_drain_is_synced(const struct mmnf_ssd *ssd, u64 start, u64 end);
 
 /* ---- ssd-hold.c; lock is held */
 

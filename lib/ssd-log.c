@@ -3,7 +3,7 @@
  * The log of writes: files log.N, appended to, one behind the other; and log.head,
  * which says where they begin.
  *
- *	log.head	two sectors in turn; the right one of the higher generation
+ *	log.head	twice, in two sectors; the right one of the higher generation
  *	log.N		[record][data][record][data]...		8-byte aligned
  *
  * A record has the next number of all.  The first that is wrong ends its file: it
@@ -22,13 +22,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ssd-internal.h"
+#include "ssd-log.h"
 
 #define HEAD_MAGIC 0x64686c666e6d6d31
-#define RECORD_MAGIC 0x7264736d
 #define HEAD_STEP 512
 #define FILE_BYTES_MAX (64ULL << 20)
-#define SEARCH_BYTES 65536
 #define STRAYS 16
 
 struct head {
@@ -37,55 +35,49 @@ struct head {
 	u32 reserved, sum;
 };
 
-struct record {
-	u32 magic, sum; /* of the rest of this */
-	u64 seq, durable, life, offset;
-	u32 bytes, data_sum;
-};
-
 static u32 head_sum(const struct head *h)
 {
 	return mmnf_crc32c(0, h, offsetof(struct head, sum));
 }
 
-static u32 record_sum(const struct mmnf_ssd *ssd, const struct record *r)
-{
-	return mmnf_crc32c(ssd->salt, &r->seq,
-			   sizeof(*r) - offsetof(struct record, seq));
-}
-
-static void file_name(u64 number, char name[32])
-{
-	snprintf(name, 32, "log.%" PRIu64, number);
-}
-
-static ssize_t read_at(struct mmnf_ssd *ssd, int file, void *to, u64 bytes,
-		       u64 offset)
-{
-	struct iovec iov = { to, bytes };
-
-	return ssd->disk->read(ssd->disk, file, &iov, 1, offset);
-}
-
 /* ---- the head */
 
-/* false: there is none. */
-static bool read_head(struct mmnf_ssd *ssd, struct head *out)
+/* The head that counts; its magic is 0 where there is none.  Errors have no text. */
+static int read_head(struct mmnf_ssd *ssd, struct head *out)
 {
 	struct head h;
-	bool any = false;
+	ssize_t n;
 	u64 i;
 
 	for (i = 0; i < 2; i++) {
-		if (read_at(ssd, ssd->log.head_file, &h, sizeof(h),
-			    i * HEAD_STEP) != sizeof(h) ||
-		    h.magic != HEAD_MAGIC || h.sum != head_sum(&h) ||
-		    (any && h.generation < out->generation))
-			continue;
-		*out = h;
-		any = true;
+		n = ssd_log_read_at(ssd, ssd->log.head_file, &h, sizeof(h),
+				    i * HEAD_STEP);
+		if (n < 0)
+			return (int)n;
+		if (n == sizeof(h) && h.magic == HEAD_MAGIC &&
+		    h.sum == head_sum(&h) && h.generation >= out->generation)
+			*out = h;
 	}
-	return any;
+	return 0;
+}
+
+/*
+ * One sector after the other, so that one of them is right if the power goes; then
+ * both are the same, and one may be damaged.
+ */
+static int put_head(struct mmnf_ssd *ssd, const struct head *h)
+{
+	struct mmnf_ssd_disk *d = ssd->disk;
+	int err = 0;
+	u64 i;
+
+	for (i = 0; i < 2 && !err; i++) {
+		err = d->write(d, ssd->log.head_file, h, sizeof(*h),
+			       (h->generation + i) % 2 * HEAD_STEP);
+		if (!err)
+			err = d->sync(d, ssd->log.head_file);
+	}
+	return err;
 }
 
 /* life is the generation of the head that began it. */
@@ -101,10 +93,7 @@ static int write_head(struct mmnf_ssd *ssd, u64 generation)
 
 	memcpy(h.identity, ssd->backing.identity, sizeof(h.identity));
 	h.sum = head_sum(&h);
-	err = ssd->disk->write(ssd->disk, log->head_file, &h, sizeof(h),
-			       generation % 2 * HEAD_STEP);
-	if (!err)
-		err = ssd->disk->sync(ssd->disk, log->head_file);
+	err = put_head(ssd, &h);
 	if (!err)
 		log->generation = generation;
 	return err;
@@ -112,14 +101,14 @@ static int write_head(struct mmnf_ssd *ssd, u64 generation)
 
 /* ---- files */
 
-static struct ssd_log_file *add_file(struct mmnf_ssd *ssd, u64 number)
+struct ssd_log_file *ssd_log_add_file(struct mmnf_ssd *ssd, u64 number)
 {
 	struct ssd_log_file *f = calloc(1, sizeof(*f)), **p = &ssd->log.files;
 	char name[32];
 
 	if (!f)
 		return NULL;
-	file_name(number, name);
+	ssd_log_file_name(number, name);
 	f->number = number;
 	f->file = ssd->disk->open(ssd->disk, name, false);
 	if (f->file < 0) {
@@ -154,148 +143,58 @@ static void remove_strays(struct mmnf_ssd *ssd)
 	char name[32];
 
 	while (number--) {
-		file_name(number, name);
+		ssd_log_file_name(number, name);
 		if (ssd->disk->exists(ssd->disk, name) ||
 		    ssd->disk->remove(ssd->disk, name))
 			break;
 	}
 	for (number = 0; number < STRAYS; number++) {
-		file_name(ssd->log.next_number + number, name);
+		ssd_log_file_name(ssd->log.next_number + number, name);
 		if (!ssd->disk->exists(ssd->disk, name))
 			ssd->disk->remove(ssd->disk, name);
 	}
 }
 
-/* ---- reading it in */
-
-/* Is there a record behind pos that says seq had been synced? */
-static bool was_durable(struct mmnf_ssd *ssd, const struct ssd_log_file *f,
-			u64 pos, u64 seq)
-{
-	char *buf = malloc(SEARCH_BYTES);
-	struct record r;
-	bool found = false;
-	ssize_t n = 1;
-	u64 at;
-
-	for (; buf && !found && n > 0; pos += SEARCH_BYTES - sizeof(r)) {
-		n = read_at(ssd, f->file, buf, SEARCH_BYTES, pos);
-		for (at = 0; n > 0 && !found && at + sizeof(r) <= (u64)n;
-		     at += 8) {
-			memcpy(&r, buf + at, sizeof(r));
-			found = r.magic == RECORD_MAGIC &&
-				r.sum == record_sum(ssd, &r) &&
-				r.life >= ssd->log.life && r.durable >= seq;
-		}
-	}
-	free(buf);
-	return found;
-}
-
-static bool is_right(struct mmnf_ssd *ssd, const struct ssd_log_file *f,
-		     const struct record *r, u64 pos, void *data)
-{
-	u64 in_chunk = r->offset % ssd->chunk_bytes;
-
-	return r->magic == RECORD_MAGIC && r->sum == record_sum(ssd, r) &&
-	       r->seq == ssd->log.seq + 1 && r->life >= ssd->log.life &&
-	       r->bytes && r->bytes <= ssd->chunk_bytes - in_chunk &&
-	       r->offset < ssd->backing.bytes &&
-	       r->bytes <= ssd->backing.bytes - r->offset &&
-	       read_at(ssd, f->file, data, r->bytes, pos + sizeof(*r)) ==
-		       (ssize_t)r->bytes &&
-	       r->data_sum == mmnf_crc32c(ssd->salt, data, r->bytes);
-}
-
-static int take_record(struct mmnf_ssd *ssd, struct ssd_log_file *f,
-		       const struct record *r, u64 pos)
-{
-	struct ssd_extent e = { .start = r->offset,
-				.end = r->offset + r->bytes,
-				.seq = r->seq,
-				.at = pos + sizeof(*r),
-				.file = f };
-
-	e.held = mmnf_ssd_dirty_overlaps(&ssd->dirty, e.start, e.end);
-	if (!mmnf_ssd_dirty_insert(&ssd->dirty, &e))
-		return mmnf_error(ENOMEM, "no memory for the cache's log");
-	mmnf_ssd_forget_bytes(ssd, e.start, r->bytes, true);
-	ssd->log.seq = r->seq;
-	ssd->log.life = r->life;
-	return 0;
-}
-
-static int scan(struct mmnf_ssd *ssd, struct ssd_log_file *f)
-{
-	char *data = malloc(ssd->chunk_bytes);
-	struct record r = { 0 };
-	u64 pos = 0;
-	int err = data ? 0 : mmnf_error(ENOMEM, "no memory");
-
-	f->first_seq = ssd->log.seq + 1;
-	while (!err && read_at(ssd, f->file, &r, sizeof(r), pos) ==
-			       (ssize_t)sizeof(r)) {
-		if (!is_right(ssd, f, &r, pos, data))
-			break;
-		err = take_record(ssd, f, &r, pos);
-		pos += sizeof(r) + round_up_u64(r.bytes, 8);
-	}
-	free(data);
-	f->bytes = pos;
-	ssd->log.bytes += pos;
-	if (!err && was_durable(ssd, f, pos, ssd->log.seq + 1))
-		err = mmnf_error(
-			EIO,
-			"cache: file log.%" PRIu64 ", byte %" PRIu64
-			": a write that had been synced is damaged; to go on without what was not on the servers, remove the directory",
-			f->number, pos);
-	return err;
-}
-
-static int scan_all(struct mmnf_ssd *ssd)
-{
-	struct ssd_log *log = &ssd->log;
-	u64 number = log->first_number;
-	struct ssd_log_file *f;
-	char name[32];
-	int err = 0;
-
-	for (; !err; number++) {
-		file_name(number, name);
-		if (ssd->disk->exists(ssd->disk, name))
-			break;
-		f = add_file(ssd, number);
-		err = f ? scan(ssd, f) :
-			  mmnf_error(EIO, "cache: cannot open %s", name);
-	}
-	log->next_number = number;
-	return err;
-}
+/* ---- opening */
 
 int mmnf_ssd_log_open(struct mmnf_ssd *ssd)
 {
 	struct ssd_log *log = &ssd->log;
+	int there = ssd_log_is_there(ssd, "log.head"), err;
 	struct head h = { 0 };
 	char name[32];
 
+	if (there < 0)
+		return there;
 	log->head_file = ssd->disk->open(ssd->disk, "log.head", false);
+	if (log->head_file < 0 && there)
+		return ssd_log_lost(log->head_file, "log.head");
 	if (log->head_file < 0) {
 		mmnf_ssd_log_off(ssd, log->head_file, "opening it");
 		return 0;
 	}
-	if (!read_head(ssd, &h))
+	err = read_head(ssd, &h);
+	if (err)
+		return ssd_log_lost(err, "log.head");
+	if (!h.magic)
 		return 0;
 	log->generation = h.generation;
 	log->first_number = h.first_number;
 	log->first_seq = h.first_seq;
 	log->seq = h.first_seq - 1;
-	file_name(h.first_number, name);
-	if (memcmp(h.identity, ssd->backing.identity, sizeof(h.identity)) &&
-	    !ssd->disk->exists(ssd->disk, name))
+	ssd_log_file_name(h.first_number, name);
+	there = ssd_log_is_there(ssd, name);
+	if (there > 0 &&
+	    memcmp(h.identity, ssd->backing.identity, sizeof(h.identity)))
 		return mmnf_error(
 			EEXIST,
 			"cache: the directory has writes for another space: expected that to be opened again, or the directory removed");
-	return 0;
+	return there < 0 ? there : 0;
+}
+
+bool mmnf_ssd_log_may_be(struct mmnf_ssd *ssd)
+{
+	return ssd->disk->exists(ssd->disk, "log.head") != -ENOENT;
 }
 
 int mmnf_ssd_log_load(struct mmnf_ssd *ssd)
@@ -305,7 +204,7 @@ int mmnf_ssd_log_load(struct mmnf_ssd *ssd)
 
 	if (log->head_file < 0)
 		return 0;
-	err = log->first_seq ? scan_all(ssd) : 0;
+	err = log->first_seq ? ssd_log_replay(ssd) : 0;
 	if (err)
 		return err;
 	log->durable = log->seq;
@@ -328,6 +227,23 @@ void mmnf_ssd_log_close(struct mmnf_ssd *ssd)
 
 /* ---- appending */
 
+/* What was not taken at open is not to be taken at another, over what comes now. */
+static int cut_tails(struct mmnf_ssd *ssd)
+{
+	struct mmnf_ssd_disk *d = ssd->disk;
+	struct ssd_log_file *f;
+	int err = 0;
+
+	for (f = ssd->log.files; f && !err; f = f->next) {
+		if (d->bytes(d, f->file) <= (s64)f->bytes)
+			continue;
+		err = d->truncate(d, f->file, f->bytes);
+		if (!err)
+			err = d->sync(d, f->file);
+	}
+	return err;
+}
+
 /* The head says whose log it is before the log has anything. */
 static int begin_life(struct mmnf_ssd *ssd)
 {
@@ -336,7 +252,9 @@ static int begin_life(struct mmnf_ssd *ssd)
 
 	if (!log->first_seq)
 		log->first_seq = log->seq + 1;
-	err = write_head(ssd, max_u64(log->life, log->generation + 1));
+	err = cut_tails(ssd);
+	if (!err)
+		err = write_head(ssd, max_u64(log->life, log->generation + 1));
 	if (!err) {
 		remove_strays(ssd);
 		err = ssd->disk->sync_names(ssd->disk);
@@ -353,7 +271,7 @@ static int next_file(struct mmnf_ssd *ssd)
 
 	/* lock: readers follow the list */
 	pthread_mutex_lock(&ssd->lock);
-	f = add_file(ssd, log->next_number);
+	f = ssd_log_add_file(ssd, log->next_number);
 	pthread_mutex_unlock(&ssd->lock);
 	if (!f)
 		return -EIO;
@@ -372,11 +290,11 @@ int mmnf_ssd_log_append(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 			const void *data, struct ssd_extent *out)
 {
 	struct ssd_log *log = &ssd->log;
-	struct record r = { .magic = RECORD_MAGIC,
-			    .seq = log->seq + 1,
-			    .life = log->life,
-			    .offset = offset,
-			    .bytes = (u32)bytes };
+	struct ssd_log_record r = { .magic = SSD_LOG_RECORD_MAGIC,
+				    .seq = log->seq + 1,
+				    .life = log->life,
+				    .offset = offset,
+				    .bytes = (u32)bytes };
 	struct ssd_log_file *f;
 	int err = log->has_life ? 0 : begin_life(ssd);
 
@@ -390,7 +308,7 @@ int mmnf_ssd_log_append(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 	r.durable = log->durable;
 	pthread_mutex_unlock(&ssd->lock);
 	r.data_sum = mmnf_crc32c(ssd->salt, data, bytes);
-	r.sum = record_sum(ssd, &r);
+	r.sum = ssd_log_record_sum(ssd, &r);
 	err = ssd->disk->write(ssd->disk, f->file, data, bytes,
 			       f->bytes + sizeof(r));
 	if (!err)
@@ -402,6 +320,8 @@ int mmnf_ssd_log_append(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 				     .end = offset + bytes,
 				     .seq = r.seq,
 				     .at = f->bytes + sizeof(r),
+				     .record = { f->bytes + sizeof(r), r.bytes,
+						 r.data_sum },
 				     .file = f };
 	return 0;
 }
@@ -500,7 +420,7 @@ static void remove_files(struct mmnf_ssd *ssd, struct ssd_log_file *f)
 
 	for (; f; f = next) {
 		next = f->next;
-		file_name(f->number, name);
+		ssd_log_file_name(f->number, name);
 		ssd->disk->remove(ssd->disk, name);
 		pthread_mutex_lock(&ssd->lock);
 		f->is_dead = true;

@@ -41,8 +41,18 @@ static int log_piece(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 	return err;
 }
 
-/* For bytes more; append is held, and given up meanwhile. */
-static int wait_for_room(struct mmnf_ssd *ssd, u64 bytes)
+static bool is_full(const struct mmnf_ssd *ssd, u64 bytes)
+{
+	return ssd->log.is_usable && ssd->log.bytes &&
+	       (ssd->log.bytes + bytes > ssd->log.bytes_max ||
+		ssd->dirty.nr + 2 > SSD_EXTENTS_MAX);
+}
+
+/*
+ * Until the log has room for these bytes and no sync waits for what they replace;
+ * append is held, and given up meanwhile.
+ */
+static int wait_for_turn(struct mmnf_ssd *ssd, u64 offset, u64 bytes)
 {
 	struct ssd_log *log = &ssd->log;
 	u64 nr_errors;
@@ -50,10 +60,11 @@ static int wait_for_room(struct mmnf_ssd *ssd, u64 bytes)
 
 	pthread_mutex_lock(&ssd->lock);
 	nr_errors = ssd->drain.nr_errors;
-	while (log->is_usable && log->bytes &&
-	       (log->bytes + bytes > log->bytes_max ||
-		ssd->dirty.nr + 2 > SSD_EXTENTS_MAX)) {
-		if (ssd->drain.nr_errors != nr_errors) {
+	while (is_full(ssd, bytes + 64) ||
+	       mmnf_ssd_drain_is_synced(ssd, offset, offset + bytes)) {
+		/* A sync ends by itself. */
+		if (ssd->drain.nr_errors != nr_errors &&
+		    is_full(ssd, bytes + 64)) {
 			err = ssd->drain.error;
 			mmnf_error(-err, "the cache's log is full: %s",
 				   ssd->drain.text);
@@ -283,7 +294,7 @@ int mmnf_ssd_write(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 
 		n = min_u64(bytes,
 			    ssd->chunk_bytes - offset % ssd->chunk_bytes);
-		err = wait_for_room(ssd, n + 64);
+		err = wait_for_turn(ssd, offset, n);
 		if (err)
 			break;
 		pthread_mutex_lock(&ssd->lock);
@@ -305,12 +316,7 @@ void mmnf_ssd_hurry(struct mmnf_ssd *ssd, s64 ns)
 
 int mmnf_ssd_sync(struct mmnf_ssd *ssd)
 {
-	u64 seq;
-
 	if (!ssd->backing.submit || ssd->is_others)
 		return 0;
-	pthread_mutex_lock(&ssd->lock);
-	seq = ssd->log.seq;
-	pthread_mutex_unlock(&ssd->lock);
-	return mmnf_ssd_drain_wait(ssd, seq);
+	return mmnf_ssd_drain_sync(ssd);
 }

@@ -259,6 +259,11 @@ static int use_directory(struct mmnf_ssd *ssd, bool threads)
 {
 	int err = ssd->disk->lock(ssd->disk);
 
+	if (err && err != -EBUSY && mmnf_ssd_log_may_be(ssd))
+		return mmnf_error(
+			-err,
+			"cache: locking the directory: %s: expected to read what was written and is not on the servers yet",
+			strerror(-err));
 	if (err) {
 		ssd->is_others = err == -EBUSY;
 		mmnf_ssd_off(ssd, "%s",

@@ -153,10 +153,12 @@ struct mmnf_ssd_backing {
  *
  * A directory that cannot be used, because another process has it or its disk
  * is full or broken, is no error: all reads are misses, and mmnf_ssd_text() says
- * why.  What belongs to another space is dropped.
+ * why.  What belongs to another space is dropped.  It is one if there may be a log
+ * that cannot be read: bytes from before what it has would be read, and written over.
  *
  * Return: 0; -EINVAL, -ENOMEM; -EEXIST: the log has writes for another space;
- * -EIO: the log has lost writes that had been synced.  With text.
+ * -EIO: the log has lost writes that had been synced; or why it cannot be read.
+ * With text.
  */
 int mmnf_ssd_open(struct mmnf_ssd **out, struct mmnf_ssd_disk *disk,
 		  const struct mmnf_ssd_opts *opts,
@@ -233,8 +235,9 @@ int mmnf_ssd_came(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
  * mmnf_ssd_write() - write
  * @offset, @bytes: any, inside the space
  *
- * Waits while the log is full.  Where the log cannot take it, it goes to the
- * servers and is flushed before this returns.  Writes that overlap, of several
+ * Waits while the log is full, and while another thread syncs what it replaces.
+ * Where the log cannot take it, it goes to the servers and is flushed before this
+ * returns.  Writes that overlap, of several
  * threads at once, end in some order.
  *
  * Return: 0: reads see it; -EINVAL, -EBADF (read-only), -EBUSY (another process

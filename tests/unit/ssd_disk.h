@@ -53,6 +53,8 @@ struct disk {
 	bool is_off, is_locked;
 	u64 room_bytes; /* 0: no limit */
 	int read_error; /* of data files */
+	const char *bad_name; /* that file, or "lock", cannot be opened or read */
+	int bad_error;
 	u64 nr_changes;
 };
 
@@ -113,12 +115,19 @@ static void disk_forget_changes(struct disk_file *f)
 	f->last = &f->first;
 }
 
+static bool disk_is_bad(const struct disk *d, const char *name)
+{
+	return d->bad_name && !strcmp(d->bad_name, name);
+}
+
 static int disk_open(struct mmnf_ssd_disk *ops, const char *name, bool direct)
 {
 	struct disk *d = disk_of(ops);
 	struct disk_file *f = disk_find(d, name);
 
 	(void)direct;
+	if (disk_is_bad(d, name) && d->bad_error == -EMFILE)
+		return d->bad_error;
 	if (!f) {
 		ASSERT_LT(d->nr_files, DISK_FILES);
 		f = &d->file[d->nr_files++];
@@ -157,6 +166,8 @@ static ssize_t disk_read(struct mmnf_ssd_disk *ops, int file,
 		return -EIO;
 	if (d->read_error && !strncmp(d->file[file].name, "data", 4))
 		return d->read_error;
+	if (disk_is_bad(d, d->file[file].name))
+		return d->bad_error;
 	for (; nr_iov && offset < m->bytes; nr_iov--, iov++, offset += n) {
 		n = min_u64(iov->iov_len, m->bytes - offset);
 		memcpy(iov->iov_base, m->data + offset, n);
@@ -275,6 +286,8 @@ static int disk_lock(struct mmnf_ssd_disk *ops)
 {
 	struct disk *d = disk_of(ops);
 
+	if (disk_is_bad(d, "lock"))
+		return d->bad_error;
 	if (d->is_locked)
 		return -EBUSY;
 	d->is_locked = true;
