@@ -12,7 +12,8 @@
  *	net open URI ROUNDS
  *	net share SECONDS URI...		reads each 100 ms of each server
  *
- * The server is nbdkit's `pattern`, so each record is checked.  JSON lines.
+ * The server is nbdkit's `pattern`, so each record is checked, after its side's time
+ * was taken.  JSON lines.
  */
 #include <err.h>
 #include <errno.h>
@@ -86,25 +87,48 @@ static double end(void)
 	return wall;
 }
 
-static void check(const void *record, uint64_t at)
+static size_t read_bytes = RECORD; /* of a read of the loop */
+
+/* What both read into: one behind the other. */
+static char *all;
+
+/* It is there already when it is read into. */
+static void make_room(unsigned int nr)
+{
+	all = malloc(nr * read_bytes);
+	if (!all)
+		errx(1, "no memory");
+	memset(all, 1, nr * read_bytes);
+}
+
+static void check(const char *record, uint64_t at)
 {
 	uint64_t first, last;
 
 	memcpy(&first, record, 8);
-	memcpy(&last, (const char *)record + RECORD - 8, 8);
+	memcpy(&last, record + RECORD - 8, 8);
 	if (__builtin_bswap64(first) != at ||
 	    __builtin_bswap64(last) != at + RECORD - 8)
 		errx(1, "wrong bytes at %" PRIu64, at);
 }
 
-/* ---- libnbd */
+/* Each record that was read from the places of a list.  Then none is right any more. */
+static void check_all(const uint64_t *list, unsigned int nr)
+{
+	unsigned int i;
+	size_t at;
 
-static size_t read_bytes = RECORD; /* of a read of the loop */
+	for (i = 0; i < nr; i++)
+		for (at = 0; at < read_bytes; at += RECORD)
+			check(all + i * read_bytes + at, list[i] + at);
+	memset(all, 1, nr * read_bytes);
+}
+
+/* ---- libnbd */
 
 /* to: what was read is copied there; NULL: it was read there */
 struct slot {
 	char *data, *to;
-	uint64_t at;
 	bool done;
 };
 
@@ -138,9 +162,7 @@ static int raw_done(void *user, int *error)
 	if (*error)
 		errx(1, "libnbd: %s", strerror(*error));
 	if (s->to)
-		s->data = memcpy(s->to, s->data, read_bytes);
-	check(s->data, s->at);
-	check(s->data + read_bytes - RECORD, s->at + read_bytes - RECORD);
+		memcpy(s->to, s->data, read_bytes);
 	s->done = true;
 	return 1;
 }
@@ -153,7 +175,6 @@ static void raw_start(struct slot *s, int conn, uint64_t at, char *to)
 {
 	nbd_completion_callback done = { .callback = raw_done, .user_data = s };
 
-	s->at = at;
 	s->data = to;
 	s->to = NULL;
 	if (keep) {
@@ -187,17 +208,6 @@ static void raw_wait(void)
 		else if (pfd[i].revents & POLLOUT)
 			nbd_aio_notify_write(handle[i]);
 	}
-}
-
-/* What both read into: one behind the other. */
-static char *all;
-
-static void make_room(unsigned int nr)
-{
-	all = malloc(nr * read_bytes);
-	if (!all)
-		errx(1, "no memory");
-	memset(all, 1, nr * read_bytes);
 }
 
 /* Places in a list, up to depth at once; seconds. */
@@ -261,20 +271,29 @@ static double one_by_one(const uint64_t *list, unsigned int nr)
 		if (mmnf_get(field, &box, all + (size_t)i * RECORD, RECORD) !=
 		    RECORD)
 			errx(1, "%s", mmnf_last_error());
-		check(all + (size_t)i * RECORD, list[i]);
 	}
 	return end();
 }
 
+static struct mmnf_batch *open_batch(struct mmnf_field *f, unsigned int depth)
+{
+	MMNF_OPTS(mmnf_batch_opts, opts);
+	struct mmnf_batch *batch;
+
+	opts.depth = depth;
+	if (mmnf_batch_open(&batch, f, &opts))
+		errx(1, "%s", mmnf_last_error());
+	return batch;
+}
+
 /* One request for all: so many are read at once. */
-static double batched(const uint64_t *list, unsigned int nr, unsigned int depth)
+static double batched(struct mmnf_batch *batch, const uint64_t *list,
+		      unsigned int nr)
 {
 	size_t bytes = (size_t)nr * RECORD;
 	struct mmnf_completion came = { 0 };
-	MMNF_OPTS(mmnf_batch_opts, opts);
 	struct mmnf_request r = { .nr = nr, .dst_bytes = bytes };
 	uint64_t *index = malloc(nr * sizeof(*index));
-	struct mmnf_batch *batch;
 	unsigned int i;
 	double wall;
 
@@ -284,18 +303,12 @@ static double batched(const uint64_t *list, unsigned int nr, unsigned int depth)
 		index[i] = list[i] / RECORD;
 	r.index = index;
 	r.dst = all;
-	opts.depth = depth;
-	if (mmnf_batch_open(&batch, field, &opts))
-		errx(1, "%s", mmnf_last_error());
 	begin();
 	if (mmnf_batch_submit(batch, &r, 1) != 1 ||
 	    mmnf_batch_reap(batch, &came, 1, 1, -1) != 1 ||
 	    came.result != (int64_t)bytes)
 		errx(1, "%s", mmnf_last_error());
-	for (i = 0; i < nr; i++)
-		check(all + (size_t)i * RECORD, list[i]);
 	wall = end();
-	mmnf_batch_close(batch);
 	free(index);
 	return wall;
 }
@@ -309,24 +322,52 @@ static void report(const char *engine, unsigned int nr, double seconds)
 	fflush(stdout);
 }
 
+/* What was read from the places of a list, and in which time. */
+static void came(const char *engine, const uint64_t *list, unsigned int nr,
+		 double seconds)
+{
+	check_all(list, nr);
+	report(engine, nr, seconds);
+}
+
 static void scatter(uint64_t *list, unsigned int nr)
 {
 	while (nr)
 		list[--nr] = rnd() % RECORDS * RECORD;
 }
 
-static double by_library(struct mmnf_field *f, const uint64_t *list,
-			 unsigned int nr, unsigned int depth)
+/* A field and what reads it; opened once, as the connections of the loop are. */
+struct side {
+	struct mmnf_field *field;
+	struct mmnf_batch *batch;
+};
+
+static struct side open_side(const char *uri, bool once, unsigned int depth)
 {
-	field = f;
-	return depth == 1 ? one_by_one(list, nr) : batched(list, nr, depth);
+	struct side s = { open_field(uri, L2_BYTES, once), NULL };
+
+	s.batch = depth == 1 ? NULL : open_batch(s.field, depth);
+	return s;
+}
+
+static void close_side(struct side *s)
+{
+	mmnf_batch_close(s->batch);
+	mmnf_field_close(s->field);
+}
+
+static double by_library(const struct side *s, const uint64_t *list,
+			 unsigned int nr)
+{
+	field = s->field;
+	return s->batch ? batched(s->batch, list, nr) : one_by_one(list, nr);
 }
 
 static void run_random(const char *uri, unsigned int depth, unsigned int nr,
 		       unsigned int rounds)
 {
-	struct mmnf_field *once = open_field(uri, L2_BYTES, true);
-	struct mmnf_field *keeps = open_field(uri, L2_BYTES, false);
+	struct side once = open_side(uri, true, depth);
+	struct side keeps = open_side(uri, false, depth);
 	uint64_t *list = malloc(nr * sizeof(*list));
 	char *memory = aligned_alloc(HUGE_BYTES, L2_BYTES);
 
@@ -339,19 +380,19 @@ static void run_random(const char *uri, unsigned int depth, unsigned int nr,
 	raw_open(uri, depth > 16 ? CONNS : 1);
 	while (list && rounds--) {
 		scatter(list, nr);
-		report("libnbd", nr, raw_reads(list, nr, depth));
+		came("libnbd", list, nr, raw_reads(list, nr, depth));
 		scatter(list, nr);
-		report("mmnf", nr, by_library(once, list, nr, depth));
+		came("mmnf", list, nr, by_library(&once, list, nr));
 		scatter(list, nr);
 		keep = memory;
-		report("libnbd-keeps", nr, raw_reads(list, nr, depth));
+		came("libnbd-keeps", list, nr, raw_reads(list, nr, depth));
 		keep = NULL;
 		scatter(list, nr);
-		report("mmnf-keeps", nr, by_library(keeps, list, nr, depth));
+		came("mmnf-keeps", list, nr, by_library(&keeps, list, nr));
 	}
 	raw_close();
-	mmnf_field_close(once);
-	mmnf_field_close(keeps);
+	close_side(&once);
+	close_side(&keeps);
 	free(memory);
 	free(list);
 }
@@ -368,10 +409,10 @@ static void run_walk(const char *uri, uint64_t stride, unsigned int nr,
 			list[i] = (first + i * stride) * RECORD;
 		first += nr * stride;
 		raw_open(uri, CONNS);
-		report("oracle", nr, raw_reads(list, nr, WALK_DEPTH));
+		came("oracle", list, nr, raw_reads(list, nr, WALK_DEPTH));
 		raw_close();
 		field_open(uri, L2_BYTES);
-		report("mmnf", nr, one_by_one(list, nr));
+		came("mmnf", list, nr, one_by_one(list, nr));
 		mmnf_field_close(field);
 	}
 	free(list);
@@ -390,29 +431,34 @@ static double in_boxes(uint64_t from, uint64_t bytes)
 		box.count[0] = n / RECORD;
 		if (mmnf_get(field, &box, all + at, n) != (ssize_t)n)
 			errx(1, "%s", mmnf_last_error());
-		check(all + at, from + at);
-		check(all + at + n - RECORD, from + at + n - RECORD);
 	}
 	return end();
+}
+
+/* The place behind the last. */
+static uint64_t in_a_row(uint64_t *list, unsigned int nr, uint64_t from)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++, from += read_bytes)
+		list[i] = from;
+	return from;
 }
 
 static void run_scan(const char *uri, size_t bytes, unsigned int nr,
 		     unsigned int rounds)
 {
 	uint64_t *list = malloc(nr * sizeof(*list)), from = 1ULL << 40;
-	unsigned int i;
 
 	read_bytes = bytes;
 	make_room(nr);
 	field_open(uri, L2_BYTES);
 	raw_open(uri, 1);
 	while (list && rounds--) {
-		for (i = 0; i < nr; i++)
-			list[i] = from + i * bytes;
-		report("libnbd", nr, raw_reads(list, nr, SCAN_DEPTH));
-		from += nr * bytes;
-		report("mmnf", nr, in_boxes(from, nr * bytes));
-		from += nr * bytes;
+		from = in_a_row(list, nr, from);
+		came("libnbd", list, nr, raw_reads(list, nr, SCAN_DEPTH));
+		from = in_a_row(list, nr, from);
+		came("mmnf", list, nr, in_boxes(list[0], nr * bytes));
 	}
 	raw_close();
 	mmnf_field_close(field);
