@@ -19,7 +19,7 @@ bool parse_u64(const char *text, uint64_t *out)
 	if (*text < '0' || *text > '9')
 		return false;
 	errno = 0;
-	v = strtoull(text, &end, 0);
+	v = strtoull(text, &end, number_base(text));
 	if (errno)
 		return false;
 	unit = *end ? strchr(units, *end) : NULL;

@@ -19,6 +19,8 @@ static bool parse_fill(const char *text, int dtype, void *out)
 	float f;
 	double d;
 
+	/* A negative number came with a blank in front. */
+	text += strspn(text, " ");
 	errno = 0;
 	if (dtype == MMNF_F64) {
 		d = strtod(text, &end);
@@ -33,7 +35,7 @@ static bool parse_fill(const char *text, int dtype, void *out)
 			return false;
 		memcpy(out, &u, 2);
 	} else if (is_signed) {
-		i = strtoll(text, &end, 0);
+		i = strtoll(text, &end, number_base(text));
 		if (bytes < 8 && (i < -(1LL << (bytes * 8 - 1)) ||
 				  i >= 1LL << (bytes * 8 - 1)))
 			return false;
@@ -41,7 +43,7 @@ static bool parse_fill(const char *text, int dtype, void *out)
 	} else {
 		if (*text == '-')
 			return false;
-		u = strtoull(text, &end, 0);
+		u = strtoull(text, &end, number_base(text));
 		if (bytes < 8 && u >> (bytes * 8))
 			return false;
 		memcpy(out, &u, bytes);

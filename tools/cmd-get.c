@@ -98,8 +98,14 @@ static int read_indices(const struct options *o, const char *text,
 		from = fopen(text + 1, "r");
 		if (!from)
 			return failure(o, "%s: %s", text + 1, strerror(errno));
-		if (getdelim(&whole, &len, 0, from) < 0 && ferror(from))
-			ret = failure(o, "%s: %s", text + 1, strerror(errno));
+		if (getdelim(&whole, &len, 0, from) < 0) {
+			/* What is in the buffer then is nothing of the file. */
+			if (ferror(from))
+				ret = failure(o, "%s: %s", text + 1,
+					      strerror(errno));
+			free(whole);
+			whole = strdup("");
+		}
 		fclose(from);
 	} else {
 		whole = strdup(text);

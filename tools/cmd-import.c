@@ -4,9 +4,30 @@
  * before they return.
  */
 #include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tool.h"
+
+/* Is there something that mmnf_field_open() would take this name for? */
+static bool is_there(const char *name)
+{
+	char *path = strdup(name), *at;
+	struct stat st;
+	bool found;
+
+	if (!path)
+		return true; /* opening it says what is wrong */
+	found = strstr(name, "://") || !access(name, F_OK) || errno != ENOENT;
+	for (at = strchr(path, '#'); at && !found; at = strchr(at + 1, '#')) {
+		*at = 0;
+		found = !stat(path, &st) && !S_ISDIR(st.st_mode);
+		*at = '#';
+	}
+	free(path);
+	return found;
+}
 
 /* A field as the source is, where there is none yet. */
 static int create_like(const struct options *o)
@@ -35,7 +56,7 @@ int cmd_import(const struct options *o)
 	ssize_t bytes;
 	int ret, nr;
 
-	if (access(o->args[1], F_OK) && errno == ENOENT && !o->at) {
+	if (!o->at && !is_there(o->args[1])) {
 		ret = create_like(o);
 		if (ret)
 			return ret;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "generate.h"
+#include "number.h"
 #include "tool.h"
 
 static const struct workload *const lists[] = { workloads_walk,
@@ -67,7 +68,7 @@ uint32_t gen_list(struct gen *g, const char *name, int64_t *out)
 
 	for (; nr < TRACE_NDIM_MAX; text = end + 1) {
 		errno = 0;
-		out[nr++] = strtoll(text, &end, 0);
+		out[nr++] = strtoll(text, &end, number_base(text));
 		if (errno || end == text || (*end && *end != ','))
 			break;
 		if (!*end)

@@ -19,6 +19,8 @@
 
 #include <mmnf.h>
 
+#include "number.h"
+
 #define EXIT_USAGE 2
 
 /* Options that more than one sub-command has; a command names those it takes. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "number.h"
 #include "trace.h"
 
 bool trace_add(struct trace *trace, uint64_t thread, uint64_t ip, uint64_t pos,
@@ -49,8 +50,8 @@ static bool next_number(char **text, bool is_signed, uint64_t *out)
 	if (!isdigit((unsigned char)**text) && !(is_signed && **text == '-'))
 		return false;
 	errno = 0;
-	*out = is_signed ? (uint64_t)strtoll(*text, &end, 0) :
-			   strtoull(*text, &end, 0);
+	*out = is_signed ? (uint64_t)strtoll(*text, &end, number_base(*text)) :
+			   strtoull(*text, &end, number_base(*text));
 	if (errno || end == *text || (*end && !strchr(" \t,", *end)))
 		return false;
 	*text = end;

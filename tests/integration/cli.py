@@ -87,6 +87,49 @@ def gather_keeps_the_order_given():
 
 
 @test
+def numbers_are_decimal_with_zeros_in_front():
+    np.save("t.npy", np.arange(40, dtype="<i4"))
+    for item in "000012", "12", "0xc":
+        with open("list", "w") as out:
+            out.write(item)
+        assert json.loads(ok("gather", "t.npy", "@list", "--json"))["values"] == [12]
+    ok("create", "f", "--shape", "010", "--dtype", "i16", "--fill", "-010")
+    assert json.loads(ok("get", "f", "::", "--json"))["values"] == [-10] * 10
+    ok("create", "g", "--shape", "0x10", "--dtype", "u8", "--fill", "010")
+    assert json.loads(ok("get", "g", "::", "--json"))["values"] == [10] * 16
+    for dtype in "u8", "u64":
+        for fill in ("--fill", "-5"), ("--fill=-5",):
+            refused(2, "expected a " + dtype, "create", "h", "--shape", "3", "--dtype", dtype,
+                    *fill)
+    trace = "file 100000\n" + "".join(f"1 1 {i:05}\n" for i in range(0, 90000, 4096))
+    assert json.loads(ok("predict", "-", "--json", input=trace))["accesses"] == 22
+
+
+@test
+def an_empty_list_is_no_index():
+    np.save("t.npy", np.arange(40, dtype="<i4"))
+    with open("list", "w"):
+        pass
+    # Fresh memory is no text.
+    there = os.environ | {"MALLOC_PERTURB_": "206"}
+    assert json.loads(ok("gather", "t.npy", "@list", "--json", env=there))["values"] == []
+
+
+@test
+def a_named_part_of_a_file_is_imported_into():
+    np.save("a.npy", np.arange(6, dtype="<f4").reshape(2, 3))
+    np.zeros(6, "<f4").tofile("disk.img")
+    name = "disk.img#raw,dtype=f32,shape=2x3"
+    ok("import", "a.npy", name)
+    assert np.fromfile("disk.img", "<f4").tolist() == list(range(6))
+    assert sorted(os.listdir(".")) == ["a.npy", "disk.img"]
+    ok("export", "a.npy", "b.safetensors")
+    refused(1, "b.safetensors", "import", "a.npy", "b.safetensors#nothing")
+    refused(1, "nbd+unix", "import", "a.npy", "nbd+unix:///?socket=/nowhere#raw,dtype=f32,shape=6")
+    assert sorted(os.listdir(".")) == ["a.npy", "b.safetensors", "disk.img"]
+
+
+@test
 def scan_sums_whatever_the_order():
     field_with("f")
     for order in ("0,1,2", "2,0,1"):
