@@ -823,13 +823,15 @@ MMNF_API ssize_t mmnf_import(struct mmnf_field *field, const char *src,
  * @box: NULL: the whole field
  * @dst: the file; appears, or replaces another, when it is whole and durable
  * @format: "npy", "safetensors" (one tensor, "data"), "nrrd", "nifti" (-2 where
- *	an extent is above 32767), "fbin" or "raw"; NULL: by the suffix of @dst
+ *	an extent is above 32767), "fbin" or "raw"; NULL: by the suffix of @dst.
+ *	"fbin" has a suffix for each type: .fbin f32, .u8bin, .i8bin, .ibin i32
  * @progress: as for mmnf_import()
  *
  * For a Zarr array: mmnf_field_create() and mmnf_import().
  *
- * Return: bytes of elements written, -EINVAL, -EOPNOTSUPP (the format has no
- * such type, or not so many axes), -ERANGE, errors of storage.
+ * Return: bytes of elements written, -EINVAL (also: the name says another type),
+ * -EOPNOTSUPP (the format has no such type, or not so many axes), -ERANGE, errors
+ * of storage.
  */
 MMNF_API ssize_t mmnf_export(struct mmnf_field *field,
 			     const struct mmnf_box *box, const char *dst,

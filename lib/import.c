@@ -200,6 +200,8 @@ MMNF_EXPORT ssize_t mmnf_export(struct mmnf_field *field,
 	memcpy(a.shape, normal.count, sizeof(a.shape));
 	if (!err)
 		err = mmnf_array_finish(&a, false);
+	if (!err && to->check_name)
+		err = to->check_name(&a, dst);
 	if (err)
 		return err;
 	temporary = temporary_name(dst);

@@ -66,6 +66,24 @@ static int parse_bin(struct mmnf_array *out, struct mmnf_source *src)
 	return 0;
 }
 
+/* The name is what the type will be read from. */
+static int check_name(const struct mmnf_array *a, const char *path)
+{
+	struct mmnf_source src = { .path = (char *)path };
+	size_t i, named = type_of(&src);
+
+	if (named == NR_TYPES || types[named].dtype == a->dtype)
+		return 0;
+	for (i = 0; i < NR_TYPES; i++)
+		if (types[i].dtype == a->dtype)
+			return mmnf_error(
+				EINVAL,
+				"%s: elements are %s: expected a name that ends in %s",
+				path, mmnf_dtype_name(a->dtype),
+				types[i].suffix);
+	return 0; /* printing says so */
+}
+
 static int print_bin(const struct mmnf_array *a, u8 **head, size_t *bytes)
 {
 	u32 n[2];
@@ -90,7 +108,8 @@ static int print_bin(const struct mmnf_array *a, u8 **head, size_t *bytes)
 
 const struct mmnf_format mmnf_format_bin = {
 	.name = "fbin",
-	.suffix = ".fbin",
+	.suffix = { ".fbin", ".u8bin", ".i8bin", ".ibin" },
+	.check_name = check_name,
 	.is = is_bin,
 	.parse = parse_bin,
 	.print = print_bin,

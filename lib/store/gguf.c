@@ -281,7 +281,6 @@ static int parse_gguf(struct mmnf_array *out, struct mmnf_source *src)
 
 const struct mmnf_format mmnf_format_gguf = {
 	.name = "gguf",
-	.suffix = "",
 	.is = is_gguf,
 	.parse = parse_gguf,
 };

@@ -270,7 +270,7 @@ static int print_nifti(const struct mmnf_array *a, u8 **head, size_t *bytes)
 
 const struct mmnf_format mmnf_format_nifti = {
 	.name = "nifti",
-	.suffix = ".nii",
+	.suffix = { ".nii" },
 	.is = is_nifti,
 	.parse = parse_nifti,
 	.print = print_nifti,

@@ -278,7 +278,7 @@ static int print_npy(const struct mmnf_array *a, u8 **head, size_t *bytes)
 
 const struct mmnf_format mmnf_format_npy = {
 	.name = "npy",
-	.suffix = ".npy",
+	.suffix = { ".npy" },
 	.is = is_npy,
 	.parse = parse_npy,
 	.print = print_npy,

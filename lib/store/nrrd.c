@@ -315,7 +315,7 @@ static int print_nrrd(const struct mmnf_array *a, u8 **head, size_t *bytes)
 
 const struct mmnf_format mmnf_format_nrrd = {
 	.name = "nrrd",
-	.suffix = ".nrrd",
+	.suffix = { ".nrrd" },
 	.is = is_nrrd,
 	.parse = parse_nrrd,
 	.print = print_nrrd,

@@ -136,7 +136,7 @@ static int print_raw(const struct mmnf_array *a, u8 **head, size_t *bytes)
 
 const struct mmnf_format mmnf_format_raw = {
 	.name = "raw",
-	.suffix = ".raw",
+	.suffix = { ".raw" },
 	.is = is_raw,
 	.parse = parse_raw,
 	.print = print_raw,

@@ -319,7 +319,7 @@ static int print_safetensors(const struct mmnf_array *a, u8 **head,
 
 const struct mmnf_format mmnf_format_safetensors = {
 	.name = "safetensors",
-	.suffix = ".safetensors",
+	.suffix = { ".safetensors" },
 	.is = is_safetensors,
 	.parse = parse_safetensors,
 	.print = print_safetensors,

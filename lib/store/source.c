@@ -289,19 +289,27 @@ int mmnf_source_take(struct mmnf_source *src, const struct mmnf_array *a,
 	return 0;
 }
 
-const struct mmnf_format *mmnf_format_find(const char *name, const char *path)
+static bool has_suffix(const struct mmnf_format *format, const char *path)
 {
 	size_t i, len = strlen(path);
 
-	for (i = 0; i < NR_FORMATS; i++) {
-		size_t n = strlen(formats[i]->suffix);
+	for (i = 0; i < 4 && format->suffix[i]; i++) {
+		size_t n = strlen(format->suffix[i]);
 
-		if (!formats[i]->print)
-			continue;
-		if (name ? !strcmp(name, formats[i]->name) :
-			   n && len > n &&
-				    !strcmp(path + len - n, formats[i]->suffix))
-			return formats[i];
+		if (len > n && !strcmp(path + len - n, format->suffix[i]))
+			return true;
 	}
+	return false;
+}
+
+const struct mmnf_format *mmnf_format_find(const char *name, const char *path)
+{
+	size_t i;
+
+	for (i = 0; i < NR_FORMATS; i++)
+		if (formats[i]->print &&
+		    (name ? !strcmp(name, formats[i]->name) :
+			    has_suffix(formats[i], path)))
+			return formats[i];
 	return NULL;
 }

@@ -51,7 +51,7 @@ struct mmnf_source {
 
 struct mmnf_format {
 	const char *name;
-	const char *suffix; /* of files that are written; "" for none */
+	const char *suffix[4]; /* of files that are written; the rest NULL */
 
 	/* Do the first bytes, or the name, look like it? */
 	bool (*is)(const struct mmnf_source *src);
@@ -63,6 +63,9 @@ struct mmnf_format {
 	 * -errno.  NULL: the format is not written.
 	 */
 	int (*print)(const struct mmnf_array *a, u8 **head, size_t *bytes);
+
+	/* Would a file of that name be read as this array?  NULL: yes. */
+	int (*check_name)(const struct mmnf_array *a, const char *path);
 };
 
 extern const struct mmnf_format mmnf_format_npy, mmnf_format_nifti,

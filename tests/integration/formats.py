@@ -21,7 +21,7 @@ except ImportError as error:
 
 sys.path.insert(0, os.path.join(os.environ["MMNF_SRC"], "tests"))
 import fieldlib  # noqa: E402
-from fieldlib import Field, check_ours, elements, refused, same  # noqa: E402
+from fieldlib import Field, check_ours, elements, raises, refused, same  # noqa: E402
 
 SHAPE = (11, 13, 17)
 TYPES = fieldlib.TYPES
@@ -160,8 +160,14 @@ def bins(folder):
         check_ours(path, dtype, values)
         with Field(path, dtype) as field:
             field.give(os.path.join(folder, "out"), "fbin")
-        with open(path, "rb") as a, open(os.path.join(folder, "out"), "rb") as b:
-            assert a.read() == b.read()
+            field.give(os.path.join(folder, "named" + suffix))
+            other = os.path.join(folder, "wrong" + (".ibin" if dtype == "f4" else ".fbin"))
+            for form in None, "fbin":
+                raises(OSError, field.give, other, form, text=f"ends in {suffix}")
+            assert not os.path.exists(other)
+        for name in "out", "named" + suffix:
+            with open(path, "rb") as a, open(os.path.join(folder, name), "rb") as b:
+                assert a.read() == b.read()
         with open(path, "ab") as file:
             file.write(b"x")
         refused(path, "expected 8 + ")
