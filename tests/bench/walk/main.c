@@ -167,6 +167,24 @@ static void warm_up(const char *path, const struct walk *w)
 	close(fd);
 }
 
+/*
+ * What dropping leaves for later (nodes of the page cache are freed by RCU some ticks
+ * after) is done before a walk begins, not in one and after the other; and it begins at
+ * the same time between two ticks, and of a second, at which the kernel looks after
+ * itself.  Where time is virtual, idle time is skipped.
+ */
+static void settle(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec++;
+	t.tv_nsec = 100000000;
+	errno = clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+	if (errno)
+		err(1, "sleep");
+}
+
 static enum mmnf_mode mode_of(const struct engine *e)
 {
 	if (e->off)
@@ -367,6 +385,7 @@ static void run_engine(const struct walk *w, const struct engine *e,
 			p->disk = disk_of(fd);
 		r[t].walk = e->uring ? uring_walk : mapping_walk;
 	}
+	settle();
 	getrusage(RUSAGE_SELF, &before);
 	run_threads(r, nr_threads);
 	print_result(w, e, r, nr_threads, &before);

@@ -14,6 +14,8 @@
 
 #include "engine.h"
 
+#define HUGE_PAGE (2 * MIB)
+
 struct queue {
 	struct io_uring ring;
 	char *memory;
@@ -22,18 +24,33 @@ struct queue {
 	uint32_t in_flight;
 };
 
+/*
+ * Of huge pages, in which reads cost least: not as many as chance has it by where the
+ * memory begins.
+ */
+static char *memory_of(size_t bytes)
+{
+	void *memory;
+
+	if (posix_memalign(&memory, HUGE_PAGE, bytes))
+		err(1, "memory for %zu bytes", bytes);
+	/* A kernel may have none. */
+	madvise(memory, bytes, MADV_HUGEPAGE);
+	memset(memory, 0, bytes);
+	return memory;
+}
+
 static struct queue *queue_of(const struct part *p)
 {
-	size_t bytes = p->reads.nr_pages * PAGE;
+	size_t bytes = (p->reads.nr_pages * PAGE + HUGE_PAGE - 1) & -HUGE_PAGE;
 	struct queue *q = calloc(1, sizeof(*q));
 	struct iovec all;
 	int ret;
 
 	q->done = calloc(p->reads.nr, sizeof(*q->done));
-	q->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (!q->done || q->memory == MAP_FAILED)
-		err(1, "memory for %zu bytes", bytes);
+	if (!q->done)
+		err(1, "reads");
+	q->memory = memory_of(bytes);
 	ret = io_uring_queue_init(p->queue_depth, &q->ring,
 				  IORING_SETUP_SINGLE_ISSUER |
 					  IORING_SETUP_DEFER_TASKRUN);
@@ -117,7 +134,7 @@ void uring_walk(struct part *p)
 	p->sample->ended_ns = now_ns();
 	p->sample->wrong = wrong;
 	io_uring_queue_exit(&q->ring);
-	munmap(q->memory, p->reads.nr_pages * PAGE);
+	free(q->memory);
 	free(q->done);
 	free(q);
 }
