@@ -85,6 +85,20 @@ static inline struct folio *mmnf_compat_get_folio(struct address_space *mapping,
 }
 
 /*
+ * Is the folio locked?  Without a reference it may be part of another by now, which
+ * folio_test_locked() does not allow.  Drop the version when the minimum is 6.18: the
+ * flags became a struct.
+ */
+static inline bool mmnf_compat_is_locked(const struct folio *folio)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0)
+	return test_bit(PG_locked, &folio->flags.f);
+#else
+	return test_bit(PG_locked, &folio->flags);
+#endif
+}
+
+/*
  * What the kernel holds while it calls map_pages.  Drop when the minimum is 6.4: until
  * then nothing, and XFS sleeps there.
  */

@@ -35,35 +35,15 @@ struct mmnf_prefetch_walker {
 	struct mmnf_reader reader;
 };
 
-/*
- * What is at @index, with no more than a look where it is a neighbour of what
- * was looked at before in the same RCU section.
- */
-static void *entry_at(struct xa_state *xas, pgoff_t index)
-{
-	struct xa_node *node = xas->xa_node;
-
-	if (!xas_not_node(node) && !node->shift &&
-	    (index ^ xas->xa_index) < XA_CHUNK_SIZE) {
-		xas->xa_index = index;
-		xas->xa_offset = index & XA_CHUNK_MASK;
-		return xa_entry(xas->xa, node, xas->xa_offset);
-	}
-	xas_set(xas, index);
-	return xas_load(xas);
-}
-
 static bool is_present(struct mmnf_reader *reader, struct xa_state *xas,
 		       const struct mmnf_run *run)
 {
-	pgoff_t index;
-	void *entry;
+	pgoff_t index = run->first, next;
 
-	for (index = run->first; index < run->end; index++) {
-		entry = entry_at(xas, index);
-		if (!entry || xa_is_value(entry) || xas_retry(xas, entry))
+	for (; index < run->end; index = next) {
+		next = mmnf_reader_pass(reader, xas, index);
+		if (next == index)
 			return false;
-		mmnf_reader_look(reader, xas, entry);
 	}
 	return true;
 }

@@ -181,20 +181,6 @@ struct mmnf_reader {
 	struct mmnf_absent absent[MMNF_NR_ABSENT];
 };
 
-/*
- * Is the page that is there still being read?  Under RCU: its folio may be going, so
- * there is no more than a look at its lock.
- */
-static inline void mmnf_reader_look(struct mmnf_reader *reader,
-				    struct xa_state *xas, void *entry)
-{
-	if (!reader->waits || reader->unread)
-		return;
-	if (xa_is_sibling(entry))
-		entry = xa_entry(xas->xa, xas->xa_node, xa_to_sibling(entry));
-	reader->unread = xa_is_internal(entry) || folio_test_locked(entry);
-}
-
 /* Pages of a file, half-open. */
 struct mmnf_run {
 	pgoff_t first, end;
@@ -253,8 +239,43 @@ void mmnf_prefetch_kick(struct mmnf_field *field);
 void mmnf_prefetch_find_data(struct file *file, struct mmnf_extent *known,
 			     loff_t pos, loff_t size, loff_t *start,
 			     loff_t *end);
+struct folio *mmnf_prefetch_load(struct xa_state *xas, pgoff_t index,
+				 pgoff_t *next);
 void mmnf_prefetch_bytes(struct mmnf_reader *reader, u64 start, u64 end);
 void mmnf_prefetch_flush(struct mmnf_reader *reader);
+
+/*
+ * The page behind the one at @index, or behind more that are there with it; @index itself
+ * if it is not there.  Under RCU, and with no more than a look where it is a neighbour of
+ * what was passed before in the same section.
+ *
+ * A folio of many pages is one entry and others that point to it.  These stay when the
+ * folio goes, so they say nothing of it: what they point to does.  The folio may be going,
+ * too: nothing is touched but its lock, which tells whether it is still being read.
+ */
+static inline pgoff_t mmnf_reader_pass(struct mmnf_reader *reader,
+				       struct xa_state *xas, pgoff_t index)
+{
+	struct xa_node *node = xas->xa_node;
+	pgoff_t next = index + 1;
+	void *entry;
+
+	if (!xas_not_node(node) && !node->shift &&
+	    (index ^ xas->xa_index) < XA_CHUNK_SIZE) {
+		entry = xa_entry(xas->xa, node, index & XA_CHUNK_MASK);
+		if (xa_is_sibling(entry))
+			entry = xa_entry(xas->xa, node, xa_to_sibling(entry));
+		if (xa_is_internal(entry))
+			entry = mmnf_prefetch_load(xas, index, &next);
+	} else {
+		entry = mmnf_prefetch_load(xas, index, &next);
+	}
+	if (!entry || xa_is_value(entry))
+		return index;
+	if (reader->waits && !reader->unread)
+		reader->unread = mmnf_compat_is_locked(entry);
+	return next;
+}
 
 /* select.c: ranges, boxes and records become pages */
 int mmnf_select_walk(const struct mmnf_select *select,

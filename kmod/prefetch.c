@@ -175,31 +175,58 @@ void mmnf_prefetch_find_data(struct file *file, struct mmnf_extent *known,
 	known->end = *end;
 }
 
+/*
+ * For mmnf_reader_pass(), from the root: the folio at @index or NULL, and the page behind
+ * those that its entry holds, which is the end of a slot.
+ */
+struct folio *mmnf_prefetch_load(struct xa_state *xas, pgoff_t index,
+				 pgoff_t *next)
+{
+	void *entry;
+
+	do {
+		xas_set(xas, index);
+		entry = xas_load(xas);
+	} while (xas_retry(xas, entry));
+	if (!entry || xa_is_value(entry) || xa_is_internal(entry))
+		return NULL;
+	if (!xas_not_node(xas->xa_node))
+		*next = (index | ((1UL << xas->xa_node->shift) - 1)) + 1;
+	return entry;
+}
+
+/* Passes over pages from @first to @end; the first that is not there, or @end or more. */
+static pgoff_t pass(struct mmnf_reader *reader, struct xa_state *xas,
+		    pgoff_t first, pgoff_t end)
+{
+	pgoff_t next;
+
+	for (; first < end; first = next) {
+		next = mmnf_reader_pass(reader, xas, first);
+		if (next == first)
+			break;
+	}
+	return first;
+}
+
 /* Pass over the pages that are there: the file system is not asked about them. */
 static u64 skip_present(struct mmnf_reader *reader, u64 start, u64 end)
 {
-	pgoff_t first = start >> PAGE_SHIFT, next = first;
+	pgoff_t first = start >> PAGE_SHIFT, next = first, to;
 	pgoff_t page_end = DIV_ROUND_UP_ULL(end, PAGE_SIZE);
 	XA_STATE(xas, &reader->file->f_mapping->i_pages, first);
-	void *entry;
 
-	rcu_read_lock();
-	while (next < page_end) {
-		entry = xas_next(&xas);
-		if (xas_retry(&xas, entry))
-			continue;
-		if (!entry || xa_is_value(entry))
-			break;
-		mmnf_reader_look(reader, &xas, entry);
-		next++;
-		if (next % MMNF_CHUNK_PAGES)
-			continue;
-		xas_set(&xas, next);
-		rcu_read_unlock();
-		cond_resched();
+	for (;;) {
+		to = min(round_down(next + MMNF_CHUNK_PAGES, MMNF_CHUNK_PAGES),
+			 page_end);
 		rcu_read_lock();
+		next = min(pass(reader, &xas, next, to), to);
+		rcu_read_unlock();
+		if (next < to || to == page_end)
+			break;
+		xas_reset(&xas);
+		cond_resched();
 	}
-	rcu_read_unlock();
 	reader->nr_resident += next - first;
 	return max(start, (u64)next << PAGE_SHIFT);
 }
