@@ -17,8 +17,11 @@
 #include "internal.h"
 #include "trace.h"
 
-/* Pages that are dropped, and counted before and after, at once. */
-#define MMNF_EVICT_PAGES 512
+/*
+ * Pages that are dropped, and counted before and after, at once, beginning at a multiple
+ * of it: no folio is larger, so none lies in two such parts, which would drop neither.
+ */
+#define MMNF_EVICT_PAGES max(512UL, 1UL << (PMD_SHIFT - PAGE_SHIFT))
 
 /* How often in one command new pages are taken from the lists that hold them. */
 #define MMNF_DRAINS 8
@@ -180,12 +183,12 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
  * @nr_used: of these: mapped, or touched since they came
  * @nr_dirty: of these: not yet on storage
  * @nr_mapped: of these, clean: mapped by a process
- * @other: one that is neither dirty nor mapped, if @nr_dirty + @nr_mapped is less
- *	than @nr_resident
+ * @nr_single: of these, neither dirty nor mapped: folios of one page
+ * @single: one of those
  */
 struct mmnf_look {
-	u64 nr_resident, nr_used, nr_dirty, nr_mapped;
-	pgoff_t other;
+	u64 nr_resident, nr_used, nr_dirty, nr_mapped, nr_single;
+	pgoff_t single;
 };
 
 static u64 pages_within(struct folio *folio, pgoff_t first, pgoff_t end)
@@ -204,12 +207,14 @@ static void look_at_folio(struct mmnf_look *look, struct folio *folio, u64 nr)
 	look->nr_resident += nr;
 	if (mapped || folio_test_referenced(folio) || folio_test_active(folio))
 		look->nr_used += nr;
-	if (folio_test_dirty(folio) || folio_test_writeback(folio))
+	if (folio_test_dirty(folio) || folio_test_writeback(folio)) {
 		look->nr_dirty += nr;
-	else if (mapped)
+	} else if (mapped) {
 		look->nr_mapped += nr;
-	else
-		look->other = folio->index;
+	} else if (!folio_test_large(folio)) {
+		look->nr_single += nr;
+		look->single = folio->index;
+	}
 }
 
 /*
@@ -298,13 +303,13 @@ static int evict_chunk(struct mmnf_evict_walker *w, pgoff_t first, pgoff_t end)
 	ret = look_at(mapping, first, end, &after, forget, field);
 	/*
 	 * A page that was read just now is still held by the list on which a CPU
-	 * collects new pages.  fadvise empties the lists of this CPU, and of all
-	 * if that does not help; asked about one clean page it does nothing else.
+	 * collects new pages; large folios are not collected.  fadvise empties
+	 * the lists of this CPU, and of all if that does not help; asked about
+	 * one clean page it does nothing else.
 	 */
-	while (!ret && after.nr_resident > after.nr_dirty + after.nr_mapped &&
-	       w->nr_drains < MMNF_DRAINS) {
+	while (!ret && after.nr_single && w->nr_drains < MMNF_DRAINS) {
 		w->nr_drains++;
-		vfs_fadvise(field->file, bytes_of(after.other), PAGE_SIZE,
+		vfs_fadvise(field->file, bytes_of(after.single), PAGE_SIZE,
 			    POSIX_FADV_DONTNEED);
 		invalidate_mapping_pages(mapping, first, end - 1);
 		memset(&after, 0, sizeof(after));
@@ -333,7 +338,9 @@ static int evict_runs(struct mmnf_walker *walker, const struct mmnf_run *run,
 	for (; nr; run++, nr--) {
 		for (first = run->first; !ret && first < run->end; first = to) {
 			first = first_resident(mapping, first, run->end);
-			to = min(first + MMNF_EVICT_PAGES, run->end);
+			to = min(round_down(first, MMNF_EVICT_PAGES) +
+					 MMNF_EVICT_PAGES,
+				 run->end);
 			if (first < run->end)
 				ret = evict_chunk(w, first, to);
 		}

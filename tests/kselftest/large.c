@@ -240,7 +240,32 @@ TEST_F(large, tail_of_a_reclaimed_folio_is_waited_for)
 	ask_for_a_reclaimed_tail(_metadata, self, MMNF_PREFETCH_WAIT);
 }
 
-/* The same as a race: folios go and come while ranges are asked for. */
+/*
+ * EVICT leaves no folio that lies in the selection, wherever that begins: 2048 pages from
+ * the second page of a folio on.  What stays shares its folio with pages outside.
+ */
+TEST_F(large, evict_drops_whole_folios)
+{
+	u64 start = find_folio(_metadata, self->tail, 4) + 1,
+	    end = start + 2048;
+	const struct mmnf_range range = { start * PAGE, 2048 * PAGE };
+	u64 first = end_of(self->tail, start), last = head_of(self->tail, end);
+	struct mmnf_ioc_evict out = {
+		.size = sizeof(out),
+		.select = { (unsigned long)&range, 1, MMNF_SELECT_RANGES },
+	};
+
+	ASSERT_EQ(0, ioctl(self->dev, MMNF_IOC_EVICT, &out));
+	EXPECT_EQ((last - first) * PAGE, out.out_evicted_bytes);
+	EXPECT_EQ((first - start + end - last) * PAGE, out.out_busy_bytes);
+	EXPECT_EQ(0, out.out_dirty_bytes | out.out_mapped_bytes);
+	EXPECT_EQ(0, resident_pages(_metadata, self->fd, first * PAGE,
+				    (last - first) * PAGE));
+	EXPECT_EQ(PAGES - (last - first),
+		  resident_pages(_metadata, self->fd, 0, BYTES));
+}
+
+/* As a race: folios go and come while ranges are asked for. */
 TEST_F(large, folios_go_while_they_are_asked_for)
 {
 	u64 until = now_ms() + 3000;
