@@ -108,6 +108,16 @@ static int prefetch_runs(struct mmnf_walker *walker, const struct mmnf_run *run,
 	return 0;
 }
 
+/* Where there is nothing to wait for, a signal does not matter. */
+static int wait_for(struct folio *folio)
+{
+	if (!folio_test_locked(folio))
+		return 0;
+	if (signal_pending(current) || folio_wait_locked_killable(folio))
+		return -ERESTARTSYS;
+	return 0;
+}
+
 /*
  * Wait until the pages that are there are read; errors are not ours.  Goes from
  * one folio to the next: a hole costs nothing.
@@ -126,13 +136,8 @@ static int wait_runs(struct mmnf_walker *walker, const struct mmnf_run *run,
 		next = run->first;
 		while (!ret && filemap_get_folios(mapping, &next, run->end - 1,
 						  &batch)) {
-			for (i = 0; i < folio_batch_count(&batch) && !ret;
-			     i++) {
-				ret = folio_wait_locked_killable(
-					batch.folios[i]);
-				if (ret || signal_pending(current))
-					ret = -ERESTARTSYS;
-			}
+			for (i = 0; i < folio_batch_count(&batch) && !ret; i++)
+				ret = wait_for(batch.folios[i]);
 			folio_batch_release(&batch);
 			cond_resched();
 		}
@@ -246,7 +251,7 @@ static int look_at(struct address_space *mapping, pgoff_t first, pgoff_t end,
 		}
 		folio_batch_release(&batch);
 		cond_resched();
-		if (signal_pending(current))
+		if (mmnf_is_cancelled())
 			return -ERESTARTSYS;
 	}
 	if (absent && first < end)
@@ -315,6 +320,9 @@ static int evict_chunk(struct mmnf_evict_walker *w, pgoff_t first, pgoff_t end)
 		memset(&after, 0, sizeof(after));
 		ret = look_at(mapping, first, end, &after, forget, field);
 	}
+	/* Looked at in part, it tells nothing. */
+	if (ret)
+		return ret;
 	evicted =
 		before.nr_resident - min(before.nr_resident, after.nr_resident);
 	w->nr_evicted += evicted;
@@ -323,7 +331,7 @@ static int evict_chunk(struct mmnf_evict_walker *w, pgoff_t first, pgoff_t end)
 	w->stayed.nr_mapped += after.nr_mapped;
 	trace_mmnf_evict(field->id, first, end - first, evicted,
 			 after.nr_resident);
-	return ret;
+	return 0;
 }
 
 static int evict_runs(struct mmnf_walker *walker, const struct mmnf_run *run,
@@ -386,7 +394,7 @@ static void add_absent(void *arg, pgoff_t first, pgoff_t end)
 	loff_t size = w->walker.size_bytes, start, data_end;
 	pgoff_t cold;
 
-	while (first < end && !signal_pending(current)) {
+	while (first < end && !mmnf_is_cancelled()) {
 		mmnf_prefetch_find_data(w->walker.field->file, &w->data,
 					bytes_of(first), size, &start,
 					&data_end);

@@ -23,6 +23,7 @@
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/refcount.h>
+#include <linux/sched/signal.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
@@ -180,6 +181,17 @@ struct mmnf_reader {
 	u32 nr_absent;
 	struct mmnf_absent absent[MMNF_NR_ABSENT];
 };
+
+/*
+ * Must the command end?  What does not wait goes on at any signal but a fatal one: begun
+ * anew each time that a timer rings, it would never be done.  A worker of io_uring gets
+ * no signals but those that cancel.
+ */
+static inline bool mmnf_is_cancelled(void)
+{
+	return current->flags & PF_IO_WORKER ? signal_pending(current) :
+					       fatal_signal_pending(current);
+}
 
 /* Pages of a file, half-open. */
 struct mmnf_run {

@@ -22,7 +22,7 @@
 #include "internal.h"
 #include "trace.h"
 
-/* Pages handed to the readahead code at once; between, signals are looked at. */
+/* Pages handed to the readahead code at once; between, it may be cancelled. */
 #define MMNF_CHUNK_PAGES 512
 
 /* A walk's share of memory. */
@@ -232,7 +232,7 @@ static u64 skip_present(struct mmnf_reader *reader, u64 start, u64 end)
 }
 
 /*
- * Read what is absent and not a hole of bytes [start, end).  Stops at a signal.  The
+ * Read what is absent and not a hole of bytes [start, end).  Stops when cancelled.  The
  * last of the reads may not have started: mmnf_prefetch_flush() does that.
  */
 void mmnf_prefetch_bytes(struct mmnf_reader *reader, u64 start, u64 end)
@@ -243,7 +243,7 @@ void mmnf_prefetch_bytes(struct mmnf_reader *reader, u64 start, u64 end)
 
 	if (end > size)
 		end = size;
-	while (start < end && !signal_pending(current)) {
+	while (start < end && !mmnf_is_cancelled()) {
 		start = skip_present(reader, start, end);
 		if (start >= end)
 			return;

@@ -17,7 +17,7 @@
  * that such a page is seen once.
  *
  * Memory is one page, whatever the length of the list.  No lock is held, and
- * signals are looked at between runs.
+ * between runs the walk can be cancelled.
  */
 #include <linux/overflow.h>
 #include <linux/sched/signal.h>
@@ -26,7 +26,7 @@
 
 #include "internal.h"
 
-/* How many steps of a box between two looks at signals and the scheduler. */
+/* How many steps of a box between two looks at the scheduler and for a cancellation. */
 #define MMNF_STEPS 1024
 
 /* Neighbours along an axis of a box: @nr of them, @delta bytes apart. */
@@ -38,7 +38,7 @@ struct mmnf_axis {
 static int may_go_on(void)
 {
 	cond_resched();
-	return signal_pending(current) ? -ERESTARTSYS : 0;
+	return mmnf_is_cancelled() ? -ERESTARTSYS : 0;
 }
 
 /* Hand on what has been gathered. */
@@ -225,7 +225,7 @@ static int select_item(struct mmnf_walker *walker, u32 kind, const void *item)
 
 /*
  * Return: 0; -EOPNOTSUPP, -EINVAL, -EOVERFLOW or -EFAULT for a wrong selection;
- * -ERESTARTSYS when a signal came; or what an operation of the walker returned.
+ * -ERESTARTSYS when it was cancelled; or what an operation of the walker returned.
  */
 int mmnf_select_walk(const struct mmnf_select *select,
 		     struct mmnf_walker *walker)

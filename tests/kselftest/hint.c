@@ -5,8 +5,6 @@
  */
 #include "util.h"
 
-#include <sys/time.h>
-
 /* An array of 40 planes of 24 rows of 96 elements, the planes running backwards. */
 #define NDIM 3
 #define ELEMENT 24
@@ -507,46 +505,6 @@ TEST_F(hint, longest_list)
 	list[most - 1] = ~0ULL;
 	EXPECT_EQ(EOVERFLOW,
 		  prefetch(self->dev, MMNF_SELECT_RECORDS, list, most, &out));
-	free(list);
-}
-
-static volatile sig_atomic_t alarms;
-
-static void on_alarm(int sig __attribute__((unused)))
-{
-	alarms++;
-}
-
-/* A signal ends a long command soon; under SA_RESTART it goes on. */
-TEST_F(hint, signals)
-{
-	const u32 nr = 1U << 20;
-	struct mmnf_range *list = malloc(nr * sizeof(*list));
-	struct itimerval soon = { .it_value.tv_usec = 20000 };
-	struct sigaction action = { .sa_handler = on_alarm };
-	struct mmnf_ioc_prefetch out;
-	u64 start;
-	u32 i;
-
-	ASSERT_NE(NULL, list);
-	/* Two ranges that are never joined, again and again. */
-	for (i = 0; i < nr; i++)
-		list[i] = (struct mmnf_range) { i % 2 * 100 * PAGE, 64 * PAGE };
-	sigaction(SIGALRM, &action, NULL);
-	setitimer(ITIMER_REAL, &soon, NULL);
-	start = now_ms();
-	EXPECT_EQ(EINTR,
-		  prefetch(self->dev, MMNF_SELECT_RANGES, list, nr, &out));
-	EXPECT_GT(1000, now_ms() - start);
-	EXPECT_EQ(1, alarms);
-
-	/* Less of it, so that it ends. */
-	action.sa_flags = SA_RESTART;
-	sigaction(SIGALRM, &action, NULL);
-	setitimer(ITIMER_REAL, &soon, NULL);
-	EXPECT_EQ(0,
-		  prefetch(self->dev, MMNF_SELECT_RANGES, list, nr / 8, &out));
-	EXPECT_LE(1, alarms);
 	free(list);
 }
 

@@ -35,7 +35,8 @@
  *	EPERM		not told to strangers, see MMNF_IOC_RESIDENCY; writing to a
  *			file that is append-only, immutable or sealed
  *	EFAULT		bad pointer
- *	EINTR		a signal came; while waiting for a page, a fatal one
+ *	EINTR		a signal came while MMNF_PREFETCH_WAIT had to wait, or it was
+ *			a fatal one
  *
  * mmap: ENXIO before ATTACH; EACCES for PROT_EXEC, and for PROT_WRITE without
  * MMNF_ATTACH_WRITE; EOPNOTSUPP for a MAP_PRIVATE that is writable; otherwise
@@ -203,8 +204,9 @@ enum mmnf_select_kind {
  * the order given; what lies beyond the end of the file is ignored.  A wrong
  * item ends the command; those before it may have been acted upon.
  *
- * The list is read a page at a time, whatever its length.  A signal ends the
- * command with EINTR, or begins it anew under SA_RESTART.
+ * The list is read a page at a time, whatever its length.  What does not wait
+ * goes on at any signal but a fatal one.  A signal ends MMNF_PREFETCH_WAIT with
+ * EINTR where it would have to wait, or begins it anew under SA_RESTART.
  */
 struct mmnf_select {
 	__aligned_u64 items;
