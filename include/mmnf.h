@@ -827,9 +827,11 @@ MMNF_API ssize_t mmnf_import(struct mmnf_field *field, const char *src,
  *	"fbin" has a suffix for each type: .fbin f32, .u8bin, .i8bin, .ibin i32
  * @progress: as for mmnf_import()
  *
- * For a Zarr array: mmnf_field_create() and mmnf_import().
+ * @dst appears, or replaces a regular file, when it is whole; whatever else is there
+ * is left alone.  For a Zarr array: mmnf_field_create() and mmnf_import().
  *
- * Return: bytes of elements written, -EINVAL (also: the name says another type),
+ * Return: bytes of elements written, -EINVAL (also: the name says another type, or
+ * is that of a device, link or folder),
  * -EOPNOTSUPP (the format has no such type, or not so many axes), -ERANGE, errors
  * of storage.
  */

@@ -11,8 +11,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "new-file.h"
 #include "store/store.h"
 
 static void whole(const struct mmnf_geometry *g, struct mmnf_box *box)
@@ -85,31 +87,20 @@ MMNF_EXPORT ssize_t mmnf_import(struct mmnf_field *field, const char *src,
 	return err ? err : bytes;
 }
 
-/* The header, and as many bytes behind it as the array has.  Returns the file. */
-static int make_file(const char *path, const u8 *head, size_t bytes,
-		     u64 data_bytes)
+/* The header, and as many bytes behind it as the array has. */
+static int put_head(int fd, const u8 *head, size_t bytes, u64 data_bytes)
 {
 	size_t done = 0;
-	int fd, err = 0;
 
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-	if (fd < 0)
-		return mmnf_error_system(errno, "%s", path);
-	while (!err && done < bytes) {
+	while (done < bytes) {
 		ssize_t n = write(fd, head + done, bytes - done);
 
 		if (n > 0)
 			done += (size_t)n;
 		else if (n < 0 && errno != EINTR)
-			err = -errno;
+			return -errno;
 	}
-	if (!err && ftruncate(fd, (off_t)(bytes + data_bytes)))
-		err = -errno;
-	if (!err)
-		return fd;
-	close(fd);
-	unlink(path);
-	return mmnf_error_system(-err, "%s", path);
+	return ftruncate(fd, (off_t)(bytes + data_bytes)) ? -errno : 0;
 }
 
 static int fill_file(struct mmnf_field *field, const struct mmnf_box *box,
@@ -117,9 +108,11 @@ static int fill_file(struct mmnf_field *field, const struct mmnf_box *box,
 		     mmnf_progress *progress, void *arg)
 {
 	struct mmnf_field *to;
-	int err;
+	int err, own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
-	err = mmnf_field_open_made(&to, path, g, fd);
+	if (own < 0)
+		return mmnf_error_system(errno, "%s", path);
+	err = mmnf_field_open_made(&to, path, g, own);
 	if (err)
 		return err;
 	err = mmnf_copy(to, NULL, field, box, progress, arg);
@@ -129,44 +122,54 @@ static int fill_file(struct mmnf_field *field, const struct mmnf_box *box,
 	return err;
 }
 
-/* Writes the whole file under a name of its own. */
+/* Writes the whole file, which has its name after that. */
 static int write_file(struct mmnf_field *field, const struct mmnf_box *box,
 		      const char *path, const struct mmnf_format *format,
 		      const struct mmnf_array *a, mmnf_progress *progress,
 		      void *arg)
 {
 	u64 data = a->shape[0] * (u64)a->stride_bytes[0];
+	struct mmnf_new_file file;
 	struct mmnf_geometry g;
 	size_t bytes = 0;
 	u8 *head = NULL;
-	int fd, err;
+	int err;
 
 	err = format->print(a, &head, &bytes);
 	if (!err)
 		err = mmnf_geometry_init_file(&g, a->dtype, a->ndim, a->shape,
 					      a->stride_bytes, bytes,
 					      bytes + data);
-	fd = err ? err : make_file(path, head, bytes, data);
-	free(head);
-	if (fd < 0)
-		return fd;
-	err = fill_file(field, box, path, &g, fd, progress, arg);
 	if (err)
-		unlink(path);
+		goto out;
+	err = mmnf_new_file_open(&file, AT_FDCWD, path, 0666);
+	if (err) {
+		err = mmnf_error_system(-err, "%s", path);
+		goto out;
+	}
+	err = put_head(file.fd, head, bytes, data);
+	if (err)
+		err = mmnf_error_system(-err, "%s", path);
+	else
+		err = fill_file(field, box, path, &g, file.fd, progress, arg);
+	if (!err && (err = mmnf_new_file_replace(&file)))
+		mmnf_error_system(-err, "%s", path);
+	mmnf_new_file_close(&file);
+out:
+	free(head);
 	return err;
 }
 
-/* Under another name in the same folder until it is whole. */
-static char *temporary_name(const char *path)
+/* A device, or what a link leads to, is nothing to put a file in place of. */
+static int check_place(const char *path)
 {
-	const char *slash = strrchr(path, '/');
-	int folder = slash ? (int)(slash - path) + 1 : 0;
-	char *name;
+	struct stat st;
 
-	if (asprintf(&name, "%.*s.%s.%d.new", folder, path, path + folder,
-		     (int)getpid()) < 0)
-		return NULL;
-	return name;
+	if (lstat(path, &st) || S_ISREG(st.st_mode))
+		return 0;
+	return mmnf_error(
+		EINVAL, "%s: expected a regular file, or that nothing is there",
+		path);
 }
 
 MMNF_EXPORT ssize_t mmnf_export(struct mmnf_field *field,
@@ -180,7 +183,6 @@ MMNF_EXPORT ssize_t mmnf_export(struct mmnf_field *field,
 	struct mmnf_array a = { .dtype = g->dtype, .ndim = g->ndim };
 	const struct mmnf_format *to;
 	struct mmnf_box normal, all;
-	char *temporary;
 	u64 bytes;
 	int err;
 
@@ -204,14 +206,8 @@ MMNF_EXPORT ssize_t mmnf_export(struct mmnf_field *field,
 		err = to->check_name(&a, dst);
 	if (err)
 		return err;
-	temporary = temporary_name(dst);
-	if (!temporary)
-		return mmnf_error(ENOMEM, "no memory");
-	err = write_file(field, &normal, temporary, to, &a, progress, arg);
-	if (!err && rename(temporary, dst)) {
-		err = mmnf_error_system(errno, "%s", dst);
-		unlink(temporary);
-	}
-	free(temporary);
+	err = check_place(dst);
+	if (!err)
+		err = write_file(field, &normal, dst, to, &a, progress, arg);
 	return err ? err : (ssize_t)bytes;
 }

@@ -20,6 +20,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "new-file.h"
 #include "shard.h"
 
 #define FILL_CHUNK (1 << 20)
@@ -71,33 +72,28 @@ static int create_file(struct mmnf_field *field, char *key)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	u64 bytes = mmnf_geometry_file_bytes(g);
-	static u32 serial;
-	char temp[MMNF_KEY_MAX + 48];
-	int fd, err;
+	struct mmnf_new_file file;
+	int err;
 
 	err = make_dirs(field->store.dir, key);
+	if (!err)
+		err = mmnf_new_file_open(&file, field->store.dir, key, 0666);
 	if (err)
 		return mmnf_error_system(-err, "segment %s", key);
-	snprintf(temp, sizeof(temp), "%s.%d.%u.new", key, (int)getpid(),
-		 __atomic_fetch_add(&serial, 1, __ATOMIC_RELAXED));
-	fd = openat(field->store.dir, temp,
-		    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-	if (fd < 0)
-		return mmnf_error_system(errno, "segment %s", key);
-	err = ftruncate(fd, (off_t)bytes) ? -errno : 0;
+	err = ftruncate(file.fd, (off_t)bytes) ? -errno : 0;
 	if (!err && g->indexed)
-		err = mmnf_shard_init(g, fd);
+		err = mmnf_shard_init(g, file.fd);
 	else if (!err && !g->fill_is_zero)
-		err = fill_file(field, fd);
+		err = fill_file(field, file.fd);
 	/* Unlike a rename, a link does not replace what another has made. */
-	if (!err && linkat(field->store.dir, temp, field->store.dir, key, 0) &&
-	    errno != EEXIST)
-		err = -errno;
-	unlinkat(field->store.dir, temp, 0);
-	close(fd);
-	return err ? mmnf_error_system(-err, "segment %s of %" PRIu64 " bytes",
-				       key, bytes) :
-		     0;
+	if (!err)
+		err = mmnf_new_file_link(&file);
+	mmnf_new_file_close(&file);
+	return err && err != -EEXIST ?
+		       mmnf_error_system(-err,
+					 "segment %s of %" PRIu64 " bytes", key,
+					 bytes) :
+		       0;
 }
 
 /* Is a file as long as its segment?  That of others may be longer. */

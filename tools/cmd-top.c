@@ -27,6 +27,7 @@ static void wait_for(double seconds)
 static int write_prometheus(const struct options *o, const struct top *top)
 {
 	char name[4096];
+	struct stat st;
 	FILE *to;
 	int fd;
 
@@ -37,6 +38,9 @@ static int write_prometheus(const struct options *o, const struct top *top)
 	if (snprintf(name, sizeof(name), "%s.XXXXXX", o->prometheus) >=
 	    (int)sizeof(name))
 		return usage_error(o, "--prometheus: the name is too long");
+	/* A device is nothing to put a file in place of. */
+	if (!lstat(o->prometheus, &st) && !S_ISREG(st.st_mode))
+		return failure(o, "%s: expected a regular file", o->prometheus);
 	fd = mkstemp(name);
 	to = fd < 0 ? NULL : fdopen(fd, "w");
 	if (!to)

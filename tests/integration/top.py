@@ -5,6 +5,7 @@ the live screen in a terminal, drawn to build/screens.  TAP.
 """
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -279,6 +280,9 @@ def prometheus_reads_it():
         load.ask("get")
         load.ask("batch")
         ok("top", "--prometheus", "m.prom")
+        os.mkfifo("pipe")
+        refused(1, "regular file", "top", "--prometheus", "pipe")
+        assert stat.S_ISFIFO(os.stat("pipe").st_mode)
         assert os.listdir(".").count("m.prom") == 1 and \
             not [n for n in os.listdir(".") if n.startswith("m.prom.")]
         assert os.stat("m.prom").st_mode & 0o777 == 0o644

@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/wait.h>
 #include <sys/vfs.h>
 #include <time.h>
 
@@ -218,6 +219,90 @@ TEST(filled_segment_that_does_not_fit)
 	box = rows(128, 1);
 	ASSERT_EQ(mmnf_get(field, &box, line, sizeof(line)), PAGE);
 	EXPECT_TRUE(row_is_right(line, 128));
+	mmnf_field_close(field);
+}
+
+static unsigned int nr_files(const char *folder)
+{
+	DIR *dir = opendir(folder);
+	struct dirent *entry;
+	unsigned int nr = 0;
+
+	ASSERT_TRUE(dir);
+	while ((entry = readdir(dir)))
+		nr += strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+	closedir(dir);
+	return nr;
+}
+
+static void be_killed(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+{
+	(void)arg;
+	(void)done_bytes;
+	(void)total_bytes;
+	kill(getpid(), SIGKILL);
+}
+
+/* Names that a process of the same number gave, which died before it was done. */
+TEST(nothing_that_was_left_is_in_the_way)
+{
+	const uint32_t fill = 7;
+	struct mmnf_field *field;
+	char name[64];
+	int i, status;
+	pid_t child;
+
+	scratch();
+	field = make_field("f", MMNF_U32, 2, shape, 0, &fill);
+	ASSERT_EQ(mkdir("f/c", 0777), 0);
+	ASSERT_EQ(mkdir("f/c/0", 0777), 0);
+	for (i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "f/c/0/0.%d.%d.new", getpid(), i);
+		put_file(name, "", 0);
+	}
+	snprintf(name, sizeof(name), ".x.raw.%d.new", getpid());
+	put_file(name, "", 0);
+	EXPECT_EQ(write_row(field, 3), 4096);
+	EXPECT_GT(mmnf_export(field, NULL, "x.raw", NULL, NULL, NULL), 0);
+	mmnf_field_close(field);
+
+	/* And where files need no name, nothing is left. */
+	i = open(".", O_RDWR | O_TMPFILE, 0600);
+	if (i < 0)
+		return;
+	close(i);
+	ASSERT_EQ(mkdir("out", 0777), 0);
+	child = fork();
+	if (!child) {
+		field = open_field("f", false);
+		mmnf_export(field, NULL, "out/x.raw", NULL, be_killed, NULL);
+		_exit(0);
+	}
+	ASSERT_EQ(waitpid(child, &status, 0), child);
+	EXPECT_TRUE(WIFSIGNALED(status));
+	EXPECT_EQ(nr_files("out"), 0);
+}
+
+TEST(only_a_regular_file_is_replaced)
+{
+	struct mmnf_field *field;
+	struct stat st;
+
+	scratch();
+	field = make_field("f", MMNF_U32, 2, shape, 0, NULL);
+	put_file("old", "x", 1);
+	ASSERT_EQ(symlink("old", "link.raw"), 0);
+	ASSERT_EQ(mkfifo("pipe.raw", 0600), 0);
+	EXPECT_FAILS(mmnf_export(field, NULL, "link.raw", NULL, NULL, NULL),
+		     EINVAL, "mmnf_export", "expected a regular file");
+	EXPECT_FAILS(mmnf_export(field, NULL, "pipe.raw", NULL, NULL, NULL),
+		     EINVAL, "mmnf_export", "expected a regular file");
+	EXPECT_FAILS(mmnf_export(field, NULL, "f", "raw", NULL, NULL), EINVAL,
+		     "mmnf_export", "expected a regular file");
+	EXPECT_TRUE(!lstat("link.raw", &st) && S_ISLNK(st.st_mode));
+	EXPECT_TRUE(!lstat("pipe.raw", &st) && S_ISFIFO(st.st_mode));
+	EXPECT_GT(mmnf_export(field, NULL, "old", "raw", NULL, NULL), 0);
+	EXPECT_TRUE(!lstat("old", &st) && st.st_size == 640 * 4096);
 	mmnf_field_close(field);
 }
 
