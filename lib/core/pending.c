@@ -42,22 +42,24 @@ static struct mmnf_pending_entry *bucket_of(struct mmnf_pending *pending,
 	return &pending->entry[hash % NR_BUCKETS * MMNF_PENDING_WAYS];
 }
 
+/* The first of the ways that are free is used: who looks for it finds it soonest. */
 static u64 group_add(struct mmnf_pending *pending, u64 group, u64 mask)
 {
 	struct mmnf_pending_entry *bucket = bucket_of(pending, group);
-	struct mmnf_pending_entry *slot = NULL;
+	struct mmnf_pending_entry *slot = NULL, *e;
 	u64 lost = 0;
 	u32 way;
 
-	for (way = 0; way < MMNF_PENDING_WAYS; way++) {
-		if (bucket[way].pages && bucket[way].group == group) {
-			lost = count_bits(bucket[way].pages & mask);
-			bucket[way].pages |= mask;
+	for (way = MMNF_PENDING_WAYS; way-- > 0;) {
+		e = &bucket[way];
+		if (!e->pages) {
+			slot = e;
+		} else if (e->group == group) {
+			lost = count_bits(e->pages & mask);
+			e->pages |= mask;
 			pending->nr += count_bits(mask) - lost;
 			return lost;
 		}
-		if (!bucket[way].pages)
-			slot = &bucket[way];
 	}
 	if (!slot) {
 		slot = &bucket[pending->turn++ % MMNF_PENDING_WAYS];
@@ -71,25 +73,28 @@ static u64 group_add(struct mmnf_pending *pending, u64 group, u64 mask)
 
 static u64 group_take(struct mmnf_pending *pending, u64 group, u64 mask)
 {
-	struct mmnf_pending_entry *bucket = bucket_of(pending, group);
+	struct mmnf_pending_entry *bucket = bucket_of(pending, group), *e;
 	u64 taken;
-	u32 way;
 
-	for (way = 0; way < MMNF_PENDING_WAYS; way++) {
-		if (!bucket[way].pages || bucket[way].group != group)
+	for (e = bucket; e < bucket + MMNF_PENDING_WAYS; e++) {
+		if (e->group != group || !e->pages)
 			continue;
-		taken = count_bits(bucket[way].pages & mask);
-		bucket[way].pages &= ~mask;
+		taken = count_bits(e->pages & mask);
+		e->pages &= ~mask;
 		pending->nr -= taken;
 		return taken;
 	}
 	return 0;
 }
 
+/* Single pages are most of what is added, and of what is taken. */
 u64 mmnf_pending_add(struct mmnf_pending *pending, u64 first, u64 nr)
 {
 	u64 lost = 0, n;
 
+	if (nr == 1)
+		return group_add(pending, first / GROUP_PAGES,
+				 (u64)1 << first % GROUP_PAGES);
 	for (; nr; first += n, nr -= n) {
 		n = group_room(first, nr);
 		lost += group_add(pending, first / GROUP_PAGES,
@@ -102,6 +107,9 @@ u64 mmnf_pending_take(struct mmnf_pending *pending, u64 first, u64 nr)
 {
 	u64 taken = 0, n;
 
+	if (nr == 1 && pending->nr)
+		return group_take(pending, first / GROUP_PAGES,
+				  (u64)1 << first % GROUP_PAGES);
 	for (; nr && pending->nr; first += n, nr -= n) {
 		n = group_room(first, nr);
 		taken += group_take(pending, first / GROUP_PAGES,
