@@ -299,22 +299,31 @@ static void read_demand(struct mmnf_reader *reader, pgoff_t pgoff)
 	reader->predicted = true;
 }
 
-/* A walk backwards is read forwards where its positions are neighbours. */
-static void read_plan(struct mmnf_reader *reader, const struct mmnf_plan *plan)
+/* Does anybody have the mapping that a plan is for?  Nobody waits for the others. */
+static bool is_mapped(const struct mmnf_queued_plan *queued)
 {
+	return atomic_read(&queued->mapping->nr_areas);
+}
+
+/* A walk backwards is read forwards where its positions are neighbours. */
+static void read_plan(struct mmnf_reader *reader,
+		      const struct mmnf_queued_plan *queued)
+{
+	const struct mmnf_plan *plan = &queued->plan;
 	u64 nr = mmnf_plan_nr(plan), n = 0, row, pos;
 	struct blk_plug plug;
 
 	blk_start_plug(&plug);
 	reader->plug = &plug;
-	while (n < nr) {
+	while (n < nr && is_mapped(queued)) {
 		pos = mmnf_plan_pos(plan, n);
-		for (row = mmnf_plan_row(plan, n); row; row--, n++) {
+		for (row = mmnf_plan_row(plan, n); row && is_mapped(queued);
+		     row--, n++) {
 			read_position(reader, pos, plan->span);
 			pos += (u64)plan->level[0].stride;
 		}
 	}
-	if (reader->end)
+	if (reader->end && is_mapped(queued))
 		mmnf_prefetch_bytes(reader, reader->start, reader->end);
 	mmnf_prefetch_flush(reader);
 	reader->plug = NULL;
@@ -379,7 +388,7 @@ void mmnf_prefetch_work(struct work_struct *work)
 		memcg = set_active_memcg(queued.mapping->memcg);
 		if (queued.demand != MMNF_NO_DEMAND)
 			read_demand(&reader, queued.demand);
-		read_plan(&reader, &queued.plan);
+		read_plan(&reader, &queued);
 		set_active_memcg(memcg);
 		associate_blkcg(NULL);
 		/*

@@ -5,6 +5,7 @@
  */
 #include "util.h"
 
+#include <pthread.h>
 #include <sys/time.h>
 
 #define BYTES (16 * MIB)
@@ -234,6 +235,63 @@ TEST_F(interrupt, signal_ends_waiting)
 	EXPECT_LE(1, alarms);
 	ring(0, SA_RESTART, false);
 	EXPECT_EQ(SLOW_PAGES, resident_pages(_metadata, fd, 0, 4 * MIB));
+	close(dev);
+	close(fd);
+	remove_null_disk(SLOW);
+}
+
+/*
+ * A process that is gone wants nothing read: neither the plans that the worker has not
+ * come to, nor the rest of the one it is at.  Up to 32 reads are begun at once; two at a
+ * time take 40 ms.
+ */
+#define WALKERS 8
+#define WALK_BYTES (32 * MIB)
+
+/* By pages that are no neighbours. */
+static void *walk_on(void *part)
+{
+	u64 i, sum = 0;
+
+	for (i = 0; i < WALK_BYTES / PAGE / 5; i++)
+		sum += load((char *)part + i * 5 * PAGE);
+	return (void *)(uintptr_t)sum;
+}
+
+TEST_F(interrupt, nothing_is_read_for_who_is_gone)
+{
+	u64 bytes = WALKERS * WALK_BYTES, before, after, now, i;
+	int fd = make_null_disk(SLOW, bytes / MIB, 40000000, 2), dev;
+	pid_t pid;
+
+	if (fd < 0)
+		SKIP(return, "kernel: no null_blk with configfs");
+	dev = attach_field(_metadata, fd, bytes);
+	pid = fork();
+	if (!pid) {
+		char *p = map_field(_metadata, dev, 0, bytes, MAP_SHARED);
+		pthread_t walker;
+
+		for (i = 0; i < WALKERS; i++)
+			pthread_create(&walker, NULL, walk_on,
+				       p + i * WALK_BYTES);
+		pause();
+	}
+	sleep_ms(8000);
+	kill(pid, SIGKILL);
+	EXPECT_EQ(128 + SIGKILL, wait_child(pid));
+	before = resident_pages(_metadata, fd, 0, bytes);
+	EXPECT_LT(10 * WALKERS, before);
+	for (now = before;; now = after) {
+		sleep_ms(1500);
+		after = resident_pages(_metadata, fd, 0, bytes);
+		if (after == now)
+			break;
+	}
+	ksft_print_msg("%llu pages when it was killed, %llu later\n", before,
+		       after);
+	fflush(stdout);
+	EXPECT_GT(40, after - before);
 	close(dev);
 	close(fd);
 	remove_null_disk(SLOW);
