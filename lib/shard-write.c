@@ -139,64 +139,115 @@ static int clear_tile(const struct mmnf_geometry *g, int fd, u64 place)
 	return err;
 }
 
-/* The tile's first write since the last flush. */
+/* Makes a locked tile ready to be written, at *place. */
+static int prepare_tile(struct mmnf_field *field, struct mmnf_segment *s,
+			u64 tile, bool whole, u64 *place, bool *is_new)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 nominal = nominal_place(g, tile);
+	struct stat st;
+	int err;
+
+	if (!fstat(s->fd, &st) && !st.st_nlink) {
+		__atomic_store_n(&s->shard->stale, true, __ATOMIC_RELAXED);
+		return MMNF_SHARD_STALE;
+	}
+	err = mmnf_shard_entry(field, s, tile, place);
+	*is_new = !err && *place == MMNF_TILE_ABSENT;
+	if (*is_new)
+		err = check_room(field, s);
+	if (!err && field->store.checksums)
+		err = mmnf_check_clear(field, s->number, tile);
+	if (err || !*is_new)
+		return err;
+	*place = nominal;
+	err = whole ? 0 : clear_tile(g, s->fd, nominal);
+	mmnf_cache_forget(field, s->number, nominal, g->tile_bytes);
+	return err ? mmnf_error_system(-err, "writing segment %" PRIu64,
+				       s->number) :
+		     0;
+}
+
+/*
+ * The tile's first write since the last flush.  What nobody has cleared is not there
+ * for readers before it is written.
+ */
 static int take_tile(struct mmnf_field *field, struct mmnf_segment *s, u64 tile,
-		     bool whole, u64 *place)
+		     bool whole, u64 *place, bool *bare)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	u64 nominal = nominal_place(g, tile);
 	struct mmnf_shard *shard = s->shard;
-	struct stat st;
 	bool is_new;
 	int err;
 
 	err = mmnf_lock(field, s, nominal, g->tile_bytes);
 	if (err)
 		return err;
-	if (!fstat(s->fd, &st) && !st.st_nlink) {
-		__atomic_store_n(&shard->stale, true, __ATOMIC_RELAXED);
-		return MMNF_SHARD_STALE;
-	}
-	err = mmnf_shard_entry(field, s, tile, place);
-	is_new = !err && *place == MMNF_TILE_ABSENT;
-	if (is_new)
-		err = check_room(field, s);
-	if (err)
+	err = prepare_tile(field, s, tile, whole, place, &is_new);
+	if (err) {
+		mmnf_unlock(s, nominal, g->tile_bytes);
 		return err;
-	if (field->store.checksums)
-		err = mmnf_check_clear(field, s->number, tile);
-	if (!err && is_new) {
-		*place = nominal;
-		err = whole ? 0 : clear_tile(g, s->fd, nominal);
-		mmnf_cache_forget(field, s->number, nominal, g->tile_bytes);
-		if (err)
-			return mmnf_error_system(
-				-err, "writing segment %" PRIu64, s->number);
 	}
-	if (err)
-		return err;
+	*bare = whole && is_new;
 	shard->dirty[shard->nr_dirty++] = (struct mmnf_dirty) { tile, is_new };
-	__atomic_store_n(&shard->place[tile], (*place + 1) | MMNF_PLACE_DIRTY,
+	__atomic_store_n(&shard->place[tile],
+			 (*bare ? 0 : *place + 1) | MMNF_PLACE_DIRTY,
 			 __ATOMIC_RELAXED);
 	return 0;
 }
 
+/* The tile is not to be named: it is as if it had never been taken. */
+static void drop_tile(struct mmnf_field *field, struct mmnf_segment *s,
+		      u64 tile)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	struct mmnf_shard *shard = s->shard;
+	u32 i = 0;
+
+	pthread_mutex_lock(&shard->lock);
+	while (shard->dirty[i].tile != tile)
+		i++;
+	shard->dirty[i] = shard->dirty[--shard->nr_dirty];
+	__atomic_store_n(&shard->place[tile], 0, __ATOMIC_RELAXED);
+	mmnf_unlock(s, nominal_place(g, tile), g->tile_bytes);
+	pthread_mutex_unlock(&shard->lock);
+}
+
+void mmnf_shard_end(struct mmnf_field *field, struct mmnf_segment *s,
+		    u64 offset, bool failed)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 tile = (offset - g->data_offset) / g->tile_bytes;
+
+	if (failed)
+		drop_tile(field, s, tile);
+	else
+		__atomic_store_n(&s->shard->place[tile],
+				 (offset + 1) | MMNF_PLACE_DIRTY,
+				 __ATOMIC_RELEASE);
+}
+
 int mmnf_shard_begin(struct mmnf_field *field, struct mmnf_segment *s,
-		     struct mmnf_run *run)
+		     struct mmnf_run *run, bool *bare)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	u64 from = run->offset - g->data_offset, tile = from / g->tile_bytes;
 	u64 place = 0;
 	int err = 0;
 
+	*bare = false;
 	pthread_mutex_lock(&s->shard->lock);
 	if (s->shard->place[tile] & MMNF_PLACE_DIRTY) {
 		err = mmnf_shard_entry(field, s, tile, &place);
+		/* Another thread is about to write all of it. */
+		if (!err && place == MMNF_TILE_ABSENT)
+			place = nominal_place(g, tile);
 	} else if (s->shard->nr_dirty == MMNF_DIRTY_MAX) {
 		err = MMNF_SHARD_FULL;
 	} else {
 		err = take_tile(field, s, tile, run->bytes == g->tile_bytes,
-				&place);
+				&place, bare);
 	}
 	pthread_mutex_unlock(&s->shard->lock);
 	if (!err)

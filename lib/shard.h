@@ -29,7 +29,7 @@ struct mmnf_dirty {
 
 /**
  * struct mmnf_shard - what is known of an open segment with an index
- * @place: of each tile, plus one, and MMNF_PLACE_DIRTY; 0: look it up
+ * @place: of each tile, plus one, or 0: look it up; and MMNF_PLACE_DIRTY
  * @stale: another file has taken its place
  * @checked: the index has been found sound and nominal
  */
@@ -96,9 +96,17 @@ int mmnf_shard_store(const struct mmnf_geometry *g, int fd, u8 *index,
  * file.  shard.turn is held.  MMNF_SHARD_REPLACE: the file has no room for it:
  * mmnf_shard_replace() and begin again.  MMNF_SHARD_STALE: another handle has
  * done so: get the segment again.  MMNF_SHARD_FULL: mmnf_shard_flush() first.
+ * *bare: the tile is new and the run all of it: mmnf_shard_end() when it is written.
  */
 int mmnf_shard_begin(struct mmnf_field *field, struct mmnf_segment *s,
-		     struct mmnf_run *run);
+		     struct mmnf_run *run, bool *bare);
+
+/*
+ * A bare tile is written, at that offset in the file; or that failed, and it is absent
+ * as before.  shard.turn is held since it began.
+ */
+void mmnf_shard_end(struct mmnf_field *field, struct mmnf_segment *s,
+		    u64 offset, bool failed);
 
 /*
  * Copies the tiles to a file with room for all, and puts that in its place; s is

@@ -68,12 +68,15 @@ static int write_tiled(struct mmnf_field *field, struct mmnf_segment *s,
 {
 	struct mmnf_shard *shard = s->shard;
 	int err = MMNF_SHARD_STALE;
+	bool bare = false;
 
 	pthread_rwlock_rdlock(&shard->turn);
 	if (!shard->stale)
-		err = mmnf_shard_begin(field, s, run);
+		err = mmnf_shard_begin(field, s, run, &bare);
 	if (!err)
 		err = put_run(field, s, run, src, scratch);
+	if (bare)
+		mmnf_shard_end(field, s, run->offset, err);
 	pthread_rwlock_unlock(&shard->turn);
 	if (err == MMNF_SHARD_FULL) {
 		err = mmnf_shard_flush(field, s);

@@ -2,10 +2,10 @@
 /*
  * What mmnf_field_sync() promises: when it returns 0, what was written before it is
  * durable and seen by others, whatever other threads do with the handle meanwhile.
+ * And that what others do between two steps of a write, a sync or a repair does no
+ * harm, nor storage that fails in between.
  *
- * Calls that the library makes are taken here first: another thread's sync is
- * put in where it would come between two steps of a write, and a storage that
- * fails is played.
+ * Calls that the library makes are taken here first, and others put in there.
  */
 #include "field_util.h"
 
@@ -39,10 +39,28 @@ static void other_sync(void)
 		sync_result = mmnf_field_sync(field);
 }
 
+/* Called before the next pwrite(). */
+static void (*in_between)(void);
+/* Bytes that still fit on the disk, if it is full then. */
+static size_t room = SIZE_MAX;
+
 ssize_t pwrite(int fd, const void *from, size_t bytes, off_t offset)
 {
-	ssize_t n = syscall(SYS_pwrite64, fd, from, bytes, offset);
+	void (*call)(void) = in_between;
+	ssize_t n;
 
+	in_between = NULL;
+	if (call)
+		call();
+	if (!room) {
+		errno = ENOSPC;
+		return -1;
+	}
+	if (bytes > room)
+		bytes = room;
+	if (room != SIZE_MAX)
+		room -= bytes;
+	n = syscall(SYS_pwrite64, fd, from, bytes, offset);
 	last_write = ++tick;
 	return n;
 }
@@ -182,6 +200,137 @@ TEST(tiles_written_while_another_syncs_then_put_aside)
 	ASSERT_EQ(mmnf_field_sync(field), 0);
 	mmnf_field_close(field);
 	EXPECT_EQ(nr_missing(), 0);
+}
+
+/* ---- writes that fail */
+
+#define TILE_BYTES (4 * 512 * 4)
+
+static struct mmnf_box whole_tile(uint64_t column)
+{
+	struct mmnf_box box = { { 0, column * 512 }, { 4, 512 }, { 0 } };
+
+	return box;
+}
+
+static bool all_are(struct mmnf_field *field, struct mmnf_box box, uint32_t v)
+{
+	static uint32_t got[TILE_BYTES / 4];
+	uint64_t c[2], i;
+	const uint32_t *p;
+
+	ASSERT_EQ(mmnf_get(field, &box, got, TILE_BYTES), TILE_BYTES);
+	for (i = 0; i < TILE_BYTES / 4; i++) {
+		c[0] = box.start[0] + i / 512;
+		c[1] = box.start[1] + i % 512;
+		p = mmnf_activate(field, c);
+		ASSERT_TRUE(p);
+		if (got[i] != v || *p != v)
+			return false;
+	}
+	return true;
+}
+
+/* A field with one tile, and what a dead writer left in the place of the next. */
+static struct mmnf_field *make_with_remains(void)
+{
+	struct mmnf_field *field = make(true);
+	struct mmnf_box box = whole_tile(0);
+	int fd;
+
+	memset(data, 1, sizeof(data));
+	ASSERT_EQ(mmnf_write(field, &box, data, TILE_BYTES), TILE_BYTES);
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	fd = open("f/c/0/0", O_WRONLY);
+	ASSERT_EQ(write(fd, memset(data, 0xee, sizeof(data)), 2 * TILE_BYTES),
+		  2 * TILE_BYTES);
+	close(fd);
+	for (fd = 0; fd < (int)(sizeof(data) / 4); fd++)
+		data[fd] = 9;
+	return field;
+}
+
+static void check_failed_tile(struct mmnf_field *field)
+{
+	struct mmnf_box box = whole_tile(1);
+	struct mmnf_field *other;
+
+	EXPECT_TRUE(all_are(field, box, fill));
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	other = open_field("f", true);
+	EXPECT_TRUE(all_are(other, box, fill));
+	/* It belongs to nobody. */
+	ASSERT_EQ(mmnf_write(other, &box, data, TILE_BYTES), TILE_BYTES);
+	mmnf_field_close(other);
+	EXPECT_TRUE(all_are(field, box, 9));
+}
+
+TEST(new_tile_of_which_half_was_written)
+{
+	struct mmnf_field *field = make_with_remains();
+	struct mmnf_box box = whole_tile(1);
+
+	room = TILE_BYTES / 2;
+	EXPECT_FAILS(mmnf_write(field, &box, data, TILE_BYTES), ENOSPC,
+		     "mmnf_write", "writing segment 0");
+	room = SIZE_MAX;
+	check_failed_tile(field);
+	mmnf_field_close(field);
+}
+
+TEST(new_tile_that_could_not_be_cleared)
+{
+	struct mmnf_field *field = make_with_remains();
+	struct mmnf_box box = whole_tile(1);
+
+	box.count[0] = 1;
+	room = TILE_BYTES / 2;
+	EXPECT_FAILS(mmnf_write(field, &box, data, 512 * 4), ENOSPC,
+		     "mmnf_write", "writing segment 0");
+	room = SIZE_MAX;
+	check_failed_tile(field);
+	mmnf_field_close(field);
+}
+
+/* It was written before: of that the failed write takes only what it reached. */
+TEST(tile_of_which_half_was_written_again)
+{
+	struct mmnf_field *field = make_with_remains();
+	struct mmnf_box box = whole_tile(1);
+	uint32_t got[TILE_BYTES / 4];
+
+	ASSERT_EQ(mmnf_write(field, &box, data, TILE_BYTES), TILE_BYTES);
+	room = TILE_BYTES / 2;
+	memset(data, 2, sizeof(data));
+	EXPECT_FAILS(mmnf_write(field, &box, data, TILE_BYTES), ENOSPC,
+		     "mmnf_write", "writing segment 0");
+	room = SIZE_MAX;
+	mmnf_field_close(field);
+	field = open_field("f", false);
+	ASSERT_EQ(mmnf_get(field, &box, got, TILE_BYTES), TILE_BYTES);
+	EXPECT_EQ(got[TILE_BYTES / 8 - 1], 0x02020202);
+	EXPECT_EQ(got[TILE_BYTES / 8], 9);
+	mmnf_field_close(field);
+}
+
+static struct mmnf_field *looked_at;
+static bool saw_fill;
+
+static void look(void)
+{
+	saw_fill = all_are(looked_at, whole_tile(1), fill);
+}
+
+TEST(new_tile_is_fill_until_it_is_written)
+{
+	struct mmnf_field *field = looked_at = make_with_remains();
+	struct mmnf_box box = whole_tile(1);
+
+	in_between = look;
+	ASSERT_EQ(mmnf_write(field, &box, data, TILE_BYTES), TILE_BYTES);
+	EXPECT_TRUE(saw_fill);
+	EXPECT_TRUE(all_are(field, box, 9));
+	mmnf_field_close(field);
 }
 
 TEST_MAIN
