@@ -558,7 +558,9 @@ ssize_t mmnf_get_box(struct mmnf_field *field, const struct mmnf_box *box,
 /* -EBUSY if another handle has any of it; the range becomes this handle's. */
 int mmnf_lock(struct mmnf_field *field, const struct mmnf_segment *s, u64 start,
 	      u64 bytes);
-void mmnf_lock_wait(const struct mmnf_segment *s, u64 start, u64 bytes);
+/* No other handle is writing it, until mmnf_unlock(). */
+void mmnf_lock_wait(const struct mmnf_field *field,
+		    const struct mmnf_segment *s, u64 start, u64 bytes);
 void mmnf_unlock(const struct mmnf_segment *s, u64 start, u64 bytes);
 
 /* ---- write.c */

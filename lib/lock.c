@@ -50,9 +50,11 @@ int mmnf_lock(struct mmnf_field *field, const struct mmnf_segment *s, u64 start,
 	return mmnf_error_system(-err, "segment %s: locking", name);
 }
 
-void mmnf_lock_wait(const struct mmnf_segment *s, u64 start, u64 bytes)
+void mmnf_lock_wait(const struct mmnf_field *field,
+		    const struct mmnf_segment *s, u64 start, u64 bytes)
 {
-	lock_range(s->fd, F_WRLCK, start, bytes, true);
+	lock_range(s->fd, field->writable ? F_WRLCK : F_RDLCK, start, bytes,
+		   true);
 }
 
 void mmnf_unlock(const struct mmnf_segment *s, u64 start, u64 bytes)

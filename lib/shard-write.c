@@ -267,7 +267,7 @@ static int add_entries(struct mmnf_field *field, struct mmnf_segment *s)
 	int err;
 	u32 i;
 
-	mmnf_lock_wait(s, at, g->index_bytes);
+	mmnf_lock_wait(field, s, at, g->index_bytes);
 	err = mmnf_shard_load(g, s->fd, s->file_bytes, &index);
 	for (i = 0; !err && i < shard->nr_dirty; i++) {
 		u64 tile = shard->dirty[i].tile;

@@ -130,28 +130,59 @@ static void check_tile(struct look *l, const struct mmnf_segment *s,
 		      name, tile, crc, stored);
 }
 
-static void check_index(struct look *l, struct mmnf_segment *s,
-			const char *name, u8 *index)
+/*
+ * The index as it is between two writers, written anew where that is wanted.  Whoever
+ * adds to it waits: threads of this handle by the turn, others by the lock.
+ */
+static u8 *look_at_index(struct look *l, struct mmnf_segment *s,
+			 enum mmnf_index_state *state, bool *repaired)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(l->field);
-	enum mmnf_index_state state;
-	u64 nr;
+	u64 at = mmnf_shard_index(g, s->file_bytes), nr;
+	u8 *index = NULL;
 
-	state = mmnf_shard_check(g, index, s->file_bytes, &nr);
-	if (state == MMNF_INDEX_NOMINAL || state == MMNF_INDEX_PACKED)
+	pthread_rwlock_rdlock(&s->shard->turn);
+	mmnf_lock_wait(l->field, s, at, g->index_bytes);
+	if (!mmnf_shard_load(g, s->fd, s->file_bytes, &index)) {
+		*state = mmnf_shard_check(g, index, s->file_bytes, &nr);
+		*repaired = *state == MMNF_INDEX_TORN && l->opts.repair &&
+			    !mmnf_shard_store(g, s->fd, index, s->file_bytes);
+	}
+	mmnf_unlock(s, at, g->index_bytes);
+	pthread_rwlock_unlock(&s->shard->turn);
+	if (index && *repaired)
+		mmnf_segment_written(s);
+	return index;
+}
+
+static void check_index(struct look *l, struct mmnf_segment *s,
+			const char *name)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(l->field);
+	enum mmnf_index_state state = MMNF_INDEX_WRONG;
+	bool repaired = false;
+	u8 *index = look_at_index(l, s, &state, &repaired);
+	u64 tile;
+
+	if (!index) {
+		l->out->nr_bad++;
+		found(l, "segment %s: index: cannot be read", name);
 		return;
-	if (state == MMNF_INDEX_TORN && l->opts.repair &&
-	    !mmnf_shard_store(g, s->fd, index, s->file_bytes)) {
+	}
+	if (repaired) {
 		l->out->nr_repaired++;
 		found(l, "segment %s: checksum of its index written anew",
 		      name);
-		return;
+	} else if (state == MMNF_INDEX_TORN || state == MMNF_INDEX_WRONG) {
+		l->out->nr_bad++;
+		found(l, "segment %s: index: %s", name,
+		      state == MMNF_INDEX_TORN ?
+			      "its checksum is of another time (--repair)" :
+			      "damaged");
 	}
-	l->out->nr_bad++;
-	found(l, "segment %s: index: %s", name,
-	      state == MMNF_INDEX_TORN ?
-		      "its checksum is of another time (--repair)" :
-		      "damaged");
+	for (tile = 0; tile < g->nr_tiles; tile++)
+		check_tile(l, s, name, index, tile);
+	free(index);
 }
 
 static void check_segment(struct look *l, u64 number)
@@ -159,8 +190,6 @@ static void check_segment(struct look *l, u64 number)
 	const struct mmnf_geometry *g = mmnf_field_geometry(l->field);
 	struct mmnf_segment *s;
 	char name[MMNF_KEY_MAX];
-	u8 *index;
-	u64 tile;
 	int err;
 
 	err = mmnf_segment_get(l->field, number, false, &s);
@@ -173,18 +202,8 @@ static void check_segment(struct look *l, u64 number)
 		return;
 	}
 	mmnf_segment_name(l->field, number, name);
-	if (g->indexed) {
-		err = mmnf_shard_load(g, s->fd, s->file_bytes, &index);
-		if (err) {
-			l->out->nr_bad++;
-			found(l, "segment %s: index: cannot be read", name);
-		} else {
-			check_index(l, s, name, index);
-			for (tile = 0; tile < g->nr_tiles; tile++)
-				check_tile(l, s, name, index, tile);
-			free(index);
-		}
-	}
+	if (g->indexed)
+		check_index(l, s, name);
 	mmnf_segment_put(l->field, s);
 }
 

@@ -333,4 +333,64 @@ TEST(new_tile_is_fill_until_it_is_written)
 	mmnf_field_close(field);
 }
 
+/* ---- a writer between two steps of a repair */
+
+static struct mmnf_field *writer;
+static pthread_t thread;
+static bool was_locked;
+
+static void *write_and_sync(void *arg)
+{
+	struct mmnf_box box = whole_tile(1);
+
+	if (mmnf_write(writer, &box, data, TILE_BYTES) != TILE_BYTES ||
+	    mmnf_field_sync(writer))
+		return "failed";
+	return arg;
+}
+
+/* It has to wait where it would be in the way, so only there others go on. */
+static void write_in_between(void)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int fd = open("f/c/0/0", O_RDWR);
+
+	lock.l_start = 4 * TILE_BYTES;
+	ASSERT_EQ(fcntl(fd, F_OFD_GETLK, &lock), 0);
+	close(fd);
+	was_locked = lock.l_type != F_UNLCK;
+	ASSERT_EQ(pthread_create(&thread, NULL, write_and_sync, NULL), 0);
+	if (!was_locked)
+		pthread_join(thread, NULL);
+}
+
+TEST(tile_synced_in_the_midst_of_a_repair)
+{
+	MMNF_OPTS(mmnf_verify_opts, opts);
+	MMNF_OPTS(mmnf_verify_result, result);
+	struct mmnf_field *field;
+	uint32_t wrong = 0;
+	void *failed;
+	int fd;
+
+	writer = make_with_remains();
+	fd = open("f/c/0/0", O_WRONLY);
+	ASSERT_EQ(pwrite(fd, &wrong, 4, lseek(fd, -4, SEEK_END)), 4);
+	close(fd);
+	field = open_field("f", true);
+	opts.repair = 1;
+	in_between = write_in_between;
+	ASSERT_EQ(mmnf_field_verify(field, &opts, &result), 0);
+	EXPECT_EQ(result.nr_repaired, 1);
+	if (was_locked) {
+		ASSERT_EQ(pthread_join(thread, &failed), 0);
+		ASSERT_TRUE(!failed);
+	}
+	EXPECT_TRUE(all_are(field, whole_tile(1), 9));
+	ASSERT_EQ(mmnf_field_verify(field, NULL, &result), 0);
+	EXPECT_EQ(result.nr_bad, 0);
+	mmnf_field_close(field);
+	mmnf_field_close(writer);
+}
+
 TEST_MAIN
