@@ -110,11 +110,20 @@ static void end_generation(struct mmnf_field *field,
 	w->nr_active = w->nr_pinned;
 }
 
+/* Behind an index in front, elements need not lie at multiples of their size. */
+static u64 fill_phase(const struct mmnf_field *field)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+
+	return g->data_offset % g->element_bytes;
+}
+
 /* Fill that is not zero is one small file, mapped again and again. */
 static int pattern_open(struct mmnf_field *field)
 {
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 bytes = PATTERN_MIN, phase = fill_phase(field);
 	struct mmnf_windows *w = &field->windows;
-	u64 bytes = PATTERN_MIN;
 	char *p;
 	int fd;
 
@@ -132,14 +141,16 @@ static int pattern_open(struct mmnf_field *field)
 		close(fd);
 		return err;
 	}
-	mmnf_geometry_fill(mmnf_field_geometry(field), p, bytes);
+	mmnf_geometry_fill(g, p + phase, bytes - phase);
+	/* The end of an element: the file is mapped behind itself, too. */
+	memcpy(p, p + g->element_bytes, phase);
 	munmap(p, bytes);
 	w->pattern = fd;
 	w->pattern_bytes = bytes;
 	return 0;
 }
 
-/* Memory of whole pages that shows the fill value. */
+/* Memory of whole pages that shows the fill value, from fill_phase() on. */
 static int map_fill(struct mmnf_field *field, u64 bytes, char **out)
 {
 	struct mmnf_windows *w = &field->windows;
@@ -386,10 +397,16 @@ static bool load_entry(struct mmnf_field *field, u64 segment,
 	return ok;
 }
 
+static u64 fill_tile_bytes(const struct mmnf_field *field)
+{
+	return round_up_u64(mmnf_field_geometry(field)->tile_bytes +
+				    fill_phase(field),
+			    mmnf_page_bytes());
+}
+
 static const char *fill_tile(struct mmnf_field *field)
 {
 	struct mmnf_windows *w = &field->windows;
-	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	char *base = __atomic_load_n(&w->fill_tile, __ATOMIC_ACQUIRE);
 	int err = 0;
 
@@ -397,11 +414,10 @@ static const char *fill_tile(struct mmnf_field *field)
 		return base;
 	pthread_mutex_lock(&w->lock);
 	if (!w->fill_tile)
-		err = map_fill(field,
-			       round_up_u64(g->tile_bytes, mmnf_page_bytes()),
-			       &base);
+		err = map_fill(field, fill_tile_bytes(field), &base);
 	if (base)
-		__atomic_store_n(&w->fill_tile, base, __ATOMIC_RELEASE);
+		__atomic_store_n(&w->fill_tile, base + fill_phase(field),
+				 __ATOMIC_RELEASE);
 	base = w->fill_tile;
 	pthread_mutex_unlock(&w->lock);
 	if (err)
@@ -522,9 +538,8 @@ void mmnf_window_exit(struct mmnf_field *field)
 		}
 	}
 	if (w->fill_tile)
-		munmap(w->fill_tile,
-		       round_up_u64(mmnf_field_geometry(field)->tile_bytes,
-				    mmnf_page_bytes()));
+		munmap(w->fill_tile - fill_phase(field),
+		       fill_tile_bytes(field));
 	if (w->pattern >= 0)
 		close(w->pattern);
 	free(w->chain);
