@@ -21,6 +21,9 @@
  * value.  When a segment file appears or is replaced there, its old mapping is
  * retired: what pointers show does not change under them.
  *
+ * A segment without a file is not in the table, and is looked for each time it is
+ * activated: another handle may have made it.
+ *
  * A pinned mapping is active in each generation, so that the bound holds and
  * there is room for one more.
  *
@@ -58,10 +61,13 @@ static struct mmnf_window *entry_of(const struct mmnf_windows *w, u64 segment)
 	return &w->table[segment & (w->nr_slots - 1)];
 }
 
+/* An absent segment is not: each time it is looked whether it is there by now. */
 static void publish(struct mmnf_field *field, const struct mmnf_mapping *m)
 {
 	struct mmnf_window *entry = entry_of(&field->windows, m->segment);
 
+	if (m->absent)
+		return;
 	__atomic_store_n(&entry->tag, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&entry->base, m->base, __ATOMIC_RELEASE);
 	__atomic_store_n(&entry->bytes, m->bytes, __ATOMIC_RELEASE);
@@ -283,12 +289,34 @@ int mmnf_window_refresh(struct mmnf_field *field, u64 segment, bool replaced)
 	return err;
 }
 
-static const char *activate(struct mmnf_field *field, u64 segment)
+/* Another handle may have made the file since. */
+static int look_again(struct mmnf_field *field, struct mmnf_mapping *m)
+{
+	struct mmnf_segment *s;
+	int err;
+
+	if (!mmnf_field_geometry(field)->indexed)
+		return map_segment(field, m);
+	err = mmnf_segment_get(field, m->segment, false, &s);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	mmnf_segment_put(field, s);
+	retire(field, m);
+	return 0;
+}
+
+static struct mmnf_mapping *activate(struct mmnf_field *field, u64 segment)
 {
 	struct mmnf_windows *w = &field->windows;
 	struct mmnf_mapping *m = lookup(field, segment);
-	bool mapped = m;
+	bool mapped;
 
+	if (m && m->absent) {
+		if (look_again(field, m))
+			return NULL;
+		m = lookup(field, segment);
+	}
+	mapped = m;
 	if (!m || (m->generation != w->generation && !m->pins)) {
 		if (w->nr_active >= w->good)
 			end_generation(field, m);
@@ -300,12 +328,12 @@ static const char *activate(struct mmnf_field *field, u64 segment)
 		w->nr_active++;
 	}
 	publish(field, m);
-	return m->base;
+	return m;
 }
 
 struct mmnf_mapping *mmnf_window_use(struct mmnf_field *field, u64 segment)
 {
-	return activate(field, segment) ? lookup(field, segment) : NULL;
+	return activate(field, segment);
 }
 
 /*
@@ -333,7 +361,8 @@ static const void *slow(struct mmnf_field *field, u64 segment, u64 offset,
 			const void *ip)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	const char *base;
+	const struct mmnf_mapping *m;
+	const char *base = NULL;
 	bool absent = false;
 
 	mmnf_error_enter("mmnf_activate");
@@ -356,9 +385,11 @@ static const void *slow(struct mmnf_field *field, u64 segment, u64 offset,
 		return NULL;
 	}
 	pthread_mutex_lock(&field->windows.lock);
-	base = activate(field, segment);
-	if (base)
-		absent = lookup(field, segment)->absent;
+	m = activate(field, segment);
+	if (m) {
+		base = m->base;
+		absent = m->absent;
+	}
 	pthread_mutex_unlock(&field->windows.lock);
 	if (base && field->walk && !absent)
 		observe(field, segment, offset, offset, base + offset, ip);
@@ -389,12 +420,15 @@ static bool read_entry(const struct mmnf_field *field, u64 segment,
 static bool load_entry(struct mmnf_field *field, u64 segment,
 		       struct mmnf_window *out)
 {
-	bool ok;
+	const struct mmnf_mapping *m;
 
 	pthread_mutex_lock(&field->windows.lock);
-	ok = activate(field, segment) && read_entry(field, segment, out);
+	m = activate(field, segment);
+	if (m)
+		*out = (struct mmnf_window) { segment + 1, m->base, m->bytes,
+					      index_of(field, m) };
 	pthread_mutex_unlock(&field->windows.lock);
-	return ok;
+	return m;
 }
 
 static u64 fill_tile_bytes(const struct mmnf_field *field)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * What pointers show where nothing was written: what mmnf_get() gives.
+ * What pointers show where nothing was written, and where another handle has written
+ * since: as mmnf_get() gives it, once that is synced and they are activated again.
  */
 #include "field_util.h"
 
@@ -8,6 +9,17 @@
 #include <string.h>
 
 static const uint64_t shape[2] = { 64, 16 }, tile[2] = { 8, 8 };
+
+static struct mmnf_field *open_with(const char *path, uint32_t max_windows)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+
+	opts.engine = MMNF_ENGINE_MMAP;
+	opts.max_windows = max_windows;
+	ASSERT_EQ(mmnf_field_open(&field, path, &opts), 0);
+	return field;
+}
 
 static double shown(struct mmnf_field *field, uint64_t row, uint64_t column,
 		    bool pinned)
@@ -92,6 +104,68 @@ TEST(fill_behind_an_index_in_front)
 	expect(field, 0, 8, 1.5);
 	expect(field, 7, 15, 1.5);
 	expect(field, 63, 15, 1.5);
+	mmnf_field_close(field);
+}
+
+static void first_write_elsewhere(bool tiled, uint32_t max_windows)
+{
+	struct mmnf_field *field, *writer;
+	uint64_t c[2] = { 9, 3 };
+	const double *before;
+	uint64_t i;
+
+	make(tiled);
+	field = open_with("f", max_windows);
+	for (i = 0; i < 64; i += 8)
+		expect(field, i, 0, 1.5);
+	before = mmnf_activate(field, c);
+	writer = open_field("f", true);
+	put(writer, 9, 3, 5);
+	ASSERT_EQ(mmnf_field_sync(writer), 0);
+	expect(field, 9, 3, 5);
+	expect(field, 9, 4, 1.5);
+	expect(field, 17, 3, 1.5);
+	EXPECT_TRUE(tiled ? *before == 1.5 : *before == 5);
+	put(writer, 63, 15, 6);
+	mmnf_field_close(writer);
+	expect(field, 63, 15, 6);
+	mmnf_field_close(field);
+}
+
+TEST(first_row_written_by_another)
+{
+	first_write_elsewhere(false, 0);
+}
+
+TEST(first_row_written_by_another_seen_through_windows)
+{
+	first_write_elsewhere(false, 3);
+}
+
+TEST(first_tile_written_by_another)
+{
+	first_write_elsewhere(true, 0);
+}
+
+TEST(first_tile_written_by_another_seen_through_windows)
+{
+	first_write_elsewhere(true, 3);
+}
+
+/* It is not as long as it has to be: no fill, an error. */
+TEST(segment_that_appears_cut)
+{
+	struct mmnf_field *field;
+	uint64_t c[2] = { 0, 0 };
+
+	make(false);
+	field = open_with("f", 0);
+	expect(field, 0, 0, 1.5);
+	ASSERT_EQ(mkdir("f/c", 0777), 0);
+	ASSERT_EQ(mkdir("f/c/0", 0777), 0);
+	put_file("f/c/0/0", c, sizeof(c));
+	EXPECT_TRUE(!mmnf_activate(field, c));
+	EXPECT_TRUE(strstr(mmnf_last_error(), "c/0/0 is 16 bytes"));
 	mmnf_field_close(field);
 }
 
