@@ -187,7 +187,9 @@ struct mmnf_open_opts {
 				    * server that crashes.  NULL: none */
 	uint64_t net_cache_bytes; /* most of it; 0: 16 GiB */
 	uint32_t net_cache_grace_ms; /* how long a write whose connection was
-				      * given up may still come; 0: 30 s */
+				      * given up may still come, and others of
+				      * the same bytes wait, also without a
+				      * cache; 0: 30 s */
 	uint32_t net_holes_off; /* 1: do not ask servers for their holes */
 };
 

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "fetch.h"
 
@@ -39,6 +40,7 @@ struct mmnf_ahead {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	pthread_t thread;
+	pid_t pid; /* of the process that has the thread */
 	bool stop;
 	u32 first, nr;
 	u64 nr_under_way; /* of those that were taken; the thread's to change */
@@ -177,6 +179,7 @@ static int start(struct mmnf_ahead *a)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
+	a->pid = getpid();
 	err = pthread_create(&a->thread, NULL, work, a);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return -err;
@@ -285,7 +288,8 @@ void mmnf_ahead_close(struct mmnf_field *field)
 {
 	struct mmnf_ahead *a = field->ahead;
 
-	if (!a)
+	/* In a child it is not there, and may have left the lock locked. */
+	if (!a || a->pid != getpid())
 		return;
 	pthread_mutex_lock(&a->lock);
 	__atomic_store_n(&a->stop, true, __ATOMIC_RELAXED);

@@ -582,10 +582,9 @@ void mmnf_cache_close(struct mmnf_cache *c)
 
 	if (!c)
 		return;
-	for (i = 0; c->shards && i < c->nr_shards; i++) {
+	/* In a child, destroying filled would wait for threads of the parent. */
+	for (i = 0; c->shards && i < c->nr_shards; i++)
 		pthread_mutex_destroy(&c->shards[i].lock);
-		pthread_cond_destroy(&c->shards[i].filled);
-	}
 	if (c->memory)
 		munmap(c->memory, c->memory_bytes);
 	free(c->slots);

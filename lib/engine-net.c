@@ -7,23 +7,34 @@
  *
  * Reads are queue-net.c's.  With a persistent cache (ssd.h) writes go through its log.
  *
- * Locks: remote.lock guards what was written since the last sync, and one write at a time
- * that has to read before, because servers take whole blocks alone; remote.syncing is
- * held outside of it, so that of two syncs each waits for what the other flushes.
+ * Locks: remote.lock guards what was written since the last sync, and what may still
+ * come late.  remote.syncing is held outside of it, so that of two syncs each waits for
+ * what the other flushes; so is blocks of a server: servers take whole blocks alone, so a
+ * write of a part reads the rest of its block before, alone with it.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "engine-net.h"
+#include "fetch.h"
 
 #define CLOSE_NS 30000000000LL /* at most */
+#define GRACE_MS 30000
+#define LATE_TICK_NS 10000000
 
 /* Of a group: writes of this epoch are not on stable storage yet. */
 struct unsynced {
 	bool any, lost;
 	u64 epoch;
+};
+
+/* Of a group: shared by writes of whole blocks. */
+struct remote_group {
+	struct unsynced unsynced;
+	pthread_rwlock_t blocks;
 };
 
 /* ---- opening */
@@ -48,6 +59,7 @@ int mmnf_engine_net_open(struct mmnf_field *field,
 	struct mmnf_remote *r = calloc(1, sizeof(*r));
 	struct mmnf_net_opts net_opts;
 	int err;
+	u32 i;
 
 	if (!r)
 		return mmnf_error(ENOMEM, "no memory");
@@ -65,9 +77,14 @@ int mmnf_engine_net_open(struct mmnf_field *field,
 				    end_of_data(g));
 	if (err)
 		return err;
-	r->unsynced = calloc(mmnf_net_nr_groups(r->net), sizeof(*r->unsynced));
-	if (!r->unsynced)
+	r->grace_ns = (opts->net_cache_grace_ms ? opts->net_cache_grace_ms :
+						  GRACE_MS) *
+		      1000000LL;
+	r->group = calloc(mmnf_net_nr_groups(r->net), sizeof(*r->group));
+	if (!r->group)
 		return mmnf_error(ENOMEM, "no memory");
+	for (i = 0; i < mmnf_net_nr_groups(r->net); i++)
+		pthread_rwlock_init(&r->group[i].blocks, NULL);
 	return opts->net_cache_dir ? mmnf_ssd_net_open(&r->ssd, r->net, opts) :
 				     0;
 }
@@ -110,7 +127,7 @@ void mmnf_engine_net_close(struct mmnf_field *field)
 	mmnf_net_close(r->net);
 	pthread_mutex_destroy(&r->lock);
 	pthread_mutex_destroy(&r->syncing);
-	free(r->unsynced);
+	free(r->group);
 	free(r);
 	field->remote = NULL;
 }
@@ -165,8 +182,12 @@ MMNF_EXPORT int mmnf_net_stats(struct mmnf_field *field, uint32_t server,
 void mmnf_engine_net_forget(struct mmnf_field *field, u64 segment, u64 offset,
 			    u64 bytes)
 {
-	mmnf_net_forget(field->remote->net, position(field, segment, offset),
-			bytes);
+	struct mmnf_remote *r = field->remote;
+	u64 at = position(field, segment, offset);
+
+	mmnf_net_forget(r->net, at, bytes);
+	if (ssd_of(r))
+		mmnf_ssd_forget(r->ssd, at, bytes);
 }
 
 static int explain(struct mmnf_field *field, u64 segment, u64 offset, u64 bytes,
@@ -195,7 +216,7 @@ static int do_io(struct mmnf_net *net, struct mmnf_net_io *io, u8 op,
 
 static void note_write(struct mmnf_remote *r, const struct mmnf_net_io *io)
 {
-	struct unsynced *u = &r->unsynced[io->group];
+	struct unsynced *u = &r->group[io->group].unsynced;
 
 	pthread_mutex_lock(&r->lock);
 	u->lost |= u->any && u->epoch != io->epoch;
@@ -204,13 +225,57 @@ static void note_write(struct mmnf_remote *r, const struct mmnf_net_io *io)
 	pthread_mutex_unlock(&r->lock);
 }
 
+/* What may still come, of a write that has ended: nothing newer goes before. */
+static void note_late(struct mmnf_remote *r, u64 start, u64 end)
+{
+	s64 now = mmnf_now_ns();
+	struct remote_late *l;
+	u32 i, n = 0;
+
+	pthread_mutex_lock(&r->lock);
+	for (i = 0; i < r->nr_late; i++)
+		if (r->late[i].until_ns > now)
+			r->late[n++] = r->late[i];
+	if (n < REMOTE_LATE) {
+		l = &r->late[n++];
+		*l = (struct remote_late) { start, end, 0 };
+	} else {
+		/* Too many to tell apart: the last covers more than it must. */
+		l = &r->late[n - 1];
+		l->start = min_u64(l->start, start);
+		l->end = max_u64(l->end, end);
+	}
+	l->until_ns = now + r->grace_ns;
+	r->nr_late = n;
+	pthread_mutex_unlock(&r->lock);
+}
+
+static bool is_late(struct mmnf_remote *r, u64 start, u64 end)
+{
+	s64 now = mmnf_now_ns();
+	bool any = false;
+	u32 i;
+
+	pthread_mutex_lock(&r->lock);
+	for (i = 0; i < r->nr_late; i++)
+		any |= r->late[i].start < end && r->late[i].end > start &&
+		       r->late[i].until_ns > now;
+	pthread_mutex_unlock(&r->lock);
+	return any;
+}
+
 static int write_blocks(struct mmnf_remote *r, u64 offset, const char *from,
 			u64 bytes)
 {
+	struct timespec tick = { 0, LATE_TICK_NS };
 	struct mmnf_net_io io;
-	int err =
-		do_io(r->net, &io, MMNF_NET_WRITE, offset, (void *)from, bytes);
+	int err;
 
+	while (is_late(r, offset, offset + bytes))
+		nanosleep(&tick, NULL);
+	err = do_io(r->net, &io, MMNF_NET_WRITE, offset, (void *)from, bytes);
+	if (io.late == MMNF_NET_LATE_HUNG)
+		note_late(r, offset, offset + bytes);
 	if (!err)
 		note_write(r, &io);
 	return err;
@@ -220,20 +285,17 @@ static int write_blocks(struct mmnf_remote *r, u64 offset, const char *from,
 static int write_in_block(struct mmnf_remote *r, u64 offset, const char *from,
 			  u64 bytes, u32 block)
 {
-	static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 	u64 start = offset / block * block;
 	u64 end = min_u64(start + block, mmnf_net_bytes(r->net));
 	struct mmnf_net_io io;
 	char whole[4096];
 	int err;
 
-	pthread_mutex_lock(&turn);
 	err = do_io(r->net, &io, MMNF_NET_READ, start, whole, end - start);
 	if (!err) {
 		memcpy(whole + (offset - start), from, bytes);
 		err = write_blocks(r, start, whole, end - start);
 	}
-	pthread_mutex_unlock(&turn);
 	return err;
 }
 
@@ -243,6 +305,7 @@ int mmnf_engine_net_write(struct mmnf_field *field, u64 segment, u64 offset,
 	struct mmnf_remote *r = field->remote;
 	u32 block = mmnf_net_align(r->net), group;
 	u64 at = position(field, segment, offset), done, n;
+	pthread_rwlock_t *blocks;
 	int err = 0;
 
 	if (ssd_of(r))
@@ -254,13 +317,17 @@ int mmnf_engine_net_write(struct mmnf_field *field, u64 segment, u64 offset,
 		n = min_u64(mmnf_net_unit(r->net, at + done, &group),
 			    bytes - done);
 		n = min_u64(n, MMNF_NET_IO_BYTES_MAX / block * block);
+		blocks = &r->group[group].blocks;
 		if (in_block || n < block) {
 			n = min_u64(n, block - in_block);
+			pthread_rwlock_wrlock(blocks);
 			err = write_in_block(r, at + done, p, n, block);
-			continue;
+		} else {
+			n = n / block * block;
+			pthread_rwlock_rdlock(blocks);
+			err = write_blocks(r, at + done, p, n);
 		}
-		n = n / block * block;
-		err = write_blocks(r, at + done, p, n);
+		pthread_rwlock_unlock(blocks);
 	}
 	return err;
 }
@@ -268,7 +335,7 @@ int mmnf_engine_net_write(struct mmnf_field *field, u64 segment, u64 offset,
 static int sync_group(struct mmnf_remote *r, u32 group)
 {
 	struct mmnf_net_io io = { .op = MMNF_NET_FLUSH, .group = group };
-	struct unsynced *u = &r->unsynced[group], before;
+	struct unsynced *u = &r->group[group].unsynced, before;
 	int err;
 
 	pthread_mutex_lock(&r->lock);
@@ -304,6 +371,10 @@ int mmnf_engine_net_sync(struct mmnf_field *field)
 
 	if (ssd_of(r))
 		return mmnf_ssd_sync(r->ssd);
+	if (r->pid != getpid())
+		return mmnf_error(
+			ENXIO,
+			"the process that opened the field is the one to sync it: expected that, not a child of it");
 	/* Of two at once the second waits for what the first flushes. */
 	pthread_mutex_lock(&r->syncing);
 	for (i = 0; i < mmnf_net_nr_groups(r->net); i++) {

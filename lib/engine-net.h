@@ -9,7 +9,15 @@
 #include "ssd.h"
 #include "tier.h"
 
-struct unsynced;
+struct remote_group;
+
+#define REMOTE_LATE 64U
+
+/* Until then a write that was given up may still change these bytes. */
+struct remote_late {
+	u64 start, end;
+	s64 until_ns;
+};
 
 struct mmnf_remote {
 	struct mmnf_net *net;
@@ -17,7 +25,10 @@ struct mmnf_remote {
 	pid_t pid;
 	s64 close_ns; /* how long it may take to close it */
 	pthread_mutex_t lock, syncing; /* syncing: outside of lock */
-	struct unsynced *unsynced; /* of each group */
+	struct remote_group *group;
+	struct remote_late late[REMOTE_LATE];
+	u32 nr_late;
+	s64 grace_ns;
 };
 
 /* The cache; a child after fork() has none. */

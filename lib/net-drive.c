@@ -175,7 +175,8 @@ static void drive(struct mmnf_net *net, struct net_waiter *self, s64 timeout_ns,
 		from = mmnf_now_ns();
 	n = epoll_pwait2(net->epoll, events, EVENTS,
 			 timeout_ns < 0 ? NULL : &ts, NULL);
-	if (n < 0 && errno == ENOSYS) /* before Linux 5.11 */
+	/* Before Linux 5.11; and filters of calls refuse what they do not know. */
+	if (n < 0 && errno != EINTR)
 		n = epoll_wait(net->epoll, events, EVENTS,
 			       timeout_ns < 0 ? -1 :
 						(int)(timeout_ns / 1000000));

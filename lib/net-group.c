@@ -97,11 +97,12 @@ static void name_cause(struct net_group *g, const struct net_conn *c,
 		 g->index, g->uri[c->blamed], cause, seconds);
 }
 
-/* Why no connection is up, and since when. */
-static void name_down(struct net_group *g, s64 now)
+/* Why no connection is up, and since when; or for how long a part has waited. */
+static void name_down(struct net_group *g, const struct mmnf_net_part *part,
+		      s64 now)
 {
 	struct net_conn *c = &g->conn[0];
-	s64 since = g->down_ns ? g->down_ns : now;
+	s64 since = g->down_ns ? g->down_ns : part->born_ns;
 	u32 i;
 
 	for (i = 0; !c->cause[0] && i < g->nr_conns; i++)
@@ -128,7 +129,7 @@ void net_group_add(struct net_group *g, struct mmnf_net_part *part)
 		return;
 	}
 	if (g->down_ns && is_hopeless(g, part->born_ns)) {
-		name_down(g, part->born_ns);
+		name_down(g, part, part->born_ns);
 		fail(g, part, -ETIMEDOUT, g->cause);
 		return;
 	}
@@ -150,7 +151,7 @@ static void again(struct net_group *g, struct mmnf_net_part *part, s64 now)
 		return;
 	}
 	if (limit && now - part->born_ns >= limit) {
-		name_down(g, now);
+		name_down(g, part, now);
 		fail(g, part, -ETIMEDOUT, g->cause);
 		return;
 	}
@@ -356,7 +357,7 @@ static void fail_old(struct net_group *g, struct net_queue *q, s64 now)
 							 "too slow",
 				   (double)limit / 1e9);
 		else
-			name_down(g, now);
+			name_down(g, part, now);
 		fail(g, part, -ETIMEDOUT, g->cause);
 	}
 }

@@ -98,6 +98,16 @@ static bool check_facts(struct net_conn *c, const struct net_facts *facts)
 	else if (facts->read_only && g->net->opts.writable)
 		snprintf(c->cause, sizeof(c->cause),
 			 "is now read-only: expected to write to it");
+	else if (g->net->opts.writable && g->facts.can_flush &&
+		 !facts->can_flush)
+		snprintf(
+			c->cause, sizeof(c->cause),
+			"now cannot be told to flush: expected to write to it");
+	else if (g->net->opts.writable && g->nr_conns > 1 && !facts->multi_conn)
+		snprintf(
+			c->cause, sizeof(c->cause),
+			"now cannot have several connections: expected to write to it by %u",
+			g->nr_conns);
 	else if (facts->min_block > g->facts.min_block ||
 		 facts->max_bytes < g->facts.max_bytes)
 		snprintf(c->cause, sizeof(c->cause),

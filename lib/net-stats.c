@@ -9,14 +9,21 @@
 void mmnf_net_describe(struct mmnf_net *net, char *text, size_t len)
 {
 	u64 latency[NET_BUCKETS] = { 0 }, read = 0, retries = 0, again = 0;
-	u32 up = 0, all = 0, servers = 0, i, k;
+	u32 up = 0, all = 0, servers = 0, flushless = 0, i, k;
 	int n;
 
+	/* A thread that had the lock when it forked is not here. */
+	if (net->forks != net_forks()) {
+		snprintf(text, len, "%u servers, of the process that forked",
+			 net->nr_groups);
+		return;
+	}
 	pthread_mutex_lock(&net->lock);
 	for (i = 0; i < net->nr_groups; i++) {
 		const struct net_group *g = &net->group[i];
 
 		servers += g->nr_up > 0;
+		flushless += g->known && !g->facts.can_flush;
 		up += g->nr_up;
 		all += g->nr_conns;
 		read += g->count.read_bytes;
@@ -28,6 +35,11 @@ void mmnf_net_describe(struct mmnf_net *net, char *text, size_t len)
 	n = snprintf(text, len,
 		     "%u of %u servers up, %u of %u connections of %u requests",
 		     servers, net->nr_groups, up, all, net->opts.depth);
+	if (net->opts.writable && flushless && n > 0 && (size_t)n < len)
+		n += snprintf(
+			text + n, len - (size_t)n,
+			"; %u cannot be told to flush: what it has acknowledged is taken as safe",
+			flushless);
 	if (read && n > 0 && (size_t)n < len)
 		snprintf(text + n, len - (size_t)n,
 			 "; %" PRIu64 " bytes read, p50 %.3f ms, p99 %.3f ms, "
@@ -45,6 +57,8 @@ void mmnf_net_group_stats(struct mmnf_net *net, u32 group,
 	const struct net_conn *c = &g->conn[0];
 	u32 i;
 
+	if (net->forks != net_forks())
+		return;
 	pthread_mutex_lock(&net->lock);
 	for (i = 0; c->state != NET_UP && i < g->nr_conns; i++)
 		c = &g->conn[i];

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
  * The files of a cache's directory: plain system calls, each done to its end.
+ *
+ * A child after fork() gives the lock up at once: it has no cache, and the lock must
+ * go with the process that has.  locked_lock guards the list of those who have one.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,7 +18,11 @@
 struct directory {
 	struct mmnf_ssd_disk disk; /* first */
 	int fd, lock;
+	struct directory *next; /* that has its lock open */
 };
+
+static pthread_mutex_t locked_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct directory *locked;
 
 static struct directory *of(struct mmnf_ssd_disk *disk)
 {
@@ -123,14 +131,45 @@ static int sync_names(struct mmnf_ssd_disk *disk)
 	return fsync(of(disk)->fd) ? -errno : 0;
 }
 
+static void before_fork(void)
+{
+	pthread_mutex_lock(&locked_lock);
+}
+
+static void after_fork(void)
+{
+	pthread_mutex_unlock(&locked_lock);
+}
+
+static void in_child(void)
+{
+	for (; locked; locked = locked->next) {
+		close(locked->lock);
+		locked->lock = -1;
+	}
+	pthread_mutex_unlock(&locked_lock);
+}
+
+/* A fork() that is under way does not run what is registered meanwhile. */
+static __attribute__((constructor)) void tell_of_forks(void)
+{
+	pthread_atfork(before_fork, after_fork, in_child);
+}
+
 /* Goes with the descriptor, so with the process however it ends. */
 static int lock_directory(struct mmnf_ssd_disk *disk)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	struct directory *d = of(disk);
 
+	pthread_mutex_lock(&locked_lock);
 	d->lock = openat(d->fd, "lock",
 			 O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (d->lock >= 0) {
+		d->next = locked;
+		locked = d;
+	}
+	pthread_mutex_unlock(&locked_lock);
 	if (d->lock < 0)
 		return -errno;
 	if (!fcntl(d->lock, F_OFD_SETLK, &lock))
@@ -140,14 +179,16 @@ static int lock_directory(struct mmnf_ssd_disk *disk)
 
 static void end(struct mmnf_ssd_disk *disk)
 {
-	struct flock unlock = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
-	struct directory *d = of(disk);
+	struct directory *d = of(disk), **p = &locked;
 
-	/* A child after fork() has the descriptor, too. */
-	if (d->lock >= 0) {
-		fcntl(d->lock, F_OFD_SETLK, &unlock);
+	pthread_mutex_lock(&locked_lock);
+	while (*p && *p != d)
+		p = &(*p)->next;
+	if (*p)
+		*p = d->next;
+	if (d->lock >= 0)
 		close(d->lock);
-	}
+	pthread_mutex_unlock(&locked_lock);
 	close(d->fd);
 	free(d);
 }

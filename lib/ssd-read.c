@@ -264,9 +264,28 @@ void mmnf_ssd_forget_bytes(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 	}
 }
 
+/* More than the cache has: slot by slot, and where it ends in a chunk, all of that. */
+static void forget_slots(struct mmnf_ssd *ssd, u64 offset, u64 bytes)
+{
+	u64 first = ssd_chunk(ssd, offset), chunk;
+	u64 last = ssd_chunk(ssd, offset + bytes - 1);
+	u32 i;
+
+	ssd->clock++;
+	for (i = 0; i < SSD_STAMPS; i++)
+		ssd->forgotten.of[i] = ssd->clock;
+	for (i = 0; !ssd->off && i < ssd->index.nr_slots; i++)
+		if (mmnf_ssd_index_chunk(&ssd->index, i, &chunk) &&
+		    chunk >= first && chunk <= last)
+			mmnf_ssd_slot_drop(ssd, i);
+}
+
 void mmnf_ssd_forget(struct mmnf_ssd *ssd, u64 offset, u64 bytes)
 {
 	pthread_mutex_lock(&ssd->lock);
-	mmnf_ssd_forget_bytes(ssd, offset, bytes, false);
+	if (bytes / ssd->chunk_bytes > ssd->index.nr_slots)
+		forget_slots(ssd, offset, bytes);
+	else
+		mmnf_ssd_forget_bytes(ssd, offset, bytes, false);
 	pthread_mutex_unlock(&ssd->lock);
 }

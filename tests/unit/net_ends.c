@@ -6,10 +6,15 @@
 #define KTAP_TIMEOUT 120
 #include "net_util.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stddef.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 #define EXPORT "pattern 1P"
 
@@ -364,6 +369,87 @@ TEST(gateway_that_comes_to_hang)
 	}
 	EXPECT_GT(took, 4000 * 1000000LL);
 	EXPECT_LT(took, 2 * 5000 * 1000000LL);
+}
+
+/* A filter of system calls refuses those that it does not know. */
+static void refuse_pwait2(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_epoll_pwait2, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { 4, code };
+
+	ASSERT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	ASSERT_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+TEST(filter_of_system_calls)
+{
+	struct mmnf_field *field;
+	uint64_t got;
+
+	scratch();
+	need_servers();
+	server_start(0, EXPORT);
+	make_remote("f", MMNF_U64, 1, elements, 1, 0);
+	refuse_pwait2();
+	field = open_remote("f", 10000);
+	EXPECT_EQ(read_one(field, 5, &got), 8);
+	EXPECT_EQ(got, pattern(5, 1, 0));
+	mmnf_field_close(field);
+}
+
+static bool readers_stop;
+
+static void *read_on(void *arg)
+{
+	struct mmnf_box box = { { 0 }, { 1 }, { 1 } };
+	uint64_t got;
+
+	while (!__atomic_load_n(&readers_stop, __ATOMIC_RELAXED)) {
+		box.start[0] += 1 << 20;
+		read_one(arg, box.start[0], &got);
+	}
+	return NULL;
+}
+
+/* In the child nobody gives back what a thread of the parent has locked. */
+TEST(children_ask_and_close_while_threads_read)
+{
+	struct mmnf_field *field;
+	pthread_t thread[2];
+	int i, status;
+	pid_t child;
+
+	scratch();
+	need_servers();
+	server_start(0, EXPORT);
+	make_remote("f", MMNF_U64, 1, elements, 1, 0);
+	field = open_remote("f", 30000);
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(pthread_create(&thread[i], NULL, read_on, field), 0);
+	fflush(stdout);
+	for (i = 0; i < 150; i++) {
+		child = fork();
+		if (!child) {
+			MMNF_OPTS(mmnf_tiers, tiers);
+
+			alarm(20);
+			mmnf_tiers_info(field, &tiers);
+			mmnf_field_close(field);
+			_exit(0);
+		}
+		ASSERT_EQ(waitpid(child, &status, 0), child);
+		ASSERT_EQ(status, 0);
+	}
+	__atomic_store_n(&readers_stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(pthread_join(thread[i], NULL), 0);
+	mmnf_field_close(field);
 }
 
 TEST_MAIN

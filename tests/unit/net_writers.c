@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Writes to servers that hang, or beside others who write: nothing older comes over
+ * what is newer, one server's trouble is not another's, and what others wrote is seen
+ * after an eviction.
+ */
+#define KTAP_TIMEOUT 240
+#include "net_util.h"
+
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#define NR 65536ULL /* u64: 512 KiB */
+
+static const uint64_t shape[1] = { NR };
+static uint64_t buffer[NR];
+
+static struct mmnf_box eight(uint64_t at)
+{
+	return (struct mmnf_box) { { at }, { 8 }, { 1 } };
+}
+
+static ssize_t put(struct mmnf_field *field, uint64_t at, uint64_t value)
+{
+	struct mmnf_box box = eight(at);
+	uint64_t data[8];
+	int i;
+
+	for (i = 0; i < 8; i++)
+		data[i] = value;
+	return mmnf_write(field, &box, data, sizeof(data));
+}
+
+static uint64_t get(struct mmnf_field *field, uint64_t at)
+{
+	struct mmnf_box box = eight(at);
+	uint64_t data[8] = { 0 };
+
+	if (mmnf_get(field, &box, data, sizeof(data)) != sizeof(data))
+		ktap_failed("# %s\n", mmnf_last_error());
+	return data[0];
+}
+
+static struct mmnf_field *open_writable(const char *cache)
+{
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+
+	opts.writable = 1;
+	opts.net_cache_dir = cache;
+	opts.net_cache_bytes = cache ? 64 << 20 : 0;
+	opts.net_fail_timeout_ms = 2000;
+	opts.net_request_timeout_ms = 1000;
+	opts.net_cache_grace_ms = 10000;
+	if (mmnf_field_open(&field, "f", &opts))
+		ktap_failed("# %s\n", mmnf_last_error());
+	ASSERT_EQ(ktap_shared->failures, 0);
+	return field;
+}
+
+static void begin(const char *server)
+{
+	need_servers();
+	scratch();
+	put_file("server.img", buffer, sizeof(buffer));
+	server_start(0, server);
+	make_remote("f", MMNF_U64, 1, shape, 1, 0);
+}
+
+/* The first write that begins with A is given up after 2 s, and done after 4. */
+static const char slow_server[] =
+	"#!/bin/sh\n"
+	"cd %s\n"
+	"case $1 in\n"
+	"get_size) stat -c %%s server.img ;;\n"
+	"thread_model) echo parallel ;;\n"
+	"can_write|can_flush) exit 0 ;;\n"
+	"can_trim|can_zero) exit 3 ;;\n"
+	"flush) sync server.img ;;\n"
+	"pread) dd if=server.img skip=$4 count=$3 iflag=skip_bytes,count_bytes status=none ;;\n"
+	"pwrite) t=$(mktemp ./w.XXXXXX); cat >$t; late=\n"
+	"	if [ \"$(head -c1 $t)\" = A ] && mkdir once 2>/dev/null; then\n"
+	"		sleep 4; late=landed\n"
+	"	fi\n"
+	"	dd if=$t of=server.img seek=$4 conv=notrunc oflag=seek_bytes status=none\n"
+	"	rm $t; [ -z \"$late\" ] || touch $late ;;\n"
+	"*) exit 2 ;;\n"
+	"esac\n";
+
+TEST(late_write_without_a_cache)
+{
+	struct mmnf_field *field;
+	char script[2048];
+	struct mmnf_box box = eight(512);
+
+	scratch();
+	snprintf(script, sizeof(script), slow_server, scratch_path);
+	put_file("server.sh", script, strlen(script));
+	ASSERT_EQ(chmod("server.sh", 0700), 0);
+	need_servers();
+	put_file("server.img", buffer, sizeof(buffer));
+	server_start(0, "sh ./server.sh");
+	make_remote("f", MMNF_U64, 1, shape, 1, 0);
+	field = open_writable(NULL);
+	EXPECT_EQ(put(field, 512, 'A'), -ETIMEDOUT);
+	/* Elsewhere nothing waits for it. */
+	while (put(field, 1024, 'C') < 0)
+		; /* a server that is a script may be too slow */
+	EXPECT_NE(access("landed", F_OK), 0);
+	while (put(field, 512, 'B') < 0)
+		;
+	EXPECT_EQ(access("landed", F_OK), 0);
+	while (mmnf_field_sync(field))
+		;
+	mmnf_evict(field, &box);
+	EXPECT_EQ(get(field, 512), 'B');
+	mmnf_field_close(field);
+}
+
+static void *write_one(void *field)
+{
+	uint64_t value = 1;
+	struct mmnf_box box = { { 1 }, { 1 }, { 1 } };
+
+	mmnf_write(field, &box, &value, sizeof(value));
+	return NULL;
+}
+
+/* Servers that take whole blocks only: a part of one is read, changed and written. */
+TEST(parts_of_blocks_of_a_server_that_hangs)
+{
+	static const char blocks[] =
+		"--filter=blocksize-policy memory 512K blocksize-minimum=512 blocksize-preferred=4096 blocksize-maximum=1M";
+	MMNF_OPTS(mmnf_create_opts, create);
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *hung, *well;
+	const char *uri;
+	pthread_t thread;
+	int64_t from;
+
+	begin(blocks);
+	server_start(1, blocks);
+	uri = servers[1].uri;
+	create.net = &uri;
+	create.nr_net = 1;
+	ASSERT_EQ(mmnf_field_create("g", MMNF_U64, 1, shape, &create), 0);
+	opts.writable = 1;
+	opts.net_fail_timeout_ms = 10000;
+	ASSERT_EQ(mmnf_field_open(&hung, "f", &opts), 0);
+	ASSERT_EQ(mmnf_field_open(&well, "g", &opts), 0);
+	server_stop(0);
+	ASSERT_EQ(pthread_create(&thread, NULL, write_one, hung), 0);
+	sleep_ms(300);
+	from = now_ns();
+	EXPECT_EQ(put(well, 1, 7), 64);
+	EXPECT_LT(now_ns() - from, 5 * 1000000000LL);
+	ASSERT_EQ(kill(servers[0].pid, SIGCONT), 0);
+	ASSERT_EQ(pthread_join(thread, NULL), 0);
+	mmnf_field_close(hung);
+	mmnf_field_close(well);
+}
+
+#define ROUNDS 300
+
+static void *write_parts(void *field)
+{
+	struct mmnf_box box = { { 0 }, { 1 }, { 1 } };
+	uint64_t i;
+
+	for (i = 1; i <= ROUNDS; i++)
+		ASSERT_EQ(mmnf_write(field, &box, &i, sizeof(i)), 8);
+	return NULL;
+}
+
+/* One thread writes a block's first word, another all of the block. */
+TEST(parts_beside_whole_blocks)
+{
+	struct mmnf_box block = { { 0 }, { 64 }, { 1 } };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	uint64_t data[64], i, k;
+	pthread_t thread;
+
+	begin("--filter=blocksize-policy memory 512K blocksize-minimum=512 blocksize-preferred=4096 blocksize-maximum=1M");
+	opts.writable = 1;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	ASSERT_EQ(pthread_create(&thread, NULL, write_parts, field), 0);
+	for (i = 1; i <= ROUNDS; i++) {
+		for (k = 0; k < 64; k++)
+			data[k] = i;
+		ASSERT_EQ(mmnf_write(field, &block, data, sizeof(data)),
+			  (ssize_t)sizeof(data));
+		ASSERT_EQ(mmnf_get(field, &block, data, sizeof(data)),
+			  (ssize_t)sizeof(data));
+		for (k = 1; k < 64; k++)
+			ASSERT_EQ(data[k], i);
+	}
+	ASSERT_EQ(pthread_join(thread, NULL), 0);
+	mmnf_field_close(field);
+}
+
+TEST(what_others_wrote_is_seen_after_an_eviction)
+{
+	struct mmnf_box box = { { 0 }, { NR }, { 1 } };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field, *other;
+
+	begin("file server.img");
+	opts.net_cache_dir = "cache";
+	opts.net_cache_bytes = 64 << 20;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	EXPECT_EQ(get(field, 512), 0);
+	/* Until it is on the disk. */
+	while (strstr(ssd_tier(field).text, " 0 filled"))
+		sleep_ms(10);
+	other = open_writable(NULL);
+	EXPECT_EQ(put(other, 512, 7), 64);
+	EXPECT_EQ(mmnf_field_sync(other), 0);
+	mmnf_field_close(other);
+	EXPECT_EQ(get(field, 512), 0);
+	ASSERT_GE(mmnf_evict(field, &box), 0);
+	EXPECT_EQ(get(field, 512), 7);
+	mmnf_field_close(field);
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	EXPECT_EQ(get(field, 512), 7);
+	mmnf_field_close(field);
+}
+
+/*
+ * A writer's child outlives it: the directory is free, and the log is read by who comes
+ * next.  The child cannot sync what is not its own.
+ */
+struct family {
+	bool is_open, may_write;
+	pid_t child;
+	int sync;
+};
+
+static void be_parent(struct family *family)
+{
+	struct mmnf_field *field = open_writable("cache");
+	pid_t child;
+
+	__atomic_store_n(&family->is_open, true, __ATOMIC_SEQ_CST);
+	while (!__atomic_load_n(&family->may_write, __ATOMIC_SEQ_CST))
+		sleep_ms(1);
+	put(field, 512, 7);
+	child = fork();
+	if (child)
+		family->child = child;
+	else
+		__atomic_store_n(&family->sync, mmnf_field_sync(field),
+				 __ATOMIC_SEQ_CST);
+	for (;;)
+		pause();
+}
+
+TEST(child_of_a_writer_that_was_killed)
+{
+	struct family *family = mmap(NULL, sizeof(*family),
+				     PROT_READ | PROT_WRITE,
+				     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct mmnf_field *field;
+	pid_t parent;
+
+	ASSERT_TRUE(family != MAP_FAILED);
+	family->sync = 1;
+	begin("file server.img");
+	fflush(stdout);
+	parent = fork();
+	if (!parent)
+		be_parent(family);
+	while (!__atomic_load_n(&family->is_open, __ATOMIC_SEQ_CST))
+		sleep_ms(1);
+	server_stop(0);
+	__atomic_store_n(&family->may_write, true, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&family->sync, __ATOMIC_SEQ_CST) == 1 ||
+	       !__atomic_load_n(&family->child, __ATOMIC_SEQ_CST))
+		sleep_ms(1);
+	EXPECT_EQ(family->sync, -ENXIO);
+	ASSERT_GT(family->child, 0);
+	kill(parent, SIGKILL);
+	ASSERT_EQ(waitpid(parent, NULL, 0), parent);
+	server_kill(0);
+	server_start(0, "file server.img");
+	field = open_writable("cache");
+	EXPECT_EQ(get(field, 512), 7);
+	EXPECT_EQ(mmnf_field_sync(field), 0);
+	kill(family->child, SIGKILL);
+	mmnf_field_close(field);
+	munmap(family, sizeof(*family));
+}
+
+TEST_MAIN
