@@ -282,9 +282,11 @@ static int parse_nrrd(struct mmnf_array *out, struct mmnf_source *src)
 	return 0;
 }
 
+#define ALIGN_BYTES 64U
+
 static int print_nrrd(const struct mmnf_array *a, u8 **head, size_t *bytes)
 {
-	char sizes[MMNF_NDIM_MAX * 21 + 1] = "", name[32];
+	char sizes[MMNF_NDIM_MAX * 21 + 1] = "", name[32], lines[512];
 	size_t len = 0, t;
 	char *text;
 	u32 i;
@@ -302,10 +304,13 @@ static int print_nrrd(const struct mmnf_array *a, u8 **head, size_t *bytes)
 					" %" PRIu64, a->shape[i]);
 	snprintf(name, sizeof(name), "%.*s",
 		 (int)strcspn(types[t].names + 1, "|"), types[t].names + 1);
-	n = asprintf(&text,
+	n = snprintf(lines, sizeof(lines),
 		     "NRRD0004\ntype: %s\ndimension: %u\nsizes:%s\n"
-		     "encoding: raw\nendian: little\n\n",
+		     "encoding: raw\nendian: little\n",
 		     name, a->ndim, sizes);
+	/* A comment of blanks, so that pointers to elements are aligned. */
+	n = asprintf(&text, "%s#%*s\n\n", lines,
+		     (int)(-(unsigned int)(n + 3) % ALIGN_BYTES), "");
 	if (n < 0)
 		return mmnf_error(ENOMEM, "no memory");
 	*head = (u8 *)text;
