@@ -4,17 +4,39 @@
  * every file.
  */
 #include <fts.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "tool.h"
 
+/* Without what selects a part of a file. */
+static void cut_selector(char *path)
+{
+	struct stat st;
+	char *at;
+
+	if (!stat(path, &st))
+		return;
+	for (at = strchr(path, '#'); at; at = strchr(at + 1, '#')) {
+		*at = 0;
+		if (!stat(path, &st))
+			return;
+		*at = '#';
+	}
+}
+
 static int disk_bytes(const struct options *o, uint64_t *bytes,
 		      uint64_t *nr_files)
 {
-	char *paths[] = { o->args[0], NULL };
-	FTS *tree = fts_open(paths, FTS_PHYSICAL, NULL);
+	char *path = strdup(o->args[0]), *paths[] = { path, NULL };
 	FTSENT *entry;
+	FTS *tree;
 
+	if (!path)
+		return failure(o, "out of memory");
+	cut_selector(path);
+	tree = fts_open(paths, FTS_PHYSICAL, NULL);
+	free(path);
 	if (!tree)
 		return failure(o, "%s: cannot be listed", o->args[0]);
 	while ((entry = fts_read(tree))) {
