@@ -79,8 +79,31 @@ static void choose_block(struct copy *c)
 	}
 }
 
-/* Copies the present block; *bytes are its. */
-static int copy_block(const struct copy *c, char *packed, u64 *bytes)
+static bool is_all(const char *packed, u64 bytes, const struct mmnf_geometry *g)
+{
+	u64 one = g->element_bytes;
+
+	return !memcmp(packed, g->fill, one) &&
+	       !memcmp(packed, packed + one, bytes - one);
+}
+
+/*
+ * Where the fill comes and the fill is, nothing is written: what takes no space
+ * takes none afterwards.
+ */
+static bool is_there(const struct copy *c, const struct mmnf_box *to,
+		     const char *packed, char *other, u64 bytes)
+{
+	const struct mmnf_geometry *dst = mmnf_field_geometry(c->dst);
+
+	return is_all(packed, bytes, dst) &&
+	       mmnf_get_box(c->dst, to, other, bytes) == (ssize_t)bytes &&
+	       !memcmp(packed, other, bytes);
+}
+
+/* Copies the present block by way of two buffers; *bytes are its. */
+static int copy_block(const struct copy *c, char *packed, char *other,
+		      u64 *bytes)
 {
 	struct mmnf_box from = c->box, to = { { 0 }, { 0 }, { 0 } };
 	const struct mmnf_geometry *dst = mmnf_field_geometry(c->dst);
@@ -105,22 +128,24 @@ static int copy_block(const struct copy *c, char *packed, u64 *bytes)
 	if (n < 0)
 		return (int)n;
 	err = mmnf_geometry_box(dst, &to, &normal, bytes);
-	return err ? err : mmnf_write_box(c->dst, &normal, packed);
+	if (err || is_there(c, &normal, packed, other, *bytes))
+		return err;
+	return mmnf_write_box(c->dst, &normal, packed);
 }
 
 static int copy_blocks(struct copy *c, u64 total, mmnf_progress *progress,
 		       void *arg)
 {
-	char *packed = malloc(block_bytes(c));
-	u64 done = 0, bytes;
+	u64 most = block_bytes(c), done = 0, bytes;
+	char *packed = malloc(most), *other = malloc(most);
 	int err = 0;
 	u32 i;
 
-	if (!packed)
-		return mmnf_error(ENOMEM, "no memory for %" PRIu64 " bytes",
-				  block_bytes(c));
+	if (!packed || !other)
+		err = mmnf_error(ENOMEM, "no memory for 2 * %" PRIu64 " bytes",
+				 most);
 	while (!err && done < total) {
-		err = copy_block(c, packed, &bytes);
+		err = copy_block(c, packed, other, &bytes);
 		if (err)
 			break;
 		done += bytes;
@@ -134,6 +159,7 @@ static int copy_blocks(struct copy *c, u64 total, mmnf_progress *progress,
 		}
 	}
 	free(packed);
+	free(other);
 	return err;
 }
 

@@ -30,8 +30,16 @@ static int open_source(struct mmnf_field **out, const char *path)
 {
 	MMNF_OPTS(mmnf_open_opts, opts);
 
+	int err;
+
+	/* Read once, in order: no engine is better.  On the network there is one. */
 	opts.engine = MMNF_ENGINE_MMAP;
-	return mmnf_field_open_quiet(out, path, &opts);
+	err = mmnf_field_open_quiet(out, path, &opts);
+	if (err == -EOPNOTSUPP) {
+		opts.engine = MMNF_ENGINE_NET;
+		err = mmnf_field_open_quiet(out, path, &opts);
+	}
+	return err;
 }
 
 MMNF_EXPORT int mmnf_array_info(const char *src, struct mmnf_array_info *out)

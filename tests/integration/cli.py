@@ -281,6 +281,54 @@ def tiles_are_made_checked_and_grown():
 
 
 @test
+def what_was_repaired_is_no_failure():
+    np.save("a.npy", array())
+    ok("import", "a.npy", "f", "--tile", "2,4,4")
+    with open("f/c/0/0/0", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([byte[0] ^ 1]))
+    assert mmnf("verify", "f").returncode == 1
+    assert json.loads(ok("verify", "f", "--repair", "--json"))["repaired"] == 1
+    ok("verify", "f")
+
+
+@test
+def parts_of_files_have_a_size_on_disk():
+    np.arange(30000, dtype="<f4").tofile("disk.img")
+    info = json.loads(ok("info", "disk.img#raw,dtype=f32,shape=30000", "--disk", "--json"))
+    assert info["nr_files"] == 1
+    assert info["disk_bytes"] == os.stat("disk.img").st_blocks * 512 > 0
+
+
+@test
+def nrrd_elements_are_aligned():
+    for rows in range(1, 12):
+        np.save("a.npy", np.arange(rows * 3, dtype="<f8").reshape(rows, 3))
+        ok("export", "a.npy", "b.nrrd")
+        info = json.loads(ok("info", "b.nrrd", "--json"))
+        assert info["data_offset_bytes"] % 64 == 0 and info["shape"] == [rows, 3], info
+        assert json.loads(ok("get", "b.nrrd", "::", "--json"))["values"] == list(range(rows * 3))
+
+
+@test
+def what_takes_no_space_takes_none_afterwards():
+    ok("create", "f", "--shape", "64,1024,1024", "--dtype", "f32")
+    ok("export", "f", "x.npy")
+    ok("import", "x.npy", "g", "--tile", "16,64,64")
+    for name in "x.npy", "g":
+        info = json.loads(ok("info", name, "--disk", "--json"))
+        assert info["total_bytes"] == 256 << 20 and info["disk_bytes"] < 1 << 20, info
+    # But where there is something else the fill is written.
+    np.save("a.npy", np.arange(12, dtype="<f4"))
+    np.save("zero.npy", np.zeros(12, "<f4"))
+    ok("import", "a.npy", "h")
+    ok("import", "zero.npy", "h")
+    assert json.loads(ok("get", "h", ":", "--json"))["values"] == [0] * 12
+
+
+@test
 def bad_input_is_named():
     np.save("a.npy", array())
     np.save("d.npy", array().astype("<f8"))

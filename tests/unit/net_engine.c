@@ -356,4 +356,43 @@ TEST(writes_are_seen)
 	}
 }
 
+/* Whatever can be opened can be imported, by its folder and by its URI. */
+TEST(imported_from_servers)
+{
+	static const uint64_t shape[2] = { 32, 64 };
+	const struct mmnf_box all = { { 0 }, { 32, 64 }, { 1, 1 } };
+	static uint32_t data[32 * 64], got[32 * 64];
+	MMNF_OPTS(mmnf_array_info, info);
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	char name[512];
+	unsigned int i;
+
+	scratch();
+	need_servers();
+	server_start(0, "memory 1M");
+	make_remote("f", MMNF_U32, 2, shape, 1, 0);
+	for (i = 0; i < 32 * 64; i++)
+		data[i] = i + 1;
+	opts.writable = 1;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	ASSERT_EQ(mmnf_write(field, &all, data, sizeof(data)), sizeof(data));
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	mmnf_field_close(field);
+	snprintf(name, sizeof(name), "%s#raw,dtype=u32,shape=32x64",
+		 servers[0].uri);
+	for (i = 0; i < 2; i++) {
+		const char *from = i ? name : "f", *to = i ? "b" : "a";
+
+		ASSERT_EQ(mmnf_array_info(from, &info), 0);
+		EXPECT_EQ(info.shape[1], 64);
+		field = make_field(to, MMNF_U32, 2, shape, 0, NULL);
+		EXPECT_EQ(mmnf_import(field, from, NULL, NULL, NULL),
+			  sizeof(data));
+		EXPECT_EQ(mmnf_get(field, &all, got, sizeof(got)), sizeof(got));
+		EXPECT_EQ(memcmp(got, data, sizeof(data)), 0);
+		mmnf_field_close(field);
+	}
+}
+
 TEST_MAIN
