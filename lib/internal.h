@@ -199,6 +199,9 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 void mmnf_segment_put(struct mmnf_field *field, struct mmnf_segment *s);
 int mmnf_segment_sync(struct mmnf_field *field);
 
+/* Makes durable that its file has its name; -errno without text. */
+int mmnf_segment_sync_name(struct mmnf_field *field, u64 number);
+
 /* Its file was written: said behind each write, for a sync may come in between. */
 static inline void mmnf_segment_written(struct mmnf_segment *s)
 {

@@ -157,35 +157,43 @@ static int open_file(struct mmnf_field *field, const char *key, u64 *bytes)
 	return fd;
 }
 
-/* Files and then the folders that name them. */
-static int make_durable(struct mmnf_field *field, struct mmnf_segment *s)
+int mmnf_segment_sync_name(struct mmnf_field *field, u64 number)
 {
 	char key[MMNF_KEY_MAX], *slash;
 	int fd, err;
+
+	mmnf_zarr_key(&field->store, number, key);
+	while ((slash = strrchr(key, '/'))) {
+		*slash = 0;
+		fd = openat(field->store.dir, key,
+			    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0)
+			return -errno;
+		err = fsync(fd) ? -errno : 0;
+		close(fd);
+		if (err)
+			return err;
+	}
+	return fsync(field->store.dir) ? -errno : 0;
+}
+
+/* Files and then the folders that name them. */
+static int make_durable(struct mmnf_field *field, struct mmnf_segment *s)
+{
+	int err;
 
 	err = mmnf_shard_flush(field, s);
 	if (err)
 		return err;
 	if (fdatasync(s->fd))
 		return -errno;
-	if (s->created) {
-		mmnf_zarr_key(&field->store, s->number, key);
-		while ((slash = strrchr(key, '/'))) {
-			*slash = 0;
-			fd = openat(field->store.dir, key,
-				    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-			if (fd < 0)
-				return -errno;
-			err = fsync(fd) ? -errno : 0;
-			close(fd);
-			if (err)
-				return err;
-		}
-		if (fsync(field->store.dir))
-			return -errno;
-	}
-	s->created = false;
-	return 0;
+	if (s->shard && field->store.checksums &&
+	    fdatasync(field->store.checks))
+		return -errno;
+	err = s->created ? mmnf_segment_sync_name(field, s->number) : 0;
+	if (!err)
+		s->created = false;
+	return err;
 }
 
 /* What is written from now on is for the next time. */

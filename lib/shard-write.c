@@ -431,5 +431,8 @@ int mmnf_shard_replace(struct mmnf_field *field, struct mmnf_segment *s)
 					 name);
 	}
 	__atomic_store_n(&s->shard->stale, true, __ATOMIC_RELAXED);
-	return 0;
+	/* What is synced in the new file must not be lost with its name. */
+	err = mmnf_segment_sync_name(field, s->number);
+	return err ? mmnf_error_system(-err, "segment %s: its folders", name) :
+		     0;
 }

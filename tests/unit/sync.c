@@ -65,9 +65,31 @@ ssize_t pwrite(int fd, const void *from, size_t bytes, off_t offset)
 	return n;
 }
 
+/* Of the file of checksums, and of any folder. */
+static uint64_t last_check_sync, last_folder_sync;
+
+static bool is_checks(int fd)
+{
+	struct stat st, checks;
+
+	return !fstat(fd, &st) && !stat("f/tiles.crc32c", &checks) &&
+	       st.st_ino == checks.st_ino;
+}
+
+int fsync(int fd)
+{
+	struct stat st;
+
+	if (!fstat(fd, &st) && S_ISDIR(st.st_mode))
+		last_folder_sync = ++tick;
+	return (int)syscall(SYS_fsync, fd);
+}
+
 int fdatasync(int fd)
 {
 	last_sync = ++tick;
+	if (is_checks(fd))
+		last_check_sync = tick;
 	return (int)syscall(SYS_fdatasync, fd);
 }
 
@@ -391,6 +413,54 @@ TEST(tile_synced_in_the_midst_of_a_repair)
 	EXPECT_EQ(result.nr_bad, 0);
 	mmnf_field_close(field);
 	mmnf_field_close(writer);
+}
+
+/* ---- what else has to be durable */
+
+TEST(checksums_are_synced)
+{
+	MMNF_OPTS(mmnf_create_opts, opts);
+	struct mmnf_box box = whole_tile(0);
+	struct mmnf_field *field;
+
+	scratch();
+	opts.tile = tile;
+	opts.segment_bytes = SEGMENT_ROWS * COLUMNS * 4;
+	opts.checksums = 1;
+	ASSERT_EQ(mmnf_field_create("f", MMNF_U32, 2, shape, &opts), 0);
+	field = open_field("f", true);
+	ASSERT_EQ(mmnf_write(field, &box, data, TILE_BYTES), TILE_BYTES);
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	EXPECT_GT(last_check_sync, last_write);
+	ASSERT_EQ(mmnf_write(field, &box, data, TILE_BYTES), TILE_BYTES);
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	EXPECT_GT(last_check_sync, last_write);
+	mmnf_field_close(field);
+}
+
+/* One tile and an index: no room for others, so the file is replaced. */
+TEST(name_of_a_packed_segment_with_new_room_is_synced)
+{
+	struct mmnf_field *field = make(true);
+	struct mmnf_box box = whole_tile(0);
+	static char file[5 * TILE_BYTES];
+	int fd;
+
+	ASSERT_EQ(mmnf_write(field, &box, data, TILE_BYTES), TILE_BYTES);
+	mmnf_field_close(field);
+	fd = open("f/c/0/0", O_RDWR);
+	ASSERT_EQ(pread(fd, file, 4 * 16 + 4, 4 * TILE_BYTES), 4 * 16 + 4);
+	ASSERT_EQ(pwrite(fd, file, 4 * 16 + 4, TILE_BYTES), 4 * 16 + 4);
+	ASSERT_EQ(ftruncate(fd, TILE_BYTES + 4 * 16 + 4), 0);
+	close(fd);
+	field = open_field("f", true);
+	box = whole_tile(1);
+	last_folder_sync = 0;
+	ASSERT_EQ(mmnf_write(field, &box, data, TILE_BYTES), TILE_BYTES);
+	EXPECT_GT(last_folder_sync, 0);
+	EXPECT_LT(last_folder_sync, last_write);
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	mmnf_field_close(field);
 }
 
 TEST_MAIN
