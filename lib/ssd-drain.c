@@ -53,7 +53,7 @@ static void failed(struct mmnf_ssd *ssd, const struct mmnf_ssd_io *io)
 	snprintf(d->text, sizeof(d->text), "%s",
 		 io->text[0] ? io->text : strerror(-io->result));
 	d->nr_errors++;
-	d->retry_ns = mmnf_ssd_now_ns() + RETRY_NS;
+	d->flush[io->group].retry_ns = mmnf_ssd_now_ns() + RETRY_NS;
 	pthread_cond_broadcast(&d->done);
 	pthread_cond_broadcast(&ssd->log.room);
 }
@@ -100,6 +100,15 @@ static void op_done(struct mmnf_ssd_io *io)
 	op->state = op->state == OP_READING ? OP_READ : OP_DONE;
 	mmnf_ssd_drain_kick(ssd);
 	pthread_mutex_unlock(&ssd->lock);
+}
+
+/* May one more write go to this group? */
+static bool has_room(const struct mmnf_ssd *ssd, u32 group, s64 now)
+{
+	const struct ssd_flush *f = &ssd->drain.flush[group];
+
+	return now >= f->retry_ns &&
+	       f->nr_ops < max_u64(SSD_OPS / ssd->backing.nr_groups, 1);
 }
 
 static struct ssd_op *free_op(struct ssd_drain *d)
@@ -159,6 +168,7 @@ static struct ssd_op *gather(struct mmnf_ssd *ssd, u32 i)
 		d->e[k]->op = op;
 	}
 	ssd->drain.nr_busy++;
+	ssd->drain.flush[group].nr_ops++;
 	return op;
 }
 
@@ -168,6 +178,7 @@ static void end_op(struct mmnf_ssd *ssd, struct ssd_op *op)
 	struct ssd_drain *d = &ssd->drain;
 	struct ssd_dirty *dirty = &ssd->dirty;
 	u32 i = mmnf_ssd_dirty_find(dirty, op->start);
+	struct ssd_flush *f = &d->flush[op->io.group];
 
 	d->nr_acks++;
 	for (; i < dirty->nr && dirty->e[i]->start < op->end; i++) {
@@ -180,8 +191,8 @@ static void end_op(struct mmnf_ssd *ssd, struct ssd_op *op)
 		e->group = op->io.group;
 		e->acked = d->nr_acks;
 		e->op = NULL;
-		if (!op->io.result && !d->flush_ns)
-			d->flush_ns = mmnf_ssd_now_ns();
+		if (!op->io.result && !f->due_ns)
+			f->due_ns = mmnf_ssd_now_ns();
 	}
 	if (op->io.is_late)
 		mmnf_ssd_hold_add(ssd, op->start, op->end, op->seq, op->number);
@@ -190,6 +201,7 @@ static void end_op(struct mmnf_ssd *ssd, struct ssd_op *op)
 	free(op->io.data);
 	op->state = OP_FREE;
 	d->nr_busy--;
+	f->nr_ops--;
 }
 
 /* lock is held, and given up. */
@@ -240,10 +252,11 @@ static bool send_writes(struct mmnf_ssd *ssd)
 {
 	struct ssd_op *op;
 	bool any = false;
-	u64 at = 0;
-	u32 i;
+	u64 at = 0, start, unit;
+	s64 now = mmnf_ssd_now_ns();
+	u32 i, group;
 
-	if (mmnf_ssd_now_ns() < ssd->drain.retry_ns || ssd->drain.stop)
+	if (ssd->drain.stop)
 		return false;
 	/* The array changes while an op is sent. */
 	while (free_op(&ssd->drain)) {
@@ -254,6 +267,12 @@ static bool send_writes(struct mmnf_ssd *ssd)
 		if (i == ssd->dirty.nr)
 			break;
 		at = ssd->dirty.e[i]->end;
+		start = ssd->dirty.e[i]->start;
+		unit = ssd->backing.unit(ssd->backing.arg, start, &group);
+		if (!has_room(ssd, group, now)) {
+			at = max_u64(at, start + unit);
+			continue;
+		}
 		op = gather(ssd, i);
 		if (!op)
 			continue;
@@ -315,8 +334,8 @@ static bool take_flushes(struct mmnf_ssd *ssd)
 		any = true;
 		if (f->io.result) {
 			failed(ssd, &f->io);
-			if (!d->flush_ns)
-				d->flush_ns = mmnf_ssd_now_ns();
+			if (!f->due_ns)
+				f->due_ns = mmnf_ssd_now_ns();
 			continue;
 		}
 		mmnf_ssd_dirty_remove(&ssd->dirty, is_clean, f);
@@ -327,52 +346,38 @@ static bool take_flushes(struct mmnf_ssd *ssd)
 	return any;
 }
 
-static bool is_flush_due(const struct mmnf_ssd *ssd)
+static bool is_flush_due(const struct mmnf_ssd *ssd, const struct ssd_flush *f)
 {
-	const struct ssd_drain *d = &ssd->drain;
 	s64 now = mmnf_ssd_now_ns();
 
-	if (!d->flush_ns || now < d->retry_ns)
+	if (!f->due_ns || f->is_busy || now < f->retry_ns)
 		return false;
-	return (is_hurried(ssd) && !d->nr_busy) ||
-	       now - d->flush_ns >= FLUSH_NS;
+	return (is_hurried(ssd) && !f->nr_ops) || now - f->due_ns >= FLUSH_NS;
 }
 
 static bool send_flushes(struct mmnf_ssd *ssd)
 {
 	struct ssd_drain *d = &ssd->drain;
 	bool any = false;
-	u32 i;
+	u32 g;
 
-	if (!is_flush_due(ssd))
-		return false;
-	d->flush_ns = 0;
-	for (i = 0; i < ssd->dirty.nr; i++) {
-		struct ssd_extent *e = ssd->dirty.e[i];
-		struct ssd_flush *f = &d->flush[e->group];
+	for (g = 0; g < ssd->backing.nr_groups; g++) {
+		struct ssd_flush *f = &d->flush[g];
 
-		if (e->state != EXTENT_ACKED)
+		if (!is_flush_due(ssd, f))
 			continue;
-		if (f->is_busy) {
-			/* Acked behind it, perhaps: the next one. */
-			d->flush_ns = mmnf_ssd_now_ns();
-			continue;
-		}
-		memset(f, 0, sizeof(*f));
+		memset(&f->io, 0, sizeof(f->io));
 		f->io.op = MMNF_SSD_FLUSH;
-		f->io.group = e->group;
+		f->io.group = g;
 		f->io.done = flush_done;
 		f->ssd = ssd;
 		f->is_busy = true;
 		f->acked = d->nr_acks;
+		f->due_ns = 0;
 		d->nr_busy++;
 		any = true;
+		submit(ssd, &f->io);
 	}
-	for (i = 0; i < ssd->backing.nr_groups; i++)
-		if (d->flush[i].is_busy && !d->flush[i].is_sent) {
-			d->flush[i].is_sent = true;
-			submit(ssd, &d->flush[i].io);
-		}
 	return any;
 }
 
@@ -460,10 +465,12 @@ int mmnf_ssd_drain_wait(struct mmnf_ssd *ssd, u64 seq)
 	struct ssd_drain *d = &ssd->drain;
 	u64 nr_errors;
 	int err = 0;
+	u32 g;
 
 	pthread_mutex_lock(&ssd->lock);
 	nr_errors = d->nr_errors;
-	d->retry_ns = 0;
+	for (g = 0; d->flush && g < ssd->backing.nr_groups; g++)
+		d->flush[g].retry_ns = 0;
 	mmnf_ssd_drain_hurry(ssd, 1);
 	while (is_pending(ssd, seq)) {
 		if (d->nr_errors != nr_errors) {

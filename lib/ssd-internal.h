@@ -290,12 +290,21 @@ struct ssd_hold {
 	s64 until_ns;
 };
 
-/* Of a group: a flush under way covers what was acked before it. */
+/**
+ * struct ssd_flush - of a group: the flush, and what is under way to it
+ * @acked: a flush under way covers what was acked before that
+ * @nr_ops: writes under way: its part of all, so that a server that does not answer
+ *	leaves room to the others
+ * @retry_ns: nothing is sent before
+ * @due_ns: when something was first acked since the last flush; 0: nothing was
+ */
 struct ssd_flush {
 	struct mmnf_ssd_io io; /* first */
 	struct mmnf_ssd *ssd;
-	bool is_busy, is_sent, is_done;
+	bool is_busy, is_done;
+	u32 nr_ops;
 	u64 acked;
+	s64 retry_ns, due_ns;
 };
 
 /**
@@ -308,8 +317,6 @@ struct ssd_flush {
  * @sync_seq: records that a sync waits for end here; 0: none does, and @nr_syncs
  *	do.  What they wrote is not overwritten meanwhile
  * @nr_errors: final ones; @error and @text are of the last
- * @retry_ns: nothing is sent before
- * @flush_ns: when something was first acked since the last flush; 0: nothing was
  * @trim_due: files may have become free
  * @replayed: ranges of a log that was found, sorted, with records up to
  *	@replay_seq; until @replay_ns newer bytes for them wait
@@ -324,7 +331,7 @@ struct ssd_drain {
 	struct ssd_hold *replayed;
 	u32 nr_holds, nr_replayed, nr_busy, nr_waiters, nr_syncs;
 	u64 nr_acks, nr_errors, kicks, replay_seq, sync_seq;
-	s64 replay_ns, retry_ns, grace_ns, synced_ns, flush_ns;
+	s64 replay_ns, grace_ns, synced_ns;
 	s64 end_ns; /* nobody waits longer; 0: as long as it takes */
 	int error;
 	char text[160];

@@ -272,6 +272,41 @@ TEST(sync_of_the_log_that_fails)
 	end(ssd);
 }
 
+/* ---- a server that is away */
+
+/* A letter in each of so many units of both servers. */
+static void put_units(struct mmnf_ssd *ssd, u64 nr)
+{
+	u64 i;
+
+	for (i = 0; i < nr; i++)
+		put(ssd, i * UNIT / CELL, 'A');
+}
+
+TEST(server_that_is_away_holds_up_no_other)
+{
+	struct mmnf_ssd *ssd = begin();
+	u64 i, steps;
+	u32 dead;
+
+	for (dead = 0; dead < GROUPS; dead++) {
+		server.is_dead[dead] = true;
+		put_units(ssd, SPACE / UNIT);
+		for (steps = 0; steps < 200; steps++) {
+			mmnf_ssd_drain_step(ssd);
+			mmnf_ssd_nap(10000000);
+		}
+		for (i = 0; i < SPACE / UNIT; i++)
+			EXPECT_EQ(server.stable[i * UNIT],
+				  i % GROUPS == dead ? 0 : 'A');
+		server.is_dead[dead] = false;
+		EXPECT_EQ(mmnf_ssd_sync(ssd), 0);
+		memset(server.now, 0, sizeof(server.now));
+		memset(server.stable, 0, sizeof(server.stable));
+	}
+	end(ssd);
+}
+
 /* ---- a sync, and another who writes the same */
 
 static struct mmnf_ssd *shared;

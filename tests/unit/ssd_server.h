@@ -36,7 +36,7 @@ struct server {
 	/* the next so many */
 	u64 crash_at_flush, lose_next;
 	/* requests are done later, in any order */
-	bool is_slow;
+	bool is_slow, is_dead[GROUPS];
 	struct mmnf_ssd_io *slow[64];
 	u32 nr_slow;
 	u64 nr_crashes, nr_late, nr_failed, nr_writes;
@@ -198,7 +198,7 @@ static void server_do(struct mmnf_ssd_io *io)
 		server.crash_at_flush--;
 		server_crash(group, 100);
 	}
-	if (happens(server.fail)) {
+	if (server.is_dead[group] || happens(server.fail)) {
 		server.nr_failed++;
 		io->result = -ETIMEDOUT;
 		snprintf(io->text, sizeof(io->text), "server %u is away",
