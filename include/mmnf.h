@@ -514,6 +514,10 @@ MMNF_API int mmnf_field_verify(struct mmnf_field *field,
 
 /**
  * mmnf_prefetch() - start reading a box, do not wait
+ *
+ * Of boxes that follow each other in a file the kernel's readahead may read the
+ * beginning of the next one, too (engine mmap, not with prefetch_off).
+ *
  * Return: bytes queued or already there, or -errno for a wrong box; errors of
  * the storage are left to the access that needs the data.
  */
@@ -525,6 +529,8 @@ MMNF_API ssize_t mmnf_prefetch(struct mmnf_field *field,
  * L2 and what is known of holes there
  *
  * What another handle or process maps stays, also for its copies of records and rows.
+ * A large folio, as the kernel's readahead makes them, goes only where the box has all
+ * of it.
  *
  * Return: bytes that were resident before and are not now, or -errno.
  */
@@ -559,7 +565,8 @@ struct mmnf_field_stats {
 	/* Faults where the kernel predicts (DEVICE), else accesses through the
 	 * library.  accesses = hits + late + misses. */
 	uint64_t accesses, hits, late, misses;
-	/* prefetched = used + wasted + pending. */
+	/* prefetched = used + wasted + pending.  With what the kernel's readahead
+	 * reads for a walk of the library's, but not what mmnf_prefetch() asks for. */
 	uint64_t prefetched_pages, used_pages, wasted_pages, pending_pages;
 };
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
+#include "readahead.h"
 #include "tier.h"
 
 static int probe(const struct mmnf_field *field, char *reason, size_t len)
@@ -41,11 +42,20 @@ void mmnf_mmap_unmap(struct mmnf_field *field, struct mmnf_mapping *m)
 static void prefetch(struct mmnf_field *field, struct mmnf_segment *s,
 		     const struct mmnf_span *ranges, u32 nr)
 {
+	struct mmnf_given given;
+	u64 start, end;
 	u32 i;
 
-	(void)field;
-	for (i = 0; i < nr; i++)
-		mmnf_hint_willneed(s->fd, ranges[i].start, ranges[i].bytes);
+	for (i = 0; i < nr; i++) {
+		start = ranges[i].start;
+		end = start + ranges[i].bytes;
+		mmnf_readahead(field, s, start, end, false, &given);
+		if (given.end > given.start) {
+			mmnf_hint_willneed(s->fd, start, given.start - start);
+			start = given.end;
+		}
+		mmnf_hint_willneed(s->fd, start, end - start);
+	}
 }
 
 void mmnf_mmap_stats(struct mmnf_field *field, struct mmnf_field_stats *out)

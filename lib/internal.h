@@ -167,6 +167,7 @@ struct mmnf_shard;
  * @direct_fd: see mmnf_segment_direct(); -1 until then
  * @look: where resident.c has it in memory; NULL: not yet, MAP_FAILED: it can't
  * @mapped: what mapped.c knows of its pages; NULL: nothing
+ * @readahead: what readahead.c knows of it; NULL: nothing
  * @shard: of its index; NULL: it has none
  */
 struct mmnf_segment {
@@ -176,6 +177,7 @@ struct mmnf_segment {
 	bool cached, dirty, created;
 	char *look;
 	struct mmnf_seen_pages *mapped;
+	struct mmnf_readahead *readahead;
 	struct mmnf_shard *shard;
 };
 

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "new-file.h"
+#include "readahead.h"
 #include "shard.h"
 
 #define FILL_CHUNK (1 << 20)
@@ -214,6 +215,7 @@ static void discard(struct mmnf_segment *s)
 {
 	mmnf_mapped_close(s);
 	mmnf_resident_close(s);
+	mmnf_readahead_close(s);
 	if (s->fd >= 0)
 		close(s->fd);
 	if (s->direct_fd >= 0 && s->direct_fd != s->fd)

@@ -9,6 +9,8 @@
  * previous access is counted and otherwise passed over.  A page that was read
  * ahead and is not resident when touched is late; any other absent page is a
  * miss.  Where nobody tells what is resident, what was read ahead is thought to be.
+ * Where the walk is dense the kernel's readahead takes over (readahead.c): what it
+ * reads counts as read ahead when it begins to, beyond the plan, too.
  * Of a page that was found here when a plan named it the predictor learns as of one
  * that was read ahead, so that it goes on over what is resident; it is not counted.
  *
@@ -21,9 +23,11 @@
 #include <unistd.h>
 
 #include "cache.h"
+#include "readahead.h"
 #include "tier.h"
 
 #define LOOK_PAGES 512
+#define FAR_BYTES (16ULL << 20)
 
 int mmnf_walk_init(struct mmnf_field *field)
 {
@@ -120,6 +124,9 @@ static void look(struct mmnf_field *field, struct mmnf_segment *s, u64 start,
 					  start + i * page);
 }
 
+/* In place of where a page is: there is no more to do for it. */
+#define GIVEN 2
+
 /* Notes the pages of a part; here[] begins with it. */
 static void note_part(struct mmnf_field *field, u64 segment, u64 start, u64 nr,
 		      const unsigned char *here)
@@ -129,8 +136,43 @@ static void note_part(struct mmnf_field *field, u64 segment, u64 start, u64 nr,
 	for (i = 0; i < nr; i = last) {
 		for (last = i + 1; last < nr && here[last] == here[i];)
 			last++;
-		note(field, segment, start + i * page, last - i, here[i]);
+		if (here[i] != GIVEN)
+			note(field, segment, start + i * page, last - i,
+			     here[i]);
 	}
+}
+
+/**
+ * struct ask - what is to be read, for whom
+ * @pointer: through the page cache, also where the engine has an L2
+ * @dense: the walk goes on through all bytes behind it, which is still to be told
+ * @segment, @at: where the walk is
+ * @end: of the piece of the file
+ * @given: what of it is left to the kernel
+ */
+struct ask {
+	bool pointer, dense;
+	u64 segment, at, end;
+	struct mmnf_given given;
+};
+
+static bool into_l2(const struct mmnf_field *field, const struct ask *ask)
+{
+	return field->ops->cached && !ask->pointer;
+}
+
+/* Of a dense walk: the kernel's readahead reads what it takes of a piece and beyond. */
+static void give(struct mmnf_field *field, struct mmnf_segment *s, u64 start,
+		 struct ask *ask)
+{
+	struct mmnf_given *given = &ask->given;
+	u64 page = mmnf_page_bytes();
+
+	ask->dense = false;
+	mmnf_readahead(field, s, start, ask->end, true, given);
+	if (given->read_end > given->read_start)
+		note(field, s->number, given->read_start,
+		     (given->read_end - given->read_start) / page, false);
 }
 
 /*
@@ -138,13 +180,20 @@ static void note_part(struct mmnf_field *field, u64 segment, u64 start, u64 nr,
  * the last: what lies between is passed over by whoever reads.  False: not now.
  */
 static bool read_part(struct mmnf_field *field, struct mmnf_segment *s,
-		      u64 start, u64 bytes, bool pointer)
+		      u64 start, u64 bytes, struct ask *ask)
 {
+	bool l2 = into_l2(field, ask);
 	u64 page = mmnf_page_bytes(), nr = (bytes + page - 1) / page;
-	u64 first = 0, after = nr, end, at;
+	u64 first = 0, after = nr, end, at, i;
 	unsigned char here[LOOK_PAGES];
 
-	look(field, s, start, bytes, pointer, here);
+	look(field, s, start, bytes, ask->pointer, here);
+	if (ask->dense && !l2)
+		give(field, s, start, ask);
+	for (i = 0; i < nr; i++)
+		if (start + i * page >= ask->given.start &&
+		    start + i * page < ask->given.end)
+			here[i] = GIVEN;
 	while (first < nr && here[first])
 		first++;
 	while (after > first && here[after - 1])
@@ -158,7 +207,7 @@ static bool read_part(struct mmnf_field *field, struct mmnf_segment *s,
 	     at += bytes) {
 		bytes += at % page;
 		at -= at % page;
-		if (!field->ops->cached || pointer)
+		if (!l2)
 			mmnf_hint_willneed(s->fd, at, bytes);
 		else if (!mmnf_ahead_add(field, s->number, at, bytes))
 			return false;
@@ -170,15 +219,20 @@ static bool read_part(struct mmnf_field *field, struct mmnf_segment *s,
 
 /* Bytes of the file, from the page in which they begin.  False: not now. */
 static bool read_file(struct mmnf_field *field, struct mmnf_segment *s,
-		      u64 start, u64 end, bool pointer)
+		      u64 start, u64 end, struct ask ask)
 {
 	u64 page = mmnf_page_bytes(), n;
 
 	start -= start % page;
 	end = min_u64(end, s->file_bytes);
+	ask.end = end;
+	/* A page here and there would only cut the kernel's folios. */
+	if (!ask.dense && !into_l2(field, &ask) && ask.segment == s->number &&
+	    mmnf_readahead_follows(field, s, ask.at, start))
+		return true;
 	for (; start < end; start += n) {
 		n = min_u64(end - start, LOOK_PAGES * page);
-		if (!read_part(field, s, start, n, pointer))
+		if (!read_part(field, s, start, n, &ask))
 			return false;
 	}
 	return true;
@@ -194,7 +248,7 @@ static bool read_file(struct mmnf_field *field, struct mmnf_segment *s,
  * False: not now.
  */
 static bool read_range(struct mmnf_field *field, u64 segment, u64 start,
-		       u64 bytes, bool pointer)
+		       u64 bytes, struct ask ask)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	u64 end = min_u64(start + bytes, g->segment_bytes), first = 0,
@@ -218,12 +272,12 @@ static bool read_range(struct mmnf_field *field, u64 segment, u64 start,
 		if (mmnf_segment_place(field, s, &run))
 			continue;
 		if (run.offset != after) {
-			more = read_file(field, s, first, after, pointer);
+			more = read_file(field, s, first, after, ask);
 			first = run.offset;
 		}
 		after = run.offset + run.bytes;
 	}
-	more = more && read_file(field, s, first, after, pointer);
+	more = more && read_file(field, s, first, after, ask);
 	mmnf_segment_put(field, s);
 	return more;
 }
@@ -231,7 +285,9 @@ static bool read_range(struct mmnf_field *field, u64 segment, u64 start,
 bool mmnf_walk_read(struct mmnf_field *field, u64 segment, u64 nominal,
 		    u64 bytes)
 {
-	return read_range(field, segment, nominal, bytes, false);
+	struct ask ask = { .dense = true };
+
+	return read_range(field, segment, nominal, bytes, ask);
 }
 
 /*
@@ -239,7 +295,7 @@ bool mmnf_walk_read(struct mmnf_field *field, u64 segment, u64 nominal,
  * there is none for those further away.
  */
 static void carry_out(struct mmnf_field *field, const struct mmnf_plan *plan,
-		      bool pointer)
+		      struct ask ask)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	u64 i, nr = mmnf_plan_nr(plan), page = mmnf_page_bytes();
@@ -258,13 +314,25 @@ static void carry_out(struct mmnf_field *field, const struct mmnf_plan *plan,
 			end = max_u64(end, to);
 			continue;
 		}
-		if (!read_range(field, segment, start, end - start, pointer))
+		if (!read_range(field, segment, start, end - start, ask))
 			return;
 		segment = in;
 		start = from;
 		end = to;
 	}
-	read_range(field, segment, start, end - start, pointer);
+	read_range(field, segment, start, end - start, ask);
+}
+
+/* Under the lock: does the walk go on through all bytes, forwards, and far? */
+static bool is_dense(const struct mmnf_table *table,
+		     const struct mmnf_plan *plan)
+{
+	const struct mmnf_level *l = &plan->level[0];
+
+	if (mmnf_table_dense(table))
+		return true;
+	return plan->nr_levels && l->stride == (s64)plan->span &&
+	       mmnf_level_row(l, 0) > FAR_BYTES / plan->span;
 }
 
 void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 nominal,
@@ -274,6 +342,9 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 nominal,
 	static __thread pid_t thread;
 	struct mmnf_field_stats *stats = field->stats;
 	struct mmnf_walk *w = field->walk;
+	struct ask ask = { .pointer = pointer,
+			   .segment = segment,
+			   .at = offset };
 	struct mmnf_access access = { 0 };
 	struct mmnf_plan plan;
 	u64 page, expected, found;
@@ -299,12 +370,13 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 nominal,
 						 &stats->misses,
 		   1);
 	planned = mmnf_observe(&w->table, &access, &plan);
+	ask.dense = planned && is_dense(&w->table, &plan);
 	/* Where something is read anyway, it costs nothing to say so. */
 	if (planned || access.outcome != MMNF_HIT)
 		mmnf_publish_stream(field, &w->table);
 	pthread_mutex_unlock(&w->lock);
 	if (planned)
-		carry_out(field, &plan, pointer);
+		carry_out(field, &plan, ask);
 }
 
 void mmnf_walk_used(struct mmnf_field *field, u64 segment, u64 nominal,

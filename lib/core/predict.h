@@ -290,6 +290,14 @@ static inline bool mmnf_table_alone(const struct mmnf_table *table, u64 grains)
 	return s->at.nest.sure & 1 && mmnf_stream_alone(table, s, grains);
 }
 
+/* Is the walk seen last one through all bytes, forwards, with no end that is known? */
+static inline bool mmnf_table_dense(const struct mmnf_table *table)
+{
+	const struct mmnf_stream *s = &table->stream[table->recent];
+
+	return s->dense > 0 && !s->len;
+}
+
 /* So many touches in a row that nothing foresaw: it is no walk. */
 #define MMNF_LOST_TOUCHES 64
 
