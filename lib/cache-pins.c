@@ -13,6 +13,9 @@
  * All of that is sequentially consistent, so at least one sees the other: the
  * reader gives its pin back, or the slot stays.  A pin may be seen that is about to
  * be given back: then the slot stays without need.
+ *
+ * Open segment files are pinned on boards of their own in the same way (segment.c):
+ * there a slot is a place among them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -130,7 +133,7 @@ bool mmnf_boards_unpin(struct boards *b, u32 place, bool hit)
 	if (hit)
 		__atomic_store_n(&board->hits[i], board->hits[i] + 1,
 				 __ATOMIC_RELAXED);
-	return __atomic_exchange_n(&board->slot[i], 0, __ATOMIC_ACQ_REL) &
+	return __atomic_exchange_n(&board->slot[i], 0, __ATOMIC_SEQ_CST) &
 	       PIN_COUNTED;
 }
 

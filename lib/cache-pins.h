@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pins of L2 that no lock guards: see cache-pins.c.
+ * Pins that no lock guards, of slots of L2 or of open segment files: see
+ * cache-pins.c.
  */
 #ifndef MMNF_CACHE_PINS_H
 #define MMNF_CACHE_PINS_H

@@ -409,7 +409,7 @@ static void spread_mapped(void *arg, const char *from)
  */
 static bool resident(struct mmnf_fetch *f, struct op *op, u64 bytes)
 {
-	struct mmnf_segment *s;
+	struct mmnf_segment_pin pin;
 	bool is;
 
 	if (f->driven && mmnf_mapped_copy(&f->mapped, op->segment, op->offset,
@@ -421,12 +421,12 @@ static bool resident(struct mmnf_fetch *f, struct op *op, u64 bytes)
 		f->skip -= f->skip > 0;
 		return false;
 	}
-	if (mmnf_segment_get(f->field, op->segment, false, &s))
+	if (mmnf_segment_pin(f->field, op->segment, &pin))
 		return false; /* the queue will meet it, too */
-	is = mmnf_segment_resident(s, op->to, bytes, op->offset);
+	is = mmnf_segment_resident(pin.s, op->to, bytes, op->offset);
 	if (is)
-		mmnf_mapped_seen(f->field, s, op->offset, bytes);
-	mmnf_segment_put(f->field, s);
+		mmnf_mapped_seen(f->field, pin.s, op->offset, bytes);
+	mmnf_segment_unpin(f->field, &pin);
 	f->skip_next = is ? 0 : min_u64(2 * f->skip_next + 1, SKIP_MAX);
 	f->skip = f->skip_next;
 	return is;

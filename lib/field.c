@@ -235,11 +235,11 @@ static struct mmnf_field *new_field(const struct mmnf_open_opts *opts)
 		mmnf_error(ENOMEM, "no memory");
 		return NULL;
 	}
-	pthread_mutex_init(&field->segments.lock, NULL);
 	pthread_mutex_init(&field->pool.lock, NULL);
 	field->windows.pattern = -1;
 	field->published_fd = -1;
-	if (mmnf_publish_open(field)) {
+	if (mmnf_segments_init(field) || mmnf_publish_open(field)) {
+		mmnf_segment_close_all(field);
 		free(field);
 		mmnf_error(ENOMEM, "no memory");
 		return NULL;

@@ -17,6 +17,7 @@
 #include "core/pending.h"
 #include "core/predict.h"
 #include "geometry.h"
+#include "segment.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "fields are little-endian and mapped as they are"
@@ -151,88 +152,6 @@ typedef void mmnf_progress(void *arg, uint64_t done_bytes,
  */
 int mmnf_copy(struct mmnf_field *dst, const u64 *dst_at, struct mmnf_field *src,
 	      const struct mmnf_box *box, mmnf_progress *progress, void *arg);
-
-/* ---- segment.c */
-
-struct mmnf_shard;
-
-/**
- * struct mmnf_segment - an open segment file
- * @id: differs from every other open of the field, so from that of a file that
- *	has taken the place of this one
- * @file_bytes: length when it was opened
- * @refs: users; 0: may be closed
- * @dirty: written since the last sync of it began; atomic
- * @created: the folders that name it may not be durable
- * @direct_fd: see mmnf_segment_direct(); -1 until then
- * @look: where resident.c has it in memory; NULL: not yet, MAP_FAILED: it can't
- * @mapped: what mapped.c knows of its pages; NULL: nothing
- * @readahead: what readahead.c knows of it; NULL: nothing
- * @shard: of its index; NULL: it has none
- */
-struct mmnf_segment {
-	u64 id, number, stamp, file_bytes;
-	u32 refs;
-	int fd, direct_fd;
-	bool cached, dirty, created;
-	char *look;
-	struct mmnf_seen_pages *mapped;
-	struct mmnf_readahead *readahead;
-	struct mmnf_shard *shard;
-};
-
-#define MMNF_SEGMENTS_OPEN 64
-
-struct mmnf_segments {
-	pthread_mutex_t lock;
-	u64 clock, nr_opened;
-	int lost_error; /* an fsync at eviction failed: sync must say so */
-	struct mmnf_segment *open[MMNF_SEGMENTS_OPEN];
-};
-
-struct mmnf_field;
-
-/*
- * Opens a segment file, or makes it.  -ENOENT, without text, if it is absent
- * and create is false.
- */
-int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
-		     struct mmnf_segment **out);
-void mmnf_segment_put(struct mmnf_field *field, struct mmnf_segment *s);
-int mmnf_segment_sync(struct mmnf_field *field);
-
-/* Makes durable that its file has its name; -errno without text. */
-int mmnf_segment_sync_name(struct mmnf_field *field, u64 number);
-
-/* Its file was written: said behind each write, for a sync may come in between. */
-static inline void mmnf_segment_written(struct mmnf_segment *s)
-{
-	__atomic_store_n(&s->dirty, true, __ATOMIC_RELEASE);
-}
-
-/*
- * From a nominal offset (mmnf_geometry.indexed) to the one in the file.
- * Returns 0; 1: the tile is absent and run is left as it is; or -errno.
- */
-int mmnf_segment_place(struct mmnf_field *field, struct mmnf_segment *s,
-		       struct mmnf_run *run);
-
-/* Reads all of it from the page cache if that can be done without waiting. */
-bool mmnf_segment_resident(const struct mmnf_segment *s, char *dst, u64 bytes,
-			   u64 offset);
-
-/* It is not the file of its number any more: the next get opens that. */
-void mmnf_segment_forget(struct mmnf_field *field, struct mmnf_segment *s);
-
-/* What a segment is called in messages; name has MMNF_KEY_MAX bytes. */
-void mmnf_segment_name(const struct mmnf_field *field, u64 number, char *name);
-
-/*
- * The file opened with O_DIRECT, or, where that is refused, without.  Open as
- * long as the segment is.
- */
-int mmnf_segment_direct(struct mmnf_field *field, struct mmnf_segment *s);
-void mmnf_segment_close_all(struct mmnf_field *field);
 
 /* ---- resident.c */
 

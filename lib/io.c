@@ -44,21 +44,21 @@ static int take_first(struct mmnf_field *field, struct mmnf_run *run,
 		      bool alone, char *dst, const void *ip,
 		      struct mmnf_alone *read)
 {
-	struct mmnf_segment *s = NULL;
+	struct mmnf_segment_pin pin = { 0 };
 	u64 nominal = run->offset;
 	bool begun = false;
 	int taken, err = 0;
 
 	/* On the network none is absent, or has an index. */
 	if (!field->remote)
-		err = mmnf_segment_get(field, run->segment, false, &s);
+		err = mmnf_segment_pin(field, run->segment, &pin);
 	if (err && err != -ENOENT)
 		return err;
-	taken = err ? 1 : s ? mmnf_segment_place(field, s, run) : 0;
+	taken = err ? 1 : pin.s ? mmnf_segment_place(field, pin.s, run) : 0;
 	if (taken > 0)
 		mmnf_run_fill(mmnf_field_geometry(field), run, dst);
 	if (!taken) {
-		taken = take(field, s, run, dst);
+		taken = take(field, pin.s, run, dst);
 		if (!taken && read && !run->unit)
 			begun = field->ops->begin(field, run, read);
 		if (field->walk &&
@@ -69,10 +69,10 @@ static int take_first(struct mmnf_field *field, struct mmnf_run *run,
 		if (begun)
 			taken = field->ops->end(field, run, read, dst);
 		else if (!taken && alone)
-			taken = wait_for(field, s, run, dst);
+			taken = wait_for(field, pin.s, run, dst);
 	}
-	if (s)
-		mmnf_segment_put(field, s);
+	if (pin.s)
+		mmnf_segment_unpin(field, &pin);
 	return taken;
 }
 

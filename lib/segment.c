@@ -10,6 +10,19 @@
  *
  * segments.lock guards the cache and everything in it but the files' contents.
  * A file with users is not closed.
+ *
+ * Readers of one file share nothing that they write: a file that is open is found
+ * by its number and pinned without the lock, on the thread's own board
+ * (cache-pins.c).
+ *
+ *	a reader			who closes the file
+ *	finds the number		takes the number away
+ *	pins its place in open[]	is the place on a board?
+ *	is the number still there?
+ *
+ * So one of the two sees the other: the reader takes the lock instead, or the number
+ * is put back.  A file that is not that of its number any more stays in its place,
+ * without one, until nobody has it pinned.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +33,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "cache-pins.h"
 #include "new-file.h"
 #include "readahead.h"
 #include "shard.h"
@@ -258,30 +272,118 @@ int mmnf_segment_direct(struct mmnf_field *field, struct mmnf_segment *s)
 	return s->direct_fd;
 }
 
-/* Puts s where a file stands that nobody uses, if there is one. */
+int mmnf_segments_init(struct mmnf_field *field)
+{
+	pthread_mutex_init(&field->segments.lock, NULL);
+	field->segments.boards = calloc(1, sizeof(struct boards));
+	return field->segments.boards ?
+		       mmnf_boards_open(field->segments.boards) :
+		       -ENOMEM;
+}
+
+/* From here on, and to none if it is 0, a place is found by number - 1. */
+static void set_tag(struct mmnf_segments *all, u32 i, u64 tag)
+{
+	__atomic_store_n(&all->tag[i], tag, __ATOMIC_SEQ_CST);
+}
+
+static u32 home_of(u64 number)
+{
+	return number % MMNF_SEGMENTS_OPEN;
+}
+
+/* The place where a segment is open, or MMNF_SEGMENTS_OPEN. */
+static u32 find(const struct mmnf_segments *all, u64 number)
+{
+	u32 home = home_of(number), n, i;
+
+	for (n = 0; n < MMNF_SEGMENTS_OPEN; n++) {
+		i = (home + n) % MMNF_SEGMENTS_OPEN;
+		if (__atomic_load_n(&all->tag[i], __ATOMIC_SEQ_CST) ==
+		    number + 1)
+			return i;
+	}
+	return MMNF_SEGMENTS_OPEN;
+}
+
+/* Under the lock: closes what is in a place, if nobody uses it. */
+static bool close_place(struct mmnf_field *field, u32 i)
+{
+	struct mmnf_segments *all = &field->segments;
+	struct mmnf_segment *s = all->open[i];
+	u64 tag = all->tag[i];
+
+	if (s->refs)
+		return false;
+	set_tag(all, i, 0);
+	if (mmnf_boards_have(all->boards, i)) {
+		set_tag(all, i, tag);
+		return false;
+	}
+	__atomic_store_n(&all->open[i], NULL, __ATOMIC_RELAXED);
+	release(field, s);
+	return true;
+}
+
+/* Under the lock: the same of what has lost its number. */
+static void close_lost(struct mmnf_field *field, u32 i)
+{
+	if (field->segments.open[i] && !field->segments.tag[i])
+		close_place(field, i);
+}
+
+/* An empty place, the home of a number if that is one; or MMNF_SEGMENTS_OPEN. */
+static u32 empty_place(const struct mmnf_segments *all, u64 number)
+{
+	u32 home = home_of(number), n, i;
+
+	for (n = 0; n < MMNF_SEGMENTS_OPEN; n++) {
+		i = (home + n) % MMNF_SEGMENTS_OPEN;
+		if (!all->open[i])
+			return i;
+	}
+	return MMNF_SEGMENTS_OPEN;
+}
+
+/* Of those that are not tried: the one longest unused. */
+static u32 oldest_place(const struct mmnf_segments *all, u64 tried)
+{
+	u64 stamp, least = UINT64_MAX;
+	u32 i, oldest = 0;
+
+	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++) {
+		stamp = __atomic_load_n(&all->open[i]->stamp, __ATOMIC_RELAXED);
+		if (tried >> i & 1 || stamp >= least)
+			continue;
+		least = stamp;
+		oldest = i;
+	}
+	return oldest;
+}
+
+/* Puts s where no file stands, or one that nobody uses, if there is such a place. */
 static void keep(struct mmnf_field *field, struct mmnf_segment *s)
 {
 	struct mmnf_segments *all = &field->segments;
-	struct mmnf_segment **oldest = NULL;
+	u64 tried = 0;
 	u32 i;
 
-	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++) {
-		struct mmnf_segment **slot = &all->open[i];
+	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++)
+		close_lost(field, i);
+	i = empty_place(all, s->number);
+	while (i == MMNF_SEGMENTS_OPEN && ~tried) {
+		u32 oldest = oldest_place(all, tried);
 
-		if (!*slot) {
-			oldest = slot;
-			break;
-		}
-		if (!(*slot)->refs &&
-		    (!oldest || (*slot)->stamp < (*oldest)->stamp))
-			oldest = slot;
+		if (close_place(field, oldest))
+			i = oldest;
+		tried |= 1ULL << oldest;
 	}
-	if (!oldest)
+	if (i == MMNF_SEGMENTS_OPEN)
 		return;
-	if (*oldest)
-		release(field, *oldest);
-	*oldest = s;
 	s->cached = true;
+	s->place = i;
+	__atomic_store_n(&all->open[i], s, __ATOMIC_RELAXED);
+	set_tag(all, i, s->number + 1);
 }
 
 /* Takes fd over, also where there is no memory. */
@@ -303,6 +405,15 @@ static struct mmnf_segment *new_segment(struct mmnf_field *field, int fd)
 	return s;
 }
 
+/* Time goes on when a file is opened: between two of them nobody writes it again. */
+static void use(const struct mmnf_segments *all, struct mmnf_segment *s)
+{
+	u64 now = __atomic_load_n(&all->clock, __ATOMIC_RELAXED);
+
+	if (__atomic_load_n(&s->stamp, __ATOMIC_RELAXED) != now)
+		__atomic_store_n(&s->stamp, now, __ATOMIC_RELAXED);
+}
+
 int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 		     struct mmnf_segment **out)
 {
@@ -315,9 +426,9 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 	u32 i;
 
 	pthread_mutex_lock(&all->lock);
-	for (i = 0; !s && i < MMNF_SEGMENTS_OPEN; i++)
-		if (all->open[i] && all->open[i]->number == number)
-			s = all->open[i];
+	i = find(all, number);
+	if (i < MMNF_SEGMENTS_OPEN)
+		s = all->open[i];
 	if (!s) {
 		mmnf_segment_name(field, number, key);
 		fd = open_file(field, key, &bytes);
@@ -343,10 +454,11 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 		s->number = number;
 		s->file_bytes = bytes;
 		s->created = s->dirty = created;
+		__atomic_store_n(&all->clock, all->clock + 1, __ATOMIC_RELAXED);
 		keep(field, s);
 	}
 	s->refs++;
-	s->stamp = ++all->clock;
+	use(all, s);
 	pthread_mutex_unlock(&all->lock);
 	*out = s;
 	/* Whoever made the file: what is written must be seen in the window. */
@@ -369,22 +481,63 @@ void mmnf_segment_name(const struct mmnf_field *field, u64 number, char *name)
 void mmnf_segment_forget(struct mmnf_field *field, struct mmnf_segment *s)
 {
 	struct mmnf_segments *all = &field->segments;
-	u32 i;
 
 	pthread_mutex_lock(&all->lock);
-	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++)
-		if (all->open[i] == s)
-			all->open[i] = NULL;
-	s->cached = false;
+	if (s->cached)
+		set_tag(all, s->place, 0);
 	pthread_mutex_unlock(&all->lock);
 }
 
 void mmnf_segment_put(struct mmnf_field *field, struct mmnf_segment *s)
 {
 	pthread_mutex_lock(&field->segments.lock);
-	if (!--s->refs && !s->cached)
-		release(field, s);
+	if (!--s->refs) {
+		if (s->cached)
+			close_lost(field, s->place);
+		else
+			release(field, s);
+	}
 	pthread_mutex_unlock(&field->segments.lock);
+}
+
+int mmnf_segment_pin(struct mmnf_field *field, u64 number,
+		     struct mmnf_segment_pin *pin)
+{
+	struct mmnf_segments *all = &field->segments;
+	u32 i = find(all, number);
+
+	pin->place = NO_PLACE;
+	if (i < MMNF_SEGMENTS_OPEN)
+		pin->place = mmnf_boards_pin(all->boards, i);
+	if (pin->place == NO_PLACE)
+		return mmnf_segment_get(field, number, false, &pin->s);
+	pin->i = i;
+	if (__atomic_load_n(&all->tag[i], __ATOMIC_SEQ_CST) != number + 1) {
+		mmnf_segment_unpin(field, pin);
+		pin->place = NO_PLACE;
+		return mmnf_segment_get(field, number, false, &pin->s);
+	}
+	pin->s = __atomic_load_n(&all->open[i], __ATOMIC_RELAXED);
+	use(all, pin->s);
+	return 0;
+}
+
+void mmnf_segment_unpin(struct mmnf_field *field,
+			const struct mmnf_segment_pin *pin)
+{
+	struct mmnf_segments *all = &field->segments;
+
+	if (pin->place == NO_PLACE) {
+		mmnf_segment_put(field, pin->s);
+		return;
+	}
+	mmnf_boards_unpin(all->boards, pin->place, false);
+	if (__atomic_load_n(&all->tag[pin->i], __ATOMIC_SEQ_CST))
+		return;
+	/* Who wanted to close it may have seen this pin. */
+	pthread_mutex_lock(&all->lock);
+	close_lost(field, pin->i);
+	pthread_mutex_unlock(&all->lock);
 }
 
 int mmnf_segment_sync(struct mmnf_field *field)
@@ -407,14 +560,19 @@ int mmnf_segment_sync(struct mmnf_field *field)
 
 void mmnf_segment_close_all(struct mmnf_field *field)
 {
+	struct mmnf_segments *all = &field->segments;
 	u32 i;
 
 	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++) {
-		struct mmnf_segment *s = field->segments.open[i];
+		struct mmnf_segment *s = all->open[i];
 
 		if (!s)
 			continue;
 		mmnf_shard_flush(field, s);
 		discard(s);
 	}
+	if (all->boards)
+		mmnf_boards_close(all->boards);
+	free(all->boards);
+	pthread_mutex_destroy(&all->lock);
 }

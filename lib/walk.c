@@ -254,10 +254,10 @@ static bool read_range(struct mmnf_field *field, u64 segment, u64 start,
 	u64 end = min_u64(start + bytes, g->segment_bytes), first = 0,
 	    after = 0;
 	struct mmnf_run run = { .segment = segment };
-	struct mmnf_segment *s;
+	struct mmnf_segment_pin pin;
 	bool more = true;
 
-	if (!bytes || mmnf_segment_get(field, segment, false, &s))
+	if (!bytes || mmnf_segment_pin(field, segment, &pin))
 		return true;
 	if (g->indexed)
 		start = max_u64(start, g->data_offset);
@@ -269,16 +269,16 @@ static bool read_range(struct mmnf_field *field, u64 segment, u64 start,
 					    g->tile_bytes -
 						    (start - g->data_offset) %
 							    g->tile_bytes);
-		if (mmnf_segment_place(field, s, &run))
+		if (mmnf_segment_place(field, pin.s, &run))
 			continue;
 		if (run.offset != after) {
-			more = read_file(field, s, first, after, ask);
+			more = read_file(field, pin.s, first, after, ask);
 			first = run.offset;
 		}
 		after = run.offset + run.bytes;
 	}
-	more = more && read_file(field, s, first, after, ask);
-	mmnf_segment_put(field, s);
+	more = more && read_file(field, pin.s, first, after, ask);
+	mmnf_segment_unpin(field, &pin);
 	return more;
 }
 

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+/* Segment files: how many are open, and how long those are that have users. */
+#include "field_util.h"
+
+#include <dirent.h>
+#include <pthread.h>
+
+#include "internal.h"
+
+#define SEGMENTS (3 * MMNF_SEGMENTS_OPEN)
+#define ROW 1024ULL
+#define ROW_BYTES (4 * ROW)
+#define READERS 4
+#define READS 2000
+
+static struct mmnf_field *field;
+
+/* SEGMENTS rows of a page, a segment each, of i + 1. */
+static void open_rows(void)
+{
+	uint64_t shape[2] = { SEGMENTS, ROW }, i;
+	struct mmnf_box box = { .count = { 1, ROW } };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	uint32_t data[ROW];
+
+	scratch();
+	field = make_field("f", MMNF_U32, 2, shape, ROW_BYTES, NULL);
+	for (i = 0; i < SEGMENTS; i++) {
+		data[0] = data[ROW - 1] = (uint32_t)i + 1;
+		box.start[0] = i;
+		ASSERT_GT(mmnf_write(field, &box, data, sizeof(data)), 0);
+	}
+	mmnf_field_close(field);
+	opts.engine = MMNF_ENGINE_MMAP;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+}
+
+static uint32_t nr_files(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	uint32_t nr = 0;
+
+	ASSERT_TRUE(dir);
+	while (readdir(dir))
+		nr++;
+	closedir(dir);
+	return nr;
+}
+
+/* What a row's two ends say; 0: they differ. */
+static uint32_t row(uint64_t i)
+{
+	struct mmnf_box box = { { i }, { 1, ROW }, { 1, 1 } };
+	uint32_t data[ROW] = { 0 };
+
+	if (mmnf_get(field, &box, data, sizeof(data)) != ROW_BYTES)
+		return 0;
+	return data[0] == data[ROW - 1] ? data[0] : 0;
+}
+
+static uint32_t first_of(const struct mmnf_segment *s)
+{
+	uint32_t value = 0;
+
+	EXPECT_EQ(pread(s->fd, &value, sizeof(value), 0), sizeof(value));
+	return value;
+}
+
+TEST(some_stay_open)
+{
+	uint32_t before, i, round;
+
+	open_rows();
+	before = nr_files();
+	for (round = 0; round < 2; round++)
+		for (i = 0; i < SEGMENTS; i++) {
+			ASSERT_EQ(row(i), i + 1);
+			ASSERT_LE(nr_files(), before + MMNF_SEGMENTS_OPEN);
+		}
+	EXPECT_EQ(nr_files(), before + MMNF_SEGMENTS_OPEN);
+	for (i = 0; i < 100; i++)
+		ASSERT_EQ(row(SEGMENTS - 1), SEGMENTS);
+	EXPECT_EQ(field->segments.nr_opened, 2 * SEGMENTS);
+	mmnf_field_close(field);
+}
+
+TEST(one_that_was_used_since_stays)
+{
+	uint32_t i;
+
+	open_rows();
+	for (i = 0; i < SEGMENTS; i++) {
+		ASSERT_EQ(row(i), i + 1);
+		ASSERT_EQ(row(0), 1);
+	}
+	EXPECT_EQ(field->segments.nr_opened, SEGMENTS);
+	mmnf_field_close(field);
+}
+
+TEST(a_pinned_one_is_not_closed)
+{
+	struct mmnf_segment_pin pin[2];
+	uint32_t i;
+	u64 id;
+
+	open_rows();
+	ASSERT_EQ(row(5), 6);
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(mmnf_segment_pin(field, 5, &pin[i]), 0);
+	EXPECT_TRUE(pin[0].s == pin[1].s);
+	EXPECT_EQ(pin[0].s->refs, 0);
+	id = pin[0].s->id;
+	for (i = 10; i < SEGMENTS; i++)
+		ASSERT_EQ(row(i), i + 1);
+	EXPECT_EQ(first_of(pin[0].s), 6);
+	mmnf_segment_unpin(field, &pin[0]);
+	for (i = 10; i < SEGMENTS; i++)
+		ASSERT_EQ(row(i), i + 1);
+	EXPECT_EQ(first_of(pin[1].s), 6);
+	EXPECT_EQ(pin[1].s->id, id);
+	mmnf_segment_unpin(field, &pin[1]);
+	for (i = 10; i < SEGMENTS; i++)
+		ASSERT_EQ(row(i), i + 1);
+	ASSERT_EQ(mmnf_segment_pin(field, 5, &pin[0]), 0);
+	EXPECT_NE(pin[0].s->id, id);
+	mmnf_segment_unpin(field, &pin[0]);
+	mmnf_field_close(field);
+}
+
+/* More than a board has room for, and more than may stay open. */
+TEST(any_number_of_pins)
+{
+	static struct mmnf_segment_pin pin[SEGMENTS];
+	uint32_t before, i;
+
+	open_rows();
+	before = nr_files();
+	for (i = 0; i < SEGMENTS; i++)
+		ASSERT_EQ(mmnf_segment_pin(field, i, &pin[i]), 0);
+	for (i = 0; i < SEGMENTS; i++)
+		EXPECT_EQ(first_of(pin[i].s), i + 1);
+	for (i = 0; i < SEGMENTS; i++)
+		mmnf_segment_unpin(field, &pin[i]);
+	EXPECT_LE(nr_files(), before + MMNF_SEGMENTS_OPEN);
+	mmnf_field_close(field);
+}
+
+/* It is not the file of its number any more: the next user opens that. */
+TEST(one_that_is_replaced_goes_with_its_last_user)
+{
+	struct mmnf_segment_pin pin, other;
+	struct mmnf_segment *s;
+	uint32_t before;
+
+	open_rows();
+	ASSERT_EQ(row(5), 6);
+	before = nr_files();
+	ASSERT_EQ(mmnf_segment_pin(field, 5, &pin), 0);
+	ASSERT_EQ(mmnf_segment_get(field, 5, false, &s), 0);
+	ASSERT_TRUE(s == pin.s);
+	mmnf_segment_forget(field, s);
+	ASSERT_EQ(mmnf_segment_pin(field, 5, &other), 0);
+	EXPECT_NE(other.s->id, s->id);
+	EXPECT_EQ(nr_files(), before + 1);
+	mmnf_segment_put(field, s);
+	EXPECT_EQ(nr_files(), before + 1);
+	EXPECT_EQ(first_of(pin.s), 6);
+	mmnf_segment_unpin(field, &pin);
+	EXPECT_EQ(nr_files(), before);
+	mmnf_segment_unpin(field, &other);
+	mmnf_field_close(field);
+}
+
+static void *reader(void *arg)
+{
+	uint64_t x = (uintptr_t)arg, i, wrong = 0;
+
+	for (i = 0; i < READS; i++) {
+		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+		wrong += row((x >> 33) % SEGMENTS) != (x >> 33) % SEGMENTS + 1;
+	}
+	return (void *)(uintptr_t)wrong;
+}
+
+static void *replacer(void *arg)
+{
+	struct mmnf_segment *s;
+	uint64_t i, wrong = 0;
+
+	(void)arg;
+	for (i = 0; i < READS; i++) {
+		if (mmnf_segment_get(field, i % SEGMENTS, false, &s)) {
+			wrong++;
+			continue;
+		}
+		mmnf_segment_forget(field, s);
+		wrong += first_of(s) != i % SEGMENTS + 1;
+		mmnf_segment_put(field, s);
+	}
+	return (void *)(uintptr_t)wrong;
+}
+
+TEST(threads_read_what_others_close)
+{
+	pthread_t thread[READERS + 1];
+	uint32_t before, i;
+	uintptr_t k;
+	void *wrong;
+
+	open_rows();
+	before = nr_files();
+	for (k = 0; k <= READERS; k++)
+		ASSERT_EQ(pthread_create(&thread[k], NULL,
+					 k < READERS ? reader : replacer,
+					 (void *)(k + 1)),
+			  0);
+	for (i = 0; i < 100; i++)
+		EXPECT_LE(nr_files(),
+			  before + MMNF_SEGMENTS_OPEN + READERS + 2);
+	for (k = 0; k <= READERS; k++) {
+		ASSERT_EQ(pthread_join(thread[k], &wrong), 0);
+		EXPECT_TRUE(!wrong);
+	}
+	EXPECT_LE(nr_files(), before + MMNF_SEGMENTS_OPEN);
+	mmnf_field_close(field);
+}
+
+TEST_MAIN
