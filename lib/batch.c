@@ -210,10 +210,8 @@ static void complete(struct mmnf_batch *b, struct mmnf_job *job,
 	else if (job->error)
 		mmnf_error_system(-job->error, "request %" PRIu64,
 				  job->user_data);
-	if (!job->error) {
-		mmnf_count(&b->field->stats->gets, 1);
-		mmnf_count(&b->field->stats->get_bytes, job->bytes);
-	}
+	if (!job->error)
+		mmnf_stats_get(b->field, job->bytes);
 	mmnf_job_free(job);
 	free(job);
 }
@@ -352,7 +350,6 @@ MMNF_EXPORT ssize_t mmnf_batch_get_boxes(struct mmnf_field *field,
 		err = mmnf_fetch_run(field, &job);
 	if (err)
 		return err;
-	mmnf_count(&field->stats->gets, 1);
-	mmnf_count(&field->stats->get_bytes, bytes);
+	mmnf_stats_get(field, bytes);
 	return (ssize_t)bytes;
 }

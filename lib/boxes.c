@@ -16,7 +16,7 @@
  * Not of fields with an index, where neighbours in the field need not be any in the
  * file.
  *
- * walk.lock guards the walks; nothing is read under it.
+ * A walker's lock guards its walks; nothing is read under it.
  */
 #include <unistd.h>
 
@@ -41,7 +41,7 @@ static u64 magnitude(s64 v)
 }
 
 /* The caller's walk, or the one longest unused. */
-static struct mmnf_box_walk *find(struct mmnf_walk *w, const void *ip)
+static struct mmnf_box_walk *find(struct mmnf_walker *w, const void *ip)
 {
 	struct mmnf_box_walk *oldest = &w->boxes[0];
 	u64 thread = this_thread();
@@ -181,23 +181,23 @@ bool mmnf_boxes_ahead(struct mmnf_field *field, const struct mmnf_box *box,
 		      u64 bytes, const void *ip, bool waits)
 {
 	u32 depth = (u32)min_u64(max_u64(AHEAD_BYTES / bytes, 1), AHEAD_BOXES);
-	struct mmnf_walk *w = field->walk;
 	struct mmnf_box_walk *b, now;
-	bool comes, pending;
+	struct mmnf_walker *w;
+	bool comes;
 
 	if (mmnf_field_geometry(field)->indexed)
 		return false;
+	w = mmnf_walk_walker(field);
 	pthread_mutex_lock(&w->lock);
 	b = find(w, ip);
 	b->seen = ++w->nr_boxes;
 	comes = waits ? b->alike :
 			learn(b, box, mmnf_field_geometry(field)->ndim);
 	now = *b;
-	pending = w->pending.nr;
 	if (comes)
 		b->ahead = depth;
 	pthread_mutex_unlock(&w->lock);
-	if (!waits && pending)
+	if (!waits && mmnf_walk_pending(field))
 		use(field, box);
 	if (!comes)
 		return false;

@@ -88,15 +88,21 @@ static u32 take_board(void)
 	return best + 1;
 }
 
-/* The number of this thread's board. */
-static u32 own_board(struct boards *b)
+u32 mmnf_thread_number(void)
 {
 	static __thread u32 number; /* from 1 on */
-	u32 used = __atomic_load_n(&b->nr_used, __ATOMIC_ACQUIRE), own;
 
 	if (!number)
 		number = take_board();
-	own = number - 1;
+	return number - 1;
+}
+
+/* The number of this thread's board. */
+static u32 own_board(struct boards *b)
+{
+	u32 used = __atomic_load_n(&b->nr_used, __ATOMIC_ACQUIRE);
+	u32 own = mmnf_thread_number();
+
 	/* Before the first pin is there. */
 	while (own >= used &&
 	       !__atomic_compare_exchange_n(&b->nr_used, &used, own + 1, false,

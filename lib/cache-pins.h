@@ -33,6 +33,9 @@ struct boards {
 int mmnf_boards_open(struct boards *b); /* or -ENOMEM, no text */
 void mmnf_boards_close(struct boards *b);
 
+/* From 0 on; few threads that run at the same time have one together. */
+u32 mmnf_thread_number(void);
+
 /* Where this thread has pinned a slot, or NO_PLACE: its board is full. */
 u32 mmnf_boards_pin(struct boards *b, u32 slot);
 

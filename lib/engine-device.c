@@ -4,7 +4,7 @@
  * attached, so that the kernel sees the faults and predicts.
  *
  * One open of the device per mapping; the counters of closed ones are kept in
- * field->stats.
+ * the first part of the field's.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "publish.h"
 #include "tier.h"
 
 #define DEVICE "/dev/mmnf"
@@ -146,7 +147,7 @@ static void add_stats(int device, struct mmnf_field_stats *out)
 
 static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
 {
-	struct mmnf_field_stats *kept = field->stats;
+	struct mmnf_field_stats *kept = &field->published->part[0].stats;
 	u64 pending = kept->pending_pages;
 
 	munmap(m->base, round_up_u64(m->bytes, mmnf_page_bytes()));

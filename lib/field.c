@@ -339,7 +339,7 @@ MMNF_EXPORT void mmnf_field_close(struct mmnf_field *field)
 		close(field->store.checks);
 	free(field->store.name);
 	mmnf_net_layout_free(field->store.net);
-	free(field->walk);
+	mmnf_walk_exit(field);
 	mmnf_publish_close(field);
 	free(field);
 }
@@ -425,7 +425,7 @@ MMNF_EXPORT int mmnf_field_stats(struct mmnf_field *field,
 	if (out->size != sizeof(*out))
 		return mmnf_error(EINVAL, "size is %zu: expected %zu",
 				  out->size, sizeof(*out));
-	stats = *field->stats;
+	stats = mmnf_stats_sum(field);
 	field->ops->stats(field, &stats);
 	stats.size = sizeof(stats);
 	*out = stats;

@@ -3,7 +3,8 @@
  * What the parts of the library share.  Nothing here is visible outside.
  *
  * Locks, outermost first: windows.lock, segments.lock, walk.lock; guard_lock, of
- * guard.c, inside the first two.  None is held while data is read.
+ * guard.c, inside the first two; that of a walker with no other.  None is held
+ * while data is read.
  *
  * Errors: a function that returns -errno has set the text of
  * mmnf_last_error(), unless its comment says otherwise.
@@ -330,18 +331,36 @@ struct mmnf_box_walk {
 	u32 alike, ahead;
 };
 
-/* @found: pages that a plan named and that were here already */
+#define MMNF_WALKERS 16
+
+/* What is known of the walks of one thread, or of some.  Its lock guards it all. */
+struct mmnf_walker {
+	pthread_mutex_t lock;
+	u32 number;
+	u64 nr_boxes;
+	struct mmnf_table table;
+	struct mmnf_box_walk boxes[MMNF_BOX_WALKS];
+};
+
+/**
+ * struct mmnf_walk - the predictor of a field
+ * @found: pages that a plan named and that were here already
+ * @walker: by mmnf_thread_number(); all but the first when needed
+ */
 struct mmnf_walk {
 	pthread_mutex_t lock;
-	u64 id, pages_per_segment, nr_boxes;
-	struct mmnf_table table;
+	u64 id, pages_per_segment;
 	struct mmnf_pending pending, found;
-	struct mmnf_box_walk boxes[MMNF_BOX_WALKS];
+	struct mmnf_walker *walker[MMNF_WALKERS];
 };
 
 int mmnf_walk_init(struct mmnf_field *field);
 /* After the geometry has grown. */
 void mmnf_walk_fit(struct mmnf_field *field);
+void mmnf_walk_exit(struct mmnf_field *field);
+
+/* That of this thread. */
+struct mmnf_walker *mmnf_walk_walker(struct mmnf_field *field);
 
 /* Was this page this caller's previous one?  Counts the access if so. */
 bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,
@@ -364,6 +383,8 @@ void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats);
  */
 bool mmnf_walk_read(struct mmnf_field *field, u64 segment, u64 nominal,
 		    u64 bytes);
+/* Is there anything that was read ahead and not used? */
+bool mmnf_walk_pending(struct mmnf_field *field);
 /* They were wanted; not of fields with an index. */
 void mmnf_walk_used(struct mmnf_field *field, u64 segment, u64 nominal,
 		    u64 bytes);
@@ -424,8 +445,7 @@ struct mmnf_field {
 	struct mmnf_walk *walk; /* NULL: nothing is observed */
 	struct mmnf_guard *guard; /* NULL: a bad page is a signal */
 	struct mmnf_gpu *gpu; /* of each device that is enabled */
-	struct mmnf_field_stats *stats; /* atomic adds; DEVICE: of closed maps */
-	struct mmnf_published *published; /* they lie in there; publish.h */
+	struct mmnf_published *published; /* with the counters; publish.h */
 	int published_fd;
 };
 
@@ -451,12 +471,18 @@ void mmnf_publish_close(struct mmnf_field *field);
 struct mmnf_gpu_stats *mmnf_publish_gpu(struct mmnf_field *field, u32 device,
 					const char *name);
 
+/* This thread's part of the counters, for mmnf_count(); DEVICE: of closed maps. */
+struct mmnf_field_stats *mmnf_stats(const struct mmnf_field *field);
+/* A get or batch has succeeded. */
+void mmnf_stats_get(const struct mmnf_field *field, u64 bytes);
+struct mmnf_field_stats mmnf_stats_sum(const struct mmnf_field *field);
+
 u64 mmnf_publish_now(void);
 /* A get or batch is done that took so long. */
 void mmnf_publish_wait(struct mmnf_field *field, u64 ns);
-/* The stream that was used last; under the table's lock. */
+/* The stream that was used last; under the walker's lock. */
 void mmnf_publish_stream(struct mmnf_field *field,
-			 const struct mmnf_table *table);
+			 const struct mmnf_walker *walker);
 
 /* ---- shard.c: segments with an index */
 

@@ -156,8 +156,7 @@ static ssize_t get(struct mmnf_field *field, const struct mmnf_box *box,
 		err = get_runs(field, &normal, bytes, dst, ip);
 	if (err)
 		return err;
-	mmnf_count(&field->stats->gets, 1);
-	mmnf_count(&field->stats->get_bytes, bytes);
+	mmnf_stats_get(field, bytes);
 	return (ssize_t)bytes;
 }
 

@@ -354,7 +354,6 @@ MMNF_EXPORT ssize_t mmnf_batch_get(struct mmnf_field *field,
 		mmnf_job_free(&job);
 	if (err)
 		return err;
-	mmnf_count(&field->stats->gets, 1);
-	mmnf_count(&field->stats->get_bytes, bytes);
+	mmnf_stats_get(field, bytes);
 	return (ssize_t)bytes;
 }

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cache-pins.h"
 #include "cache.h"
 #include "publish.h"
 #include "tier.h"
@@ -80,7 +81,6 @@ int mmnf_publish_open(struct mmnf_field *field)
 		return -ENOMEM;
 	field->published = p;
 	field->published_fd = fd;
-	field->stats = &p->stats;
 	return 0;
 }
 
@@ -139,6 +139,26 @@ void mmnf_publish_close(struct mmnf_field *field)
 		close(field->published_fd);
 }
 
+struct mmnf_field_stats *mmnf_stats(const struct mmnf_field *field)
+{
+	u32 part = mmnf_thread_number() % MMNF_PUBLISH_PARTS;
+
+	return &field->published->part[part].stats;
+}
+
+void mmnf_stats_get(const struct mmnf_field *field, u64 bytes)
+{
+	struct mmnf_field_stats *stats = mmnf_stats(field);
+
+	mmnf_count(&stats->gets, 1);
+	mmnf_count(&stats->get_bytes, bytes);
+}
+
+struct mmnf_field_stats mmnf_stats_sum(const struct mmnf_field *field)
+{
+	return mmnf_published_sum(field->published);
+}
+
 u64 mmnf_publish_now(void)
 {
 	struct timespec t;
@@ -153,18 +173,27 @@ void mmnf_publish_wait(struct mmnf_field *field, u64 ns)
 }
 
 void mmnf_publish_stream(struct mmnf_field *field,
-			 const struct mmnf_table *table)
+			 const struct mmnf_walker *walker)
 {
+	const struct mmnf_table *table = &walker->table;
 	const struct mmnf_stream *s = &table->stream[table->recent];
-	struct mmnf_published_stream *to;
+	u32 i = walker->number * (MMNF_PUBLISH_STREAMS / MMNF_WALKERS), seq;
 	struct mmnf_level level[MMNF_NR_LEVELS];
-	u32 i;
+	struct mmnf_published_stream *to;
 
 	if (table->recent >= MMNF_PUBLISH_STREAMS || field->published_fd < 0)
 		return;
-	to = &field->published->stream[table->recent];
-	/* Acquire: nothing below is seen before the number is odd. */
-	__atomic_fetch_add(&to->seq, 1, __ATOMIC_ACQ_REL);
+	to = &field->published
+		      ->stream[(i + table->recent) % MMNF_PUBLISH_STREAMS];
+	seq = __atomic_load_n(&to->seq, __ATOMIC_RELAXED);
+	/*
+	 * Where another walker's stream is being written, that is shown.  Acquire:
+	 * nothing below is seen before the number is odd.
+	 */
+	if (seq & 1 ||
+	    !__atomic_compare_exchange_n(&to->seq, &seq, seq + 1, false,
+					 __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		return;
 	to->thread = s->thread;
 	to->ip = s->ip;
 	to->pos_bytes = s->at.last;

@@ -19,9 +19,10 @@
 #include "core/wait.h"
 
 #define MMNF_PUBLISH_NAME "mmnf-field"
-#define MMNF_PUBLISH_MAGIC 0x31646c6566666e6dULL
+#define MMNF_PUBLISH_MAGIC 0x32646c6566666e6dULL
 #define MMNF_PUBLISH_STREAMS 32
 #define MMNF_PUBLISH_GPUS 8
+#define MMNF_PUBLISH_PARTS 16
 
 /**
  * struct mmnf_published_stream - a walk, as the predictor sees it
@@ -56,15 +57,20 @@ struct mmnf_published_gpu {
 	struct mmnf_gpu_stats stats;
 };
 
+/* What some threads have counted, in cache lines that no others write. */
+struct mmnf_published_part {
+	struct mmnf_field_stats stats;
+} __attribute__((aligned(128)));
+
 /**
  * struct mmnf_published - the page
  * @bytes: sizeof(struct mmnf_published) of the process
- * @ready: all above @stats is written, once
+ * @ready: all above @part is written, once
  * @page_bytes: what stats' pages are
  * @l2_bytes: size of the library's cache; 0: the page cache serves
  * @l2_used_bytes: of it, filled or being filled
- * @stats: as mmnf_field_stats(), but with the engine DEVICE those of the kernel
- *	are where the kernel shows them
+ * @part: the sum of all is as mmnf_field_stats(), but with the engine DEVICE those of
+ *	the kernel are where the kernel shows them
  * @waits: gets and batches that took so long because of storage
  */
 struct mmnf_published {
@@ -77,10 +83,39 @@ struct mmnf_published {
 	char format[16];
 	char engine_reason[128];
 	char path[512];
-	struct mmnf_field_stats stats;
+	struct mmnf_published_part part[MMNF_PUBLISH_PARTS];
 	uint64_t waits[MMNF_NR_LENGTHS];
 	struct mmnf_published_gpu gpu[MMNF_PUBLISH_GPUS];
 	struct mmnf_published_stream stream[MMNF_PUBLISH_STREAMS];
 };
+
+/* The counters of all parts, which may be counted in meanwhile; size stays 0. */
+static inline struct mmnf_field_stats
+mmnf_published_sum(const struct mmnf_published *p)
+{
+	struct mmnf_field_stats sum = { 0 };
+	uint32_t i;
+
+	_Static_assert(sizeof(sum) == sizeof(sum.size) + 12 * sizeof(uint64_t),
+		       "each counter is summed");
+#define ADD(name) \
+	sum.name += __atomic_load_n(&p->part[i].stats.name, __ATOMIC_RELAXED)
+	for (i = 0; i < MMNF_PUBLISH_PARTS; i++) {
+		ADD(gets);
+		ADD(get_bytes);
+		ADD(windows_mapped);
+		ADD(windows_unmapped);
+		ADD(accesses);
+		ADD(hits);
+		ADD(late);
+		ADD(misses);
+		ADD(prefetched_pages);
+		ADD(used_pages);
+		ADD(wasted_pages);
+		ADD(pending_pages);
+	}
+#undef ADD
+	return sum;
+}
 
 #endif

@@ -4,7 +4,7 @@
  * through the library go into lib/core, and of its plans what is not here yet is
  * read: into L2 for those who copy where there is one, else into the page cache.
  *
- * One table for the field: a position is segment * segment_bytes + offset, so a
+ * One range of positions for the field: one is segment * segment_bytes + offset, so a
  * walk goes on across segments.  An access to the page of the same caller's
  * previous access is counted and otherwise passed over.  A page that was read
  * ahead and is not resident when touched is late; any other absent page is a
@@ -14,14 +14,20 @@
  * Of a page that was found here when a plan named it the predictor learns as of one
  * that was read ahead, so that it goes on over what is resident; it is not counted.
  *
- * walk.lock guards table and pending; plans are carried out without it, so
- * that nobody waits for another's reading ahead.
+ * Each thread has a table of its own, as long as there are enough: streams are of one
+ * thread anyway, and who reads what is here waits for nobody.  Pages that were read
+ * ahead or found are the field's: by whom does not matter to who wants them.
+ *
+ * A walker's lock guards its table, walk.lock pending and found, which are looked at
+ * without it, too.  Plans are carried out without either, so that nobody waits for
+ * another's reading ahead.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "cache-pins.h"
 #include "cache.h"
 #include "readahead.h"
 #include "tier.h"
@@ -29,14 +35,58 @@
 #define LOOK_PAGES 512
 #define FAR_BYTES (16ULL << 20)
 
+static struct mmnf_walker *new_walker(struct mmnf_field *field, u32 number)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	struct mmnf_walker *walker = calloc(1, sizeof(*walker));
+	u64 page = mmnf_page_bytes(), l2_bytes;
+	char *memory;
+
+	if (!walker)
+		return NULL;
+	pthread_mutex_init(&walker->lock, NULL);
+	walker->number = number;
+	mmnf_table_init(&walker->table, page, g->data_offset,
+			g->nr_segments * g->segment_bytes, g->record_bytes);
+	/* As the module does with the memory to be had: most of L2 is not ahead. */
+	mmnf_cache_memory(field->cache, &memory, &l2_bytes);
+	if (memory)
+		walker->table.room = max_u64(l2_bytes / 8 / page, 1);
+	return walker;
+}
+
+static void free_walker(struct mmnf_walker *walker)
+{
+	if (walker)
+		pthread_mutex_destroy(&walker->lock);
+	free(walker);
+}
+
+struct mmnf_walker *mmnf_walk_walker(struct mmnf_field *field)
+{
+	u32 number = mmnf_thread_number() % MMNF_WALKERS;
+	struct mmnf_walker **at = &field->walk->walker[number];
+	struct mmnf_walker *walker = __atomic_load_n(at, __ATOMIC_ACQUIRE);
+	struct mmnf_walker *made;
+
+	if (walker)
+		return walker;
+	made = new_walker(field, number);
+	if (!made)
+		return field->walk->walker[0];
+	if (__atomic_compare_exchange_n(at, &walker, made, false,
+					__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return made;
+	free_walker(made); /* another was faster */
+	return walker;
+}
+
 int mmnf_walk_init(struct mmnf_field *field)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	u64 page = mmnf_page_bytes();
 	static u64 last_id;
 	struct mmnf_walk *w = calloc(1, sizeof(*w));
-	char *memory;
-	u64 l2_bytes;
 
 	if (!w)
 		return -ENOMEM;
@@ -44,26 +94,38 @@ int mmnf_walk_init(struct mmnf_field *field)
 	w->id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
 	w->pages_per_segment =
 		round_up_u64(g->segment_bytes + g->index_bytes, page) / page;
-	mmnf_table_init(&w->table, page, g->data_offset,
-			g->nr_segments * g->segment_bytes, g->record_bytes);
-	/* As the module does with the memory to be had: most of L2 is not ahead. */
-	mmnf_cache_memory(field->cache, &memory, &l2_bytes);
-	if (memory)
-		w->table.room = max_u64(l2_bytes / 8 / page, 1);
 	field->walk = w;
-	return 0;
+	w->walker[0] = new_walker(field, 0);
+	return w->walker[0] ? 0 : -ENOMEM;
+}
+
+void mmnf_walk_exit(struct mmnf_field *field)
+{
+	struct mmnf_walk *w = field->walk;
+	u32 i;
+
+	for (i = 0; w && i < MMNF_WALKERS; i++)
+		free_walker(w->walker[i]);
+	if (w)
+		pthread_mutex_destroy(&w->lock);
+	free(w);
 }
 
 void mmnf_walk_fit(struct mmnf_field *field)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
 	struct mmnf_walk *w = field->walk;
+	struct mmnf_walker *walker;
+	u32 i;
 
-	if (!w)
-		return;
-	pthread_mutex_lock(&w->lock);
-	w->table.end = g->nr_segments * g->segment_bytes;
-	pthread_mutex_unlock(&w->lock);
+	for (i = 0; w && i < MMNF_WALKERS; i++) {
+		walker = __atomic_load_n(&w->walker[i], __ATOMIC_ACQUIRE);
+		if (!walker)
+			continue;
+		pthread_mutex_lock(&walker->lock);
+		walker->table.end = g->nr_segments * g->segment_bytes;
+		pthread_mutex_unlock(&walker->lock);
+	}
 }
 
 bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,
@@ -79,7 +141,7 @@ bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,
 
 	if (recent[i].id == w->id && recent[i].ip == ip &&
 	    recent[i].page == page) {
-		mmnf_count(&field->stats->hits, 1);
+		mmnf_count(&mmnf_stats(field)->hits, 1);
 		return true;
 	}
 	recent[i].id = w->id;
@@ -92,7 +154,7 @@ bool mmnf_walk_again(struct mmnf_field *field, u64 segment, u64 offset,
 static void note(struct mmnf_field *field, u64 segment, u64 start, u64 nr,
 		 bool here)
 {
-	struct mmnf_field_stats *stats = field->stats;
+	struct mmnf_field_stats *stats = mmnf_stats(field);
 	struct mmnf_walk *w = field->walk;
 	u64 first = segment * w->pages_per_segment + start / mmnf_page_bytes();
 
@@ -335,33 +397,46 @@ static bool is_dense(const struct mmnf_table *table,
 	       mmnf_level_row(l, 0) > FAR_BYTES / plan->span;
 }
 
+/* Was a page read ahead, or found?  It is not any more. */
+static void take(struct mmnf_field *field, u64 segment, u64 offset,
+		 bool *expected, bool *found)
+{
+	struct mmnf_walk *w = field->walk;
+	u64 page = segment * w->pages_per_segment + offset / mmnf_page_bytes();
+
+	*expected = mmnf_pending_has(&w->pending, page);
+	*found = mmnf_pending_has(&w->found, page);
+	if (!*expected && !*found)
+		return;
+	pthread_mutex_lock(&w->lock);
+	*expected = mmnf_pending_take(&w->pending, page, 1);
+	*found = mmnf_pending_take(&w->found, page, 1);
+	if (*expected)
+		mmnf_count(&mmnf_stats(field)->used_pages, 1);
+	pthread_mutex_unlock(&w->lock);
+}
+
 void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 nominal,
 		     u64 offset, const void *ip, enum mmnf_seen seen,
 		     bool pointer)
 {
 	static __thread pid_t thread;
-	struct mmnf_field_stats *stats = field->stats;
-	struct mmnf_walk *w = field->walk;
+	struct mmnf_field_stats *stats = mmnf_stats(field);
 	struct ask ask = { .pointer = pointer,
 			   .segment = segment,
 			   .at = offset };
 	struct mmnf_access access = { 0 };
+	struct mmnf_walker *walker;
+	bool planned, resident, expected, found;
 	struct mmnf_plan plan;
-	u64 page, expected, found;
-	bool planned, resident;
 
 	if (!thread)
 		thread = gettid();
-	page = segment * w->pages_per_segment + offset / mmnf_page_bytes();
 	access.thread = (u64)thread;
 	access.ip = (uintptr_t)ip;
 	access.pos =
 		segment * mmnf_field_geometry(field)->segment_bytes + nominal;
-
-	pthread_mutex_lock(&w->lock);
-	expected = mmnf_pending_take(&w->pending, page, 1);
-	mmnf_count(&stats->used_pages, expected);
-	found = mmnf_pending_take(&w->found, page, 1);
+	take(field, segment, offset, &expected, &found);
 	resident = seen == MMNF_HERE || (seen == MMNF_UNKNOWN && expected);
 	access.outcome = resident ? MMNF_HIT : expected ? MMNF_LATE : MMNF_MISS;
 	access.fresh = resident && (expected || found);
@@ -369,12 +444,14 @@ void mmnf_walk_touch(struct mmnf_field *field, u64 segment, u64 nominal,
 		   access.outcome == MMNF_LATE ? &stats->late :
 						 &stats->misses,
 		   1);
-	planned = mmnf_observe(&w->table, &access, &plan);
-	ask.dense = planned && is_dense(&w->table, &plan);
+	walker = mmnf_walk_walker(field);
+	pthread_mutex_lock(&walker->lock);
+	planned = mmnf_observe(&walker->table, &access, &plan);
+	ask.dense = planned && is_dense(&walker->table, &plan);
 	/* Where something is read anyway, it costs nothing to say so. */
 	if (planned || access.outcome != MMNF_HIT)
-		mmnf_publish_stream(field, &w->table);
-	pthread_mutex_unlock(&w->lock);
+		mmnf_publish_stream(field, walker);
+	pthread_mutex_unlock(&walker->lock);
 	if (planned)
 		carry_out(field, &plan, ask);
 }
@@ -386,11 +463,22 @@ void mmnf_walk_used(struct mmnf_field *field, u64 segment, u64 nominal,
 	struct mmnf_walk *w = field->walk;
 
 	pthread_mutex_lock(&w->lock);
-	mmnf_count(&field->stats->used_pages,
+	mmnf_count(&mmnf_stats(field)->used_pages,
 		   mmnf_pending_take(&w->pending,
 				     segment * w->pages_per_segment + first,
 				     (nominal + bytes - 1) / page - first + 1));
 	pthread_mutex_unlock(&w->lock);
+}
+
+bool mmnf_walk_pending(struct mmnf_field *field)
+{
+	struct mmnf_walk *w = field->walk;
+	bool pending;
+
+	pthread_mutex_lock(&w->lock);
+	pending = w->pending.nr;
+	pthread_mutex_unlock(&w->lock);
+	return pending;
 }
 
 void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats)
@@ -398,7 +486,7 @@ void mmnf_walk_stats(struct mmnf_field *field, struct mmnf_field_stats *stats)
 	struct mmnf_walk *w = field->walk;
 
 	pthread_mutex_lock(&w->lock);
-	*stats = *field->stats;
+	*stats = mmnf_stats_sum(field);
 	stats->accesses = stats->hits + stats->late + stats->misses;
 	stats->pending_pages = w->pending.nr;
 	pthread_mutex_unlock(&w->lock);

@@ -87,7 +87,7 @@ static void unmap(struct mmnf_field *field, struct mmnf_mapping *m)
 		munmap(m->base, round_up_u64(m->bytes, mmnf_page_bytes()));
 	else
 		field->ops->unmap(field, m);
-	mmnf_count(&field->stats->windows_unmapped, 1);
+	mmnf_count(&mmnf_stats(field)->windows_unmapped, 1);
 	field->windows.nr_mapped--;
 	free(m);
 }
@@ -242,7 +242,7 @@ static struct mmnf_mapping *add(struct mmnf_field *field, u64 segment)
 	m->next = *at;
 	*at = m;
 	w->nr_mapped++;
-	mmnf_count(&field->stats->windows_mapped, 1);
+	mmnf_count(&mmnf_stats(field)->windows_mapped, 1);
 	return m;
 }
 

@@ -67,7 +67,9 @@ static void copy_gpus(struct top_field *f, struct mmnf_published *p)
 
 static void copy_field(struct top_field *f, struct mmnf_published *p)
 {
+	struct mmnf_field_stats stats = mmnf_published_sum(p);
 	struct top_counts *c = &f->counts;
+
 	f->ndim = p->ndim <= MMNF_NDIM_MAX ? p->ndim : 0;
 	memcpy(f->shape, p->shape, sizeof(f->shape));
 	f->element_bytes = mmnf_dtype_bytes(p->dtype);
@@ -77,18 +79,18 @@ static void copy_field(struct top_field *f, struct mmnf_published *p)
 	snprintf(f->engine, sizeof(f->engine), "%s", engine_name(p->engine));
 	f->l2_bytes = p->l2_bytes;
 	f->l2_used_bytes = p->l2_used_bytes;
-	c->hits = p->stats.hits;
-	c->late = p->stats.late;
-	c->misses = p->stats.misses;
+	c->hits = stats.hits;
+	c->late = stats.late;
+	c->misses = stats.misses;
 	c->accesses = c->hits + c->late + c->misses;
-	c->prefetched_pages = p->stats.prefetched_pages;
-	c->used_pages = p->stats.used_pages;
-	c->wasted_pages = p->stats.wasted_pages;
+	c->prefetched_pages = stats.prefetched_pages;
+	c->used_pages = stats.used_pages;
+	c->wasted_pages = stats.wasted_pages;
 	if (c->used_pages + c->wasted_pages <= c->prefetched_pages)
 		c->pending_pages =
 			c->prefetched_pages - c->used_pages - c->wasted_pages;
-	c->gets = p->stats.gets;
-	c->get_bytes = p->stats.get_bytes;
+	c->gets = stats.gets;
+	c->get_bytes = stats.get_bytes;
 	memcpy(f->waits, p->waits, sizeof(f->waits));
 	copy_gpus(f, p);
 	copy_streams(f, p);

@@ -33,19 +33,18 @@ static u64 group_room(u64 first, u64 nr)
 	return nr < room ? nr : room;
 }
 
-static struct mmnf_pending_entry *bucket_of(struct mmnf_pending *pending,
-					    u64 group)
+static u64 bucket_of(u64 group)
 {
 	/* Fibonacci hashing: the high bits of the product are well mixed. */
 	u64 hash = (group * 0x9E3779B97F4A7C15ULL) >> 32;
 
-	return &pending->entry[hash % NR_BUCKETS * MMNF_PENDING_WAYS];
+	return hash % NR_BUCKETS * MMNF_PENDING_WAYS;
 }
 
 /* The first of the ways that are free is used: who looks for it finds it soonest. */
 static u64 group_add(struct mmnf_pending *pending, u64 group, u64 mask)
 {
-	struct mmnf_pending_entry *bucket = bucket_of(pending, group);
+	struct mmnf_pending_entry *bucket = &pending->entry[bucket_of(group)];
 	struct mmnf_pending_entry *slot = NULL, *e;
 	u64 lost = 0;
 	u32 way;
@@ -56,8 +55,9 @@ static u64 group_add(struct mmnf_pending *pending, u64 group, u64 mask)
 			slot = e;
 		} else if (e->group == group) {
 			lost = count_bits(e->pages & mask);
-			e->pages |= mask;
-			pending->nr += count_bits(mask) - lost;
+			WRITE_ONCE(e->pages, e->pages | mask);
+			WRITE_ONCE(pending->nr,
+				   pending->nr + count_bits(mask) - lost);
 			return lost;
 		}
 	}
@@ -65,23 +65,24 @@ static u64 group_add(struct mmnf_pending *pending, u64 group, u64 mask)
 		slot = &bucket[pending->turn++ % MMNF_PENDING_WAYS];
 		lost = count_bits(slot->pages);
 	}
-	slot->group = group;
-	slot->pages = mask;
-	pending->nr += count_bits(mask) - lost;
+	WRITE_ONCE(slot->group, group);
+	WRITE_ONCE(slot->pages, mask);
+	WRITE_ONCE(pending->nr, pending->nr + count_bits(mask) - lost);
 	return lost;
 }
 
 static u64 group_take(struct mmnf_pending *pending, u64 group, u64 mask)
 {
-	struct mmnf_pending_entry *bucket = bucket_of(pending, group), *e;
+	struct mmnf_pending_entry *bucket = &pending->entry[bucket_of(group)];
+	struct mmnf_pending_entry *e;
 	u64 taken;
 
 	for (e = bucket; e < bucket + MMNF_PENDING_WAYS; e++) {
 		if (e->group != group || !e->pages)
 			continue;
 		taken = count_bits(e->pages & mask);
-		e->pages &= ~mask;
-		pending->nr -= taken;
+		WRITE_ONCE(e->pages, e->pages & ~mask);
+		WRITE_ONCE(pending->nr, pending->nr - taken);
 		return taken;
 	}
 	return 0;
@@ -116,6 +117,22 @@ u64 mmnf_pending_take(struct mmnf_pending *pending, u64 first, u64 nr)
 				    group_mask(first % GROUP_PAGES, n));
 	}
 	return taken;
+}
+
+bool mmnf_pending_has(const struct mmnf_pending *pending, u64 page)
+{
+	u64 group = page / GROUP_PAGES, bit = page % GROUP_PAGES;
+	const struct mmnf_pending_entry *bucket =
+		&pending->entry[bucket_of(group)];
+	u32 way;
+
+	if (!READ_ONCE(pending->nr))
+		return false;
+	for (way = 0; way < MMNF_PENDING_WAYS; way++)
+		if (READ_ONCE(bucket[way].group) == group &&
+		    READ_ONCE(bucket[way].pages) >> bit & 1)
+			return true;
+	return false;
 }
 
 u64 mmnf_pending_forget(struct mmnf_pending *pending)

@@ -8,7 +8,7 @@
  * found by hash, so every operation looks at four entries per 64 pages.  A full
  * bucket forgets its entries in turn: the forgotten pages count as wasted.
  *
- * The caller serialises access.
+ * The caller serialises all but mmnf_pending_has().
  */
 #ifndef MMNF_CORE_PENDING_H
 #define MMNF_CORE_PENDING_H
@@ -46,6 +46,14 @@ u64 mmnf_pending_add(struct mmnf_pending *pending, u64 first, u64 nr);
  * Return: how many of them were in the set.
  */
 u64 mmnf_pending_take(struct mmnf_pending *pending, u64 first, u64 nr);
+
+/**
+ * mmnf_pending_has() - is a page in the set?
+ *
+ * May be called while others change the set: then the answer may be from before
+ * or after, also of other pages of the same bucket.
+ */
+bool mmnf_pending_has(const struct mmnf_pending *pending, u64 page);
 
 /**
  * mmnf_pending_forget() - empty the set

@@ -182,4 +182,19 @@ TEST(strided_groups_spread)
 	}
 }
 
+TEST(has_what_was_added)
+{
+	u64 page, i;
+
+	for (i = 0; i < 1000; i++) {
+		page = rnd() % (64 * CAPACITY);
+		EXPECT_EQ(mmnf_pending_has(&pending, page), 0);
+		mmnf_pending_add(&pending, page, 1);
+		EXPECT_EQ(mmnf_pending_has(&pending, page), 1);
+		EXPECT_EQ(mmnf_pending_has(&pending, page ^ 1), 0);
+		EXPECT_EQ(mmnf_pending_take(&pending, page, 1), 1);
+		EXPECT_EQ(mmnf_pending_has(&pending, page), 0);
+	}
+}
+
 TEST_MAIN

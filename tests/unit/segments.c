@@ -206,6 +206,7 @@ TEST(threads_read_what_others_close)
 	uint32_t before, i;
 	uintptr_t k;
 	void *wrong;
+	MMNF_OPTS(mmnf_field_stats, stats);
 
 	open_rows();
 	before = nr_files();
@@ -222,6 +223,9 @@ TEST(threads_read_what_others_close)
 		EXPECT_TRUE(!wrong);
 	}
 	EXPECT_LE(nr_files(), before + MMNF_SEGMENTS_OPEN);
+	ASSERT_EQ(mmnf_field_stats(field, &stats), 0);
+	EXPECT_EQ(stats.gets, READERS * READS);
+	EXPECT_EQ(stats.get_bytes, READERS * READS * ROW_BYTES);
 	mmnf_field_close(field);
 }
 

@@ -8,6 +8,7 @@
 #include "field_util.h"
 
 #include <grp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -489,6 +490,64 @@ TEST(a_walk_through_what_has_grown)
 	EXPECT_EQ(after.accesses - before.accesses, 180);
 	EXPECT_LE(after.misses - before.misses, 10);
 	mmnf_field_close(field);
+}
+
+static struct mmnf_field *grown;
+static pthread_barrier_t turn;
+
+static void *walk_when_grown(void *arg)
+{
+	struct mmnf_box one = { .count = { 1, PAGE } };
+	unsigned char page[PAGE];
+	uint64_t i, wrong = 0;
+
+	(void)arg;
+	wrong += mmnf_get(grown, &one, page, PAGE) != PAGE;
+	pthread_barrier_wait(&turn);
+	pthread_barrier_wait(&turn);
+	for (i = 128; i < 1024; i += 5) {
+		one.start[0] = i;
+		wrong += mmnf_get(grown, &one, page, PAGE) != PAGE;
+	}
+	return (void *)(uintptr_t)wrong;
+}
+
+/* The same by a thread that had walked before. */
+TEST(a_thread_walks_through_what_has_grown)
+{
+	static const uint64_t shape[2] = { 64, PAGE };
+	struct mmnf_box all = { .count = { 1024, PAGE } };
+	struct mmnf_box one = { .count = { 1, PAGE } };
+	static unsigned char page[PAGE];
+	struct mmnf_field_stats before, after;
+	pthread_t thread;
+	uint64_t i;
+	void *wrong;
+
+	scratch();
+	need_disk();
+	grown = make_field("f", MMNF_U8, 2, shape, 64 * PAGE, NULL);
+	ASSERT_EQ(mmnf_write(grown, &one, page, PAGE), PAGE);
+	ASSERT_EQ(mmnf_get(grown, &one, page, PAGE), PAGE);
+	pthread_barrier_init(&turn, NULL, 2);
+	ASSERT_EQ(pthread_create(&thread, NULL, walk_when_grown, NULL), 0);
+	pthread_barrier_wait(&turn);
+	ASSERT_EQ(mmnf_field_resize(grown, 1024), 0);
+	for (i = 0; i < 1024; i++) {
+		one.start[0] = i;
+		ASSERT_EQ(mmnf_write(grown, &one, page, PAGE), PAGE);
+	}
+	ASSERT_EQ(mmnf_field_sync(grown), 0);
+	ASSERT_GE(mmnf_evict(grown, &all), 1024 * PAGE / 2);
+	before = stats_of(grown);
+	pthread_barrier_wait(&turn);
+	ASSERT_EQ(pthread_join(thread, &wrong), 0);
+	EXPECT_TRUE(!wrong);
+	after = stats_of(grown);
+	EXPECT_EQ(after.accesses - before.accesses, 180);
+	EXPECT_LE(after.misses - before.misses, 10);
+	pthread_barrier_destroy(&turn);
+	mmnf_field_close(grown);
 }
 
 TEST_MAIN
