@@ -379,7 +379,7 @@ bench:
 # The library beside others, wall time; 8 GiB of disk.
 bench-lib:
 	tests/deps.sh build test bench
-	$(MAKE) all build/tests/bench/lib build/tests/bench/cache
+	$(MAKE) all $(addprefix build/tests/bench/,lib cache threads)
 	set -f; build/venv/bin/python tests/bench/lib.py $(T)
 
 # The network beside a plain loop of libnbd, wall time.

@@ -3,7 +3,7 @@
 """The library's benchmark: wall time on this machine, the library beside others.
 
     tests/bench/lib.py                  all cases
-    tests/bench/lib.py 'batch*' 'box*'  some; l2 is one, too
+    tests/bench/lib.py 'batch*' 'box*'  some; l2 and threads are two, too
     BENCH_ROUNDS=1 tests/bench/lib.py   quick, and worth less
 
 On 4 GiB of f32, [1024][1024][1024], with 1 GiB of memory for each run (by a
@@ -40,11 +40,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 LIB = os.path.join(TOP, "build", "tests", "bench", "lib")
+THREADS = os.path.join(TOP, "build", "tests", "bench", "threads")
 CACHE = os.path.join(TOP, "build", "tests", "bench", "cache")
 RESULTS = os.path.join(TOP, "build", "bench")
 DATA = os.environ.get("BENCH_DATA", os.path.join(TOP, "build", "bench", "data"))
@@ -298,8 +300,23 @@ def measure_l2():
     return done.stdout, {l["metric"]: l["value"] for l in lines if l["case"] == "hit"}
 
 
-def targets(ns, hit):
+def measure_threads():
+    """Its lines, and two threads over one of each case and engine."""
+    with tempfile.TemporaryDirectory(dir=DATA) as folder:
+        done = subprocess.run([THREADS, folder], stdout=subprocess.PIPE, text=True,
+                              check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    rate = {(l["case"], l["engine"], l["metric"]): l["value"] for l in lines}
+    return done.stdout, {key[:2]: rate[key[:2] + ("reads-2-threads",)] / one
+                         for key, one in rate.items() if key[2] == "reads-1-thread"}
+
+
+def targets(ns, hit, threads):
     """(what, ratio or None, at least)"""
+    for (case, engine), ratio in threads.items():
+        if engine != "memcpy":
+            yield f"{case}, hot: {engine}, two threads / one", ratio, 1.5
+
     if hit:
         yield "L2 hit, median: 100 ns / it", 100 / hit["hit-median"], 1.0
         yield "L2 hits: two threads / one", hit["hits-2-threads"] / hit["hits-1-thread"], 1.5
@@ -357,7 +374,7 @@ def main():
                         "no control group: pages are dropped before each run"))
     git = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=TOP, text=True,
                          stdout=subprocess.PIPE, check=False).stdout.strip()
-    ns, hit = {}, {}
+    ns, hit, threads = {}, {}, {}
     if chosen:
         missing = [m for m in MODULES if not importlib.util.find_spec(m)]
         if missing:
@@ -378,11 +395,16 @@ def main():
             lines, hit = measure_l2()
             out.write(lines)
             print(lines, end="")
+        if any(fnmatch.fnmatch("threads", g) for g in globs):
+            os.makedirs(DATA, exist_ok=True)
+            lines, threads = measure_threads()
+            out.write(lines)
+            print(lines, end="")
     if chosen:
         table(ns, chosen)
         print()
     missed = 0
-    for what, ratio, least in targets(ns, hit):
+    for what, ratio, least in targets(ns, hit, threads):
         if ratio is None:
             continue
         missed += ratio < least
