@@ -37,8 +37,9 @@ static int streams_show(struct seq_file *to, void *unused)
 	for (i = 0; i < MMNF_NR_STREAMS; i++) {
 		if (!stream_get(to->private, i, &s))
 			continue;
-		seq_printf(to, "%llu 0x%llx %llu %u %u %d", s.thread, s.ip,
-			   s.at.last, s.depth, s.at.ahead, s.dense);
+		seq_printf(to, "%llu 0x%llx %llu %u %u %d",
+			   s.thread & ~MMNF_OUTSIDE, s.ip, s.at.last, s.depth,
+			   s.at.ahead, s.dense);
 		nr = mmnf_nest_levels(&s.at.nest, level);
 		for (k = 0; k < nr; k++)
 			seq_printf(to, " %lld:%llu", level[k].stride,

@@ -173,6 +173,8 @@ struct mmnf_field *mmnf_field_create(struct mmnf_ioc_attach *attach)
 			attach->record_bytes);
 	mmnf_table_set_axes(&field->table, attach->stride_bytes, attach->extent,
 			    attach->ndim);
+	/* Up to any end that the file may come to have. */
+	mmnf_table_set_file(&field->table, S64_MAX);
 
 	id = ida_alloc_min(&mmnf_field_ids, 1, GFP_KERNEL);
 	if (id < 0) {

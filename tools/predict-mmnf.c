@@ -38,6 +38,7 @@ static void *mmnf_create(const struct replay *r)
 	mmnf_table_init(&m->table, PAGE_BYTES, g->start, g->end,
 			g->record_bytes);
 	mmnf_table_set_axes(&m->table, g->stride, g->extent, g->ndim);
+	mmnf_table_set_file(&m->table, INT64_MAX);
 	return m;
 }
 

@@ -35,22 +35,42 @@ void mmnf_stream_time(struct mmnf_stream *s, const struct mmnf_access *access,
 	s->missed = access->outcome == MMNF_MISS;
 }
 
+/* Inside the data or outside. */
+static bool is_of(const struct mmnf_stream *s, u64 thread)
+{
+	return (s->thread & ~MMNF_OUTSIDE) == thread;
+}
+
 /* That of a thread's last touch; others may have touched since. */
 static struct mmnf_stream *stream_latest(struct mmnf_table *table, u64 thread)
 {
 	struct mmnf_stream *latest = &table->stream[table->recent], *s;
 	u32 i;
 
-	if (latest->seen && latest->thread == thread)
+	if (latest->seen && is_of(latest, thread))
 		return latest;
 	latest = NULL;
 	for (i = 0; i < table->nr_streams; i++) {
 		s = &table->stream[i];
-		if (s->seen && s->thread == thread && s->ip &&
+		if (s->seen && is_of(s, thread) && s->ip &&
 		    (!latest || s->seen > latest->seen))
 			latest = s;
 	}
 	return latest;
+}
+
+static void resume_pass(struct mmnf_table *table, struct mmnf_stream *s,
+			u32 before, u32 after)
+{
+	struct mmnf_data data;
+
+	if (s->thread & MMNF_OUTSIDE) {
+		mmnf_table_go_outside(table, &data);
+		mmnf_stream_pass(table, s, before, after);
+		mmnf_table_come_back(table, &data);
+	} else {
+		mmnf_stream_pass(table, s, before, after);
+	}
 }
 
 void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns, u32 before,
@@ -64,7 +84,7 @@ void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns, u32 before,
 		return;
 	touched_ns = recent->touched_ns;
 	if (!recent->passed && recent->at.ahead)
-		mmnf_stream_pass(table, recent, before, after);
+		resume_pass(table, recent, before, after);
 	/* Around what was absent, only what was planned can have come. */
 	recent->at.before = 0;
 	recent->at.after = 0;
@@ -76,7 +96,7 @@ void mmnf_resume(struct mmnf_table *table, u64 thread, u64 now_ns, u32 before,
 	recent->ready_ns = now_ns;
 	for (i = 0; i < table->nr_streams; i++) {
 		s = &table->stream[i];
-		if (!s->seen || s->thread != thread || s == recent)
+		if (!s->seen || !is_of(s, thread) || s == recent)
 			continue;
 		/* The touch may be that of two streams: see observe_thread(). */
 		if (s->touched_ns == touched_ns)

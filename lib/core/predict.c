@@ -9,39 +9,12 @@
  */
 #include "stream.h"
 
-const struct mmnf_limits mmnf_limits_default = {
-	.min_depth = 8,
-	.max_depth = 256,
-	.max_window_bytes = 8 << 20,
-	.max_inflight_bytes = 64 << 20,
-};
-
 /* As far apart, two positions are not mapped by one fault. */
 #define MAX_AROUND_GRAINS 16
 /* Rows that may go by unobserved at once; bounds the work of a touch. */
 #define MAX_LOST_ROWS 32
 /* So many touches ago is still the same loop. */
 #define NEAR_TOUCHES 16
-
-void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
-		     u64 span)
-{
-	memset(table, 0, sizeof(*table));
-	table->grain = grain;
-	table->start = start & ~(grain - 1);
-	table->end = end;
-	table->origin = start;
-	table->span = span ? span : 1;
-	table->limits = mmnf_limits_default;
-}
-
-void mmnf_table_set_axes(struct mmnf_table *table, const s64 *stride,
-			 const u64 *extent, u32 nr)
-{
-	mmnf_axes_init(&table->axes, table->origin, stride, extent, nr);
-	table->guesses = MAX_GUESSES;
-	table->onward = MAX_GUESSES;
-}
 
 /* On through the present run, in either direction if it has none yet. */
 static bool step_in_run(const struct mmnf_table *table,
@@ -546,16 +519,13 @@ static bool observe_miss(const struct mmnf_table *table, struct mmnf_stream *s,
 	return mmnf_record_plan(table, access->pos, plan);
 }
 
-bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
-		  struct mmnf_plan *plan)
+static bool observe(struct mmnf_table *table, const struct mmnf_access *access,
+		    struct mmnf_plan *plan)
 {
 	u64 pos = access->pos, record, seen;
 	struct mmnf_stream *own, *s;
 	struct mmnf_step step;
 
-	table->clock++;
-	if (pos < table->start || pos >= table->end)
-		return false;
 	record = table->span > 1 ? record_of(table, pos) : pos;
 	own = stream_own(table, access);
 	if (own && stream_quick(table, own, access, record)) {
@@ -579,4 +549,31 @@ bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 	    observe_thread(table, access, record, plan))
 		return true;
 	return observe_miss(table, s, access, plan);
+}
+
+/* Its streams are of a thread of their own: no other walk is taken for theirs. */
+static bool observe_outside(struct mmnf_table *table,
+			    const struct mmnf_access *access,
+			    struct mmnf_plan *plan)
+{
+	struct mmnf_access outside = *access;
+	struct mmnf_data data;
+	bool planned;
+
+	outside.thread |= MMNF_OUTSIDE;
+	mmnf_table_go_outside(table, &data);
+	planned = observe(table, &outside, plan);
+	mmnf_table_come_back(table, &data);
+	return planned;
+}
+
+bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
+		  struct mmnf_plan *plan)
+{
+	u64 pos = access->pos;
+
+	table->clock++;
+	if (pos >= table->start && pos < table->end)
+		return observe(table, access, plan);
+	return pos < table->file_end && observe_outside(table, access, plan);
 }

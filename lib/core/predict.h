@@ -52,6 +52,10 @@
  *
  * Nothing is planned while everything touched is resident anyway: a walk starts to
  * plan with its first access that is late, missed, or would have been.
+ *
+ * Where the file's end is told, walks outside of the data are followed as well.  They
+ * are walks over bytes, which know neither records nor axes, and may lead into the data;
+ * one that is there is another walk, and stays there.
  */
 #ifndef MMNF_CORE_PREDICT_H
 #define MMNF_CORE_PREDICT_H
@@ -69,7 +73,7 @@ enum mmnf_outcome {
 
 /**
  * struct mmnf_access - one touch
- * @thread: who; any number that tells threads apart
+ * @thread: who; any number below 2^63 that tells threads apart
  * @ip: where in the program; 0 if unknown
  * @pos: byte offset of the touch
  * @now_ns: when; any monotonic clock, 0 if unknown
@@ -98,9 +102,10 @@ struct mmnf_access {
  * @level: innermost first
  * @span: bytes to read at each position
  *
- * Laws: every position lies in [table.start, table.end); the positions beyond
- * the first take at most limits.max_inflight_bytes, and a dense walk's at most
- * limits.max_window_bytes; @nr is at most 1 + limits.max_depth.
+ * Laws: every position lies in [table.start, table.end), or, after an access outside
+ * of that, in [0, table.file_end); the positions beyond the first take at most
+ * limits.max_inflight_bytes, and a dense walk's at most limits.max_window_bytes; @nr
+ * is at most 1 + limits.max_depth.
  */
 struct mmnf_plan {
 	u64 start;
@@ -132,6 +137,9 @@ struct mmnf_place {
 	u32 after;
 	bool onward;
 };
+
+/* Added to the thread of a stream whose walk is outside of the data. */
+#define MMNF_OUTSIDE (1ULL << 63)
 
 /* A walk; all zero means free. */
 struct mmnf_stream {
@@ -187,6 +195,7 @@ struct mmnf_limits {
  * @grain: unit of residency, bytes, a power of two (the page size)
  * @start: first byte of the data, rounded down to a grain
  * @end: byte after the last of the data
+ * @file_end: byte after the last of the file; 0: nothing outside of the data is seen
  * @origin: where the first record starts
  * @span: bytes of a record, >= 1
  * @clock: number of observations
@@ -202,6 +211,7 @@ struct mmnf_table {
 	u64 grain;
 	u64 start;
 	u64 end;
+	u64 file_end;
 	u64 origin;
 	u64 span;
 	struct mmnf_limits limits;
@@ -243,6 +253,13 @@ void mmnf_table_init(struct mmnf_table *table, u64 grain, u64 start, u64 end,
  */
 void mmnf_table_set_axes(struct mmnf_table *table, const s64 *stride,
 			 const u64 *extent, u32 nr);
+
+/**
+ * mmnf_table_set_file() - follow walks outside of the data, too
+ * @end: byte after the last of the file, or after what it may ever have, at most
+ *	S64_MAX; 0: do not
+ */
+void mmnf_table_set_file(struct mmnf_table *table, u64 end);
 
 /**
  * mmnf_observe() - note an access
@@ -313,7 +330,7 @@ static inline u64 mmnf_table_record(const struct mmnf_table *table, u64 pos,
 {
 	u64 start = pos;
 
-	if (table->span > 1 && pos >= table->origin)
+	if (table->span > 1 && pos >= table->origin && pos < table->end)
 		start = table->origin +
 			div64_u64(pos - table->origin, table->span) *
 				table->span;

@@ -10,6 +10,13 @@
 
 /* Runs of one length make the next one likely. */
 #define MIN_ALIKE 2
+/* What a table is about, kept while a walk outside of that is looked at. */
+struct mmnf_data {
+	u64 start, end, origin, span;
+	u32 nr_axes;
+	bool nested;
+};
+
 /* A window of fewer grains is not worth a plan of its own. */
 #define MIN_WINDOW_GRAINS 4
 /* Plans of half of this make the waking of a worker cheap beside the reads. */
@@ -175,6 +182,11 @@ void mmnf_stream_pass(struct mmnf_table *table, struct mmnf_stream *s,
 /* Steps of this access, and what they say of the consumer's pace. */
 void mmnf_stream_time(struct mmnf_stream *s, const struct mmnf_access *access,
 		      u64 steps);
+
+/* Streams of MMNF_OUTSIDE are given to the others in between these two only. */
+void mmnf_table_go_outside(struct mmnf_table *table, struct mmnf_data *data);
+void mmnf_table_come_back(struct mmnf_table *table,
+			  const struct mmnf_data *data);
 
 /**
  * mmnf_stream_plan() - fill what is planned ahead of a stream up to its depth

@@ -67,6 +67,8 @@ static void make_table(struct mmnf_table *table, struct head *h)
 		extent[i] = h->extent[i] + 1;
 	}
 	mmnf_table_set_axes(table, stride, extent, h->nr_axes % 4);
+	if (h->grain & 2)
+		mmnf_table_set_file(table, h->grain & 4 ? h->end : S64_MAX);
 	if (h->unlimited & 1)
 		return;
 	table->limits.min_depth = h->min_depth ? h->min_depth : 1;
@@ -131,7 +133,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		planned = mmnf_observe(&table, &access, &plan);
 		broken(mmnf_law_of_table(&table));
 		if (planned)
-			broken(mmnf_law_of_plan(&table, &plan));
+			broken(mmnf_law_of_plan(&table, access.pos, &plan));
 		if (planned != mmnf_observe(&twin, &access, &twin_plan) ||
 		    (planned && memcmp(&plan, &twin_plan, sizeof(plan))))
 			broken("the same touches give the same plans");

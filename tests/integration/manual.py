@@ -166,7 +166,7 @@ def numbers_of_the_device():
     """Limits and defaults in mmnf.4 are those of the sources."""
     page = text_of("kmod", "mmnf.4")
     sources = text_of("kmod", "internal.h") + text_of("lib", "core", "predict.h")
-    defaults = text_of("lib", "core", "predict.c")
+    defaults = text_of("lib", "core", "table.c")
 
     def said(pattern):
         words = re.search(pattern, page, re.M)[1].replace(",", "").split()

@@ -78,7 +78,7 @@ static void predict_laws(struct kunit *test)
 
 			if (mmnf_observe(table, &access, &plan)) {
 				nr_plans++;
-				law = mmnf_law_of_plan(table, &plan);
+				law = mmnf_law_of_plan(table, pos, &plan);
 			}
 			if (!*law)
 				law = mmnf_law_of_table(table);

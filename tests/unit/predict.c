@@ -70,7 +70,7 @@ static bool world_touch_as(struct world *w, u64 thread, u64 ip, u64 pos,
 	w->planned = mmnf_observe(&w->table, &access, &w->plan);
 	check_table(&w->table);
 	if (w->planned) {
-		check_plan(&w->table, &w->plan);
+		check_plan(&w->table, pos, &w->plan);
 		w->nr_plans++;
 	}
 	return w->planned;

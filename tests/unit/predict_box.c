@@ -39,7 +39,7 @@ static void touch(u64 row)
 	access.outcome = frontier && access.pos <= frontier ? MMNF_LATE :
 							      MMNF_MISS;
 	if (mmnf_observe(&table, &access, &plan)) {
-		check_plan(&table, &plan);
+		check_plan(&table, access.pos, &plan);
 		last = mmnf_plan_pos(&plan, mmnf_plan_nr(&plan) - 1);
 		frontier = last > frontier ? last : frontier;
 	}

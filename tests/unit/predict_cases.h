@@ -13,7 +13,7 @@
 #ifndef MMNF_TEST_PREDICT_CASES_H
 #define MMNF_TEST_PREDICT_CASES_H
 
-#include "core/predict.h"
+#include "predict_law.h"
 
 #define CASE_PAGE 4096ULL
 #define CASE_LOOPS 5
@@ -303,58 +303,6 @@ static inline u64 mmnf_case_most_wasted(const struct mmnf_case *c,
 
 #define MMNF_NR_CASES (sizeof(mmnf_cases) / sizeof(mmnf_cases[0]))
 
-/* The law that a table breaks, or "". */
-static inline const char *mmnf_law_of_table(const struct mmnf_table *table)
-{
-	u64 rest = table->nr_planned - table->nr_used - table->nr_wasted;
-	const struct mmnf_stream *s;
-	u32 k;
-
-	for (s = table->stream; s < table->stream + MMNF_NR_STREAMS; s++) {
-		rest -= s->at.ahead;
-		for (k = 0; k < s->at.nest.nr_levels; k++)
-			if (!(s->at.nest.open >> k & 1) &&
-			    s->at.nest.level[k].at >= s->at.nest.level[k].nr)
-				return "at < nr of every closed level";
-	}
-	return rest ? "planned = used + wasted + ahead" : "";
-}
-
-/* The law that a plan breaks, or "".  Of huge plans some positions are seen. */
-static inline const char *mmnf_law_of_plan(const struct mmnf_table *table,
-					   const struct mmnf_plan *plan)
-{
-	const struct mmnf_limits *limits = &table->limits;
-	u64 nr = mmnf_plan_nr(plan), budget = limits->max_inflight_bytes;
-	u64 pos, n, step = nr / 256 + 1, least = plan->span;
-
-	if (plan->nr_levels > MMNF_NR_LEVELS || !plan->span || !nr)
-		return "a plan names positions and bytes";
-	if (!plan->nr_levels && nr != 1)
-		return "many positions need levels";
-	if (nr - 1 > limits->max_depth)
-		return "at most max_depth positions ahead";
-	for (n = 0; n < nr; n += step) {
-		pos = mmnf_plan_pos(plan, n);
-		if (pos < table->start || pos >= table->end)
-			return "positions lie in the data";
-	}
-	pos = mmnf_plan_pos(plan, nr - 1);
-	if (pos < table->start || pos >= table->end)
-		return "the last position lies in the data";
-	if (plan->span != table->span) {
-		/* Grains of dense runs: at least one. */
-		if (budget > limits->max_window_bytes)
-			budget = limits->max_window_bytes;
-		least = table->grain;
-	}
-	if (budget < least)
-		budget = least;
-	if (nr - 1 > budget / plan->span)
-		return "within the bytes in flight";
-	return "";
-}
-
 #define MMNF_CASE_LATENCY 40
 #define MMNF_CASE_TOUCH_NS 1000
 
@@ -518,7 +466,7 @@ static inline void mmnf_case_touch(struct mmnf_case_run *run, u64 pos)
 	if (access.outcome == MMNF_MISS && run->world != MMNF_CASE_SLOW)
 		*page |= CASE_RESIDENT;
 	if (planned) {
-		law = mmnf_law_of_plan(&run->table, &plan);
+		law = mmnf_law_of_plan(&run->table, pos, &plan);
 		mmnf_case_read(run, &plan);
 	}
 	if (access.outcome != MMNF_HIT)

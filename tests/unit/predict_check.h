@@ -21,10 +21,10 @@ static inline void check_table(const struct mmnf_table *table)
 	ASSERT_STREQ(mmnf_law_of_table(table), "");
 }
 
-static inline void check_plan(const struct mmnf_table *table,
+static inline void check_plan(const struct mmnf_table *table, u64 touched,
 			      const struct mmnf_plan *plan)
 {
-	ASSERT_STREQ(mmnf_law_of_plan(table, plan), "");
+	ASSERT_STREQ(mmnf_law_of_plan(table, touched, plan), "");
 }
 
 #endif

@@ -24,6 +24,10 @@ static void random_table(struct mmnf_table *table)
 
 	mmnf_table_init(table, grain, start, end, span);
 	if (rnd() % 2)
+		mmnf_table_set_file(table, rnd() % 2 ? S64_MAX :
+						       end + (S64_MAX - end) %
+								       1000003);
+	if (rnd() % 2)
 		return;
 	table->limits.min_depth = 1 + (u32)(rnd() >> (32 + rnd() % 31));
 	table->limits.max_depth = (u32)(rnd() >> (32 + rnd() % 31));
@@ -93,7 +97,7 @@ TEST(laws_hold_for_any_walk)
 			planned = mmnf_observe(&table, &access, &plan);
 			check_table(&table);
 			if (planned) {
-				check_plan(&table, &plan);
+				check_plan(&table, access.pos, &plan);
 				nr_plans++;
 			}
 			/* The same input gives the same plan. */

@@ -78,7 +78,7 @@ static u64 touch(struct timed *t, u64 thread, u64 pos,
 	bool planned = mmnf_observe(&t->table, &access, &plan);
 
 	if (planned)
-		check_plan(&t->table, &plan);
+		check_plan(&t->table, pos, &plan);
 	check_table(&t->table);
 	if (outcome == MMNF_MISS)
 		t->now_ns += 100000;

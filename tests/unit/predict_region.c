@@ -51,7 +51,7 @@ static bool miss_by(u64 ip, u64 pos)
 
 	check_table(&table);
 	if (planned)
-		check_plan(&table, &plan);
+		check_plan(&table, access.pos, &plan);
 	nr_plans += planned;
 	nr_misses++;
 	return planned;
@@ -152,7 +152,7 @@ static void visit(u64 page, u64 around)
 	nr_fresh += access.fresh;
 	if (!mmnf_observe(&table, &access, &plan))
 		return;
-	check_plan(&table, &plan);
+	check_plan(&table, access.pos, &plan);
 	read_ahead();
 }
 

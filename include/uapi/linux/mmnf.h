@@ -117,7 +117,8 @@ struct mmnf_ioc_info {
  * @data_offset_bytes: where element (0, 0, ...) starts in the file
  * @record_bytes: what one access usually needs whole, for example a row, in
  *	bytes; records tile the data from @data_offset_bytes.  0: unknown.
- *	On a miss the whole record is read, not the touched page alone.
+ *	On a miss the whole record is read, not the touched page alone.  The
+ *	file's bytes outside the array are of no record.
  * @extent: number of elements along each of the @ndim axes, each at least 1
  * @stride_bytes: signed distance between neighbours along each axis, bytes;
  *	element i starts at @data_offset_bytes + sum(i[k] * @stride_bytes[k])
