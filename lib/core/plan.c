@@ -358,8 +358,13 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 void mmnf_stream_replan(const struct mmnf_table *table, struct mmnf_stream *s,
 			struct mmnf_plan *plan)
 {
+	struct mmnf_nest nest;
+	u64 edge;
+
+	/* As it was planned, the geometry's carries and all. */
+	stream_extend(table, s, &nest, &edge);
 	memset(plan, 0, sizeof(*plan));
-	plan_runs(table, s, &s->at.nest, 0, (u64)s->at.ahead + 1, plan);
+	plan_runs(table, s, &nest, 0, (u64)s->at.ahead + 1, plan);
 }
 
 bool mmnf_record_plan(const struct mmnf_table *table, u64 pos,
