@@ -40,6 +40,7 @@
 #define MMNF_MAX_RECORD_BYTES (1ULL << 30)
 #define MMNF_QUEUE_PLANS 32
 #define MMNF_NR_WAITS 128
+#define MMNF_NR_LAST 8
 
 /* In a policy inside the module: leave the mode as it is; no ABI value. */
 #define MMNF_MODE_KEEP U32_MAX
@@ -52,6 +53,7 @@ struct mmnf_field;
  * @nr_areas: virtual memory areas alone
  * @writable: holds a writable mapping of @file, against sealing
  * @alone: map the touched page without its neighbours; a hint, no lock
+ * @last: pages touched alone and unseen by the predictor, by thread number; a hint, no lock
  * @absent: the touched page is hardly there: look for it alone first; a hint, no lock
  * @field: the field; alive because @owner is
  * @owner: the open file of /dev/mmnf
@@ -67,6 +69,7 @@ struct mmnf_mapping {
 	bool writable;
 	bool alone;
 	bool absent;
+	pgoff_t last[MMNF_NR_LAST];
 	struct mmnf_field *field;
 	struct file *owner;
 	struct file *file;

@@ -53,18 +53,6 @@ static unsigned long user_ip(void)
 /* As many pages as the kernel maps around a fault; see fault_around_bytes. */
 #define MMNF_AROUND_PAGES 16
 
-static bool observe(struct mmnf_mapping *mapping,
-		    const struct mmnf_access *access, struct mmnf_plan *plan)
-{
-	struct mmnf_table *table = &mapping->field->table;
-	bool planned = mmnf_observe(table, access, plan);
-	bool alone = mmnf_table_alone(table, MMNF_AROUND_PAGES);
-
-	if (mapping->alone != alone)
-		WRITE_ONCE(mapping->alone, alone);
-	return planned;
-}
-
 /*
  * Over data that is all resident the predictor has nothing to do, and a fault is
  * cheap enough for its look to be felt.  After so many hits in a row that told it
@@ -141,6 +129,32 @@ static bool may_be_again(const struct mmnf_field *field, pgoff_t pgoff)
 	       READ_ONCE(wait->pgoff) == pgoff;
 }
 
+/* Of the next touch, by what was made of the last one. */
+static void expect_next(struct mmnf_mapping *mapping, bool alone, bool absent)
+{
+	if (mapping->alone != alone)
+		WRITE_ONCE(mapping->alone, alone);
+	if (mapping->absent != absent)
+		WRITE_ONCE(mapping->absent, absent);
+}
+
+/*
+ * The same where nobody looks at walks, because all is resident as it seems: two touches
+ * of a thread that would have shared a fault are none of the walk that was alone.
+ */
+static void expect_quiet(struct mmnf_mapping *mapping, pgoff_t pgoff)
+{
+	pgoff_t *last = &mapping->last[task_pid_nr(current) % MMNF_NR_LAST];
+	bool alone = READ_ONCE(mapping->alone);
+
+	if (alone) {
+		alone = pgoff - READ_ONCE(*last) + MMNF_AROUND_PAGES >
+			2 * MMNF_AROUND_PAGES;
+		WRITE_ONCE(*last, pgoff);
+	}
+	expect_next(mapping, alone, false);
+}
+
 /* The fault is not to be run again. */
 static void mmnf_vm_waited(struct mmnf_field *field, const struct vm_fault *vmf)
 {
@@ -175,7 +189,8 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		.after = first + nr - 1 - vmf->pgoff,
 		.outcome = outcome,
 	};
-	bool counted, absent, kick = false, planned = false;
+	bool counted, alone = false, absent = false, kick = false;
+	bool planned = false;
 	struct mmnf_plan *plan = &field->plan;
 	u64 taken = 0;
 
@@ -207,7 +222,7 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		if (!field->can_read_ahead)
 			planned = false;
 		else if (field->mode == MMNF_MODE_AUTO)
-			planned = observe(mapping, &access, plan);
+			planned = mmnf_observe(&field->table, &access, plan);
 		else if (field->mode == MMNF_MODE_MANUAL &&
 			 outcome == MMNF_MISS)
 			planned = mmnf_record_plan(&field->table, access.pos,
@@ -220,11 +235,14 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 			trace_mmnf_plan(field->id, plan, kick);
 		}
 		note_idle(field, outcome == MMNF_HIT && !taken && !planned);
-		absent = outcome == MMNF_MISS && mapping->host->map_pages &&
-			 field->mode == MMNF_MODE_AUTO &&
-			 mmnf_table_lost(&field->table);
-		if (mapping->absent != absent)
-			WRITE_ONCE(mapping->absent, absent);
+		if (field->mode == MMNF_MODE_AUTO && field->can_read_ahead) {
+			alone = mmnf_table_alone(&field->table,
+						 MMNF_AROUND_PAGES);
+			absent = outcome == MMNF_MISS &&
+				 mapping->host->map_pages &&
+				 mmnf_table_lost(&field->table);
+		}
+		expect_next(mapping, alone, absent);
 	}
 	spin_unlock(&field->lock);
 
@@ -296,9 +314,7 @@ static vm_fault_t map_resident(struct mmnf_mapping *mapping,
 	if (is_quiet(mapping->field) && !(vmf->flags & FAULT_FLAG_TRIED) &&
 	    !may_be_again(mapping->field, vmf->pgoff)) {
 		atomic64_inc(&mapping->field->nr_quiet_hits);
-		/* It was quiet by hits in another mapping. */
-		if (READ_ONCE(mapping->absent))
-			WRITE_ONCE(mapping->absent, false);
+		expect_quiet(mapping, vmf->pgoff);
 	} else {
 		mmnf_vm_observe(mapping, vmf, MMNF_HIT, start_pgoff,
 				end_pgoff - start_pgoff + 1, false);
