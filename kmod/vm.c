@@ -496,6 +496,26 @@ static int map_host(struct file *file, struct vm_area_struct *vma, bool write)
 	return ret;
 }
 
+/*
+ * An area that looks like the one before it is joined to that by kernels which try so
+ * again after mmap has changed its flags (6.3 to 6.11), and goes without a call of
+ * close.  So the two differ, in a flag that means nothing for a mapping of a file which
+ * has no private copies.
+ */
+static void make_unlike_before(struct vm_area_struct *vma)
+{
+	struct vm_area_struct *before =
+		find_vma(vma->vm_mm, vma->vm_start ? vma->vm_start - 1 : 0);
+
+	if (!before || before->vm_end != vma->vm_start ||
+	    before->vm_file != vma->vm_file)
+		return;
+	if (before->vm_flags & VM_NORESERVE)
+		mmnf_compat_vm_flags_mod(vma, 0, VM_NORESERVE);
+	else
+		mmnf_compat_vm_flags_mod(vma, VM_NORESERVE, 0);
+}
+
 int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 		 struct vm_area_struct *vma)
 {
@@ -553,6 +573,7 @@ int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 	field->stats.out_mappings++;
 	spin_unlock(&field->lock);
 	mmnf_compat_vm_flags_mod(vma, advice, 0);
+	make_unlike_before(vma);
 	vma->vm_ops = &mapping->ops;
 	return 0;
 }

@@ -192,6 +192,57 @@ TEST_F(split, neighbours_do_not_merge)
 	close(other);
 }
 
+/* What the kernel says of the area at an address, as of a pair that it compares. */
+static void area_flags(struct __test_metadata *_metadata, const char *p,
+		       char *flags, size_t size)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	char line[512], start[32];
+	bool here = false;
+
+	ASSERT_NE(NULL, f);
+	snprintf(start, sizeof(start), "%lx-", (unsigned long)p);
+	flags[0] = 0;
+	while (!flags[0] && fgets(line, sizeof(line), f)) {
+		here |= !strncmp(line, start, strlen(start));
+		if (here && !strncmp(line, "VmFlags:", 8))
+			snprintf(flags, size, "%.200s", line);
+	}
+	fclose(f);
+	EXPECT_NE(0, flags[0]);
+}
+
+/*
+ * Windows of one field that adjoin, as their bytes do, are mappings all the same.  Some
+ * kernels would join those that are alike (6.3 to 6.11), and then forget one.
+ */
+TEST_F(split, adjoining_windows_do_not_merge)
+{
+	char flags[4][256];
+	u64 i, len = BYTES / 4;
+
+	for (i = 0; i < 4; i++)
+		ASSERT_EQ(self->p + i * len,
+			  mmap(self->p + i * len, len, PROT_READ,
+			       MAP_SHARED | MAP_FIXED, self->dev, i * len));
+	EXPECT_EQ(4, mappings(_metadata, self->dev));
+	for (i = 0; i < 4; i++) {
+		area_flags(_metadata, self->p + i * len, flags[i],
+			   sizeof(flags[i]));
+		if (i)
+			EXPECT_STRNE(flags[i - 1], flags[i]);
+	}
+	EXPECT_EQ(0, wrong_words(self->p, 0, BYTES));
+	/* One in the middle again. */
+	munmap(self->p + len, len);
+	EXPECT_EQ(3, mappings(_metadata, self->dev));
+	ASSERT_EQ(self->p + len, mmap(self->p + len, len, PROT_READ,
+				      MAP_SHARED | MAP_FIXED, self->dev, len));
+	EXPECT_EQ(4, mappings(_metadata, self->dev));
+	munmap(self->p, BYTES);
+	EXPECT_EQ(0, mappings(_metadata, self->dev));
+}
+
 TEST_F(split, madvise_dontneed_faults_again)
 {
 	struct mmnf_ioc_stats before, after;

@@ -187,6 +187,26 @@ TEST_F(unload, right_after_a_walk)
 	}
 }
 
+/* Nothing is left of windows that adjoin. */
+TEST_F(unload, after_adjoining_windows)
+{
+	u64 half = BYTES / 2;
+	char *p;
+	int dev;
+
+	SKIP_WITHOUT_MODULE();
+	dev = attach_field(_metadata, self->fd, BYTES);
+	p = map_field(_metadata, dev, 0, BYTES, MAP_SHARED);
+	ASSERT_EQ(p, mmap(p, half, PROT_READ, MAP_SHARED | MAP_FIXED, dev, 0));
+	ASSERT_EQ(p + half, mmap(p + half, half, PROT_READ,
+				 MAP_SHARED | MAP_FIXED, dev, half));
+	EXPECT_EQ(0, wrong_words(p, 0, BYTES));
+	munmap(p, BYTES);
+	close(dev);
+	EXPECT_EQ(0, unload_soon());
+	expect_clean(_metadata);
+}
+
 /* Somebody is always in the middle of opening and mapping. */
 TEST_F(unload, while_others_try_to_use_it)
 {
