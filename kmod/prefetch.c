@@ -402,8 +402,8 @@ void mmnf_prefetch_work(struct work_struct *work)
 /*
  * Under field->lock, in a fault; @demand is the page that it is going to wait for,
  * or MMNF_NO_DEMAND.  Return: true if the worker has to be kicked.
- * A full queue drops the plan: the worker is behind, and a late plan is worth
- * less than a new one.
+ * A full queue drops the plan: the worker is behind.  What is still wanted of it by the
+ * next touch is planned again then.
  */
 bool mmnf_prefetch_queue(struct mmnf_mapping *mapping,
 			 const struct mmnf_plan *plan, pgoff_t demand)

@@ -233,6 +233,8 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 							   vmf->pgoff :
 							   MMNF_NO_DEMAND);
 			trace_mmnf_plan(field->id, plan, kick);
+			if (!kick && field->mode == MMNF_MODE_AUTO)
+				mmnf_unplan(&field->table);
 		}
 		note_idle(field, outcome == MMNF_HIT && !taken && !planned);
 		if (field->mode == MMNF_MODE_AUTO && field->can_read_ahead) {

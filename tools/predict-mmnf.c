@@ -135,8 +135,12 @@ static void mmnf_fault(void *state, struct replay *r, const struct touch *t)
 	/* The thread's own read is on its way before the worker is awake. */
 	if (t->outcome == MMNF_MISS)
 		replay_read(r, t->now_ns, t->page, 1, NO_PAGE);
-	if (!planned || m->nr_queued == QUEUE_PLANS)
+	if (!planned)
 		return;
+	if (m->nr_queued == QUEUE_PLANS) {
+		mmnf_unplan(&m->table);
+		return;
+	}
 	tail = (m->head + m->nr_queued++) % QUEUE_PLANS;
 	m->queue[tail].plan = plan;
 	m->queue[tail].due_ns = t->now_ns + replay_model(r)->wake_ns;

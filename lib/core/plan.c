@@ -348,11 +348,30 @@ bool mmnf_stream_plan(struct mmnf_table *table, struct mmnf_stream *s,
 	want = min_of(target - s->at.ahead, most_steps(table, s));
 	got = stream_fill(table, s, want, first, plan);
 	table->nr_planned += got;
+	table->planner = (u32)(s - table->stream);
+	table->promised = (u32)got;
 	s->at.ahead += (u32)got;
 	s->touched.ahead += (u32)got;
 	s->touched.edge = s->at.edge ? s->at.edge + s->passed_runs : 0;
 	s->touched.onward |= s->at.onward;
 	return got;
+}
+
+void mmnf_unplan(struct mmnf_table *table)
+{
+	struct mmnf_stream *s = &table->stream[table->planner];
+	u32 steps = (u32)min_of(table->promised, s->at.ahead);
+
+	table->promised = 0;
+	if (!steps)
+		return;
+	table->nr_planned -= steps;
+	s->at.ahead -= steps;
+	s->touched.ahead -= (u32)min_of(steps, s->touched.ahead);
+	if (!s->at.ahead)
+		stream_forget_plan(s);
+	/* It had cause to plan, and has it still. */
+	s->reads = true;
 }
 
 void mmnf_stream_replan(const struct mmnf_table *table, struct mmnf_stream *s,

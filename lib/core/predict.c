@@ -505,10 +505,11 @@ static bool stream_lost(struct mmnf_table *table, struct mmnf_stream *s,
 }
 
 /* The record of a miss, and in a small region what lies about it. */
-static bool observe_miss(const struct mmnf_table *table, struct mmnf_stream *s,
+static bool observe_miss(struct mmnf_table *table, struct mmnf_stream *s,
 			 const struct mmnf_access *access,
 			 struct mmnf_plan *plan)
 {
+	table->promised = 0;
 	mmnf_stream_pay(s, access);
 	if (access->outcome != MMNF_MISS)
 		return false;

@@ -227,6 +227,8 @@ struct mmnf_table {
 	bool shared; /* the last touch's thread has other instructions here */
 	u32 nr_streams; /* stream[] was used up to here */
 	u32 recent; /* index of the stream used last: usually the next, too */
+	u32 planner; /* index of the stream that planned last .. */
+	u32 promised; /* .. and its steps; 0: what it returned last was no walk's */
 	struct mmnf_stream stream[MMNF_NR_STREAMS];
 };
 
@@ -270,6 +272,13 @@ void mmnf_table_set_file(struct mmnf_table *table, u64 end);
  */
 bool mmnf_observe(struct mmnf_table *table, const struct mmnf_access *access,
 		  struct mmnf_plan *plan);
+
+/**
+ * mmnf_unplan() - the plan that mmnf_observe() has just returned is not read
+ *
+ * So its walk has it ahead no longer, and plans it again with its next touch.
+ */
+void mmnf_unplan(struct mmnf_table *table);
 
 /**
  * mmnf_resume() - the thread's last access was served after a wait

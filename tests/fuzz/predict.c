@@ -137,6 +137,11 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		if (planned != mmnf_observe(&twin, &access, &twin_plan) ||
 		    (planned && memcmp(&plan, &twin_plan, sizeof(plan))))
 			broken("the same touches give the same plans");
+		if (planned && op[2] >= 224) {
+			mmnf_unplan(&table);
+			mmnf_unplan(&twin);
+			broken(mmnf_law_of_table(&table));
+		}
 		if (access.outcome == MMNF_HIT)
 			continue;
 		access.now_ns += op[2] * 1000;

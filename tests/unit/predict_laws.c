@@ -106,6 +106,11 @@ TEST(laws_hold_for_any_walk)
 			if (planned)
 				ASSERT_TRUE(!memcmp(&plan, &twin_plan,
 						    sizeof(plan)));
+			if (planned && rnd() % 8 == 0) {
+				mmnf_unplan(&table);
+				mmnf_unplan(&twin);
+				check_table(&table);
+			}
 			k->pos += (u64)k->stride;
 			if (rnd() % 4 == 0)
 				k->pos += (u64)k->stride * (rnd() % 20);
