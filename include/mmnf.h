@@ -447,7 +447,9 @@ MMNF_API void mmnf_batch_close(struct mmnf_batch *batch);
  *
  * Fields in tiles: a tile that was not there is seen by other handles and by
  * pointers once this handle is synced or closed, by mmnf_get() at once; only
- * mmnf_field_sync() tells whether that worked.
+ * mmnf_field_sync() tells whether that worked.  Where another program has packed the
+ * tiles of a segment, its first write copies it: handles that had opened it before see
+ * it as it was.
  *
  * One writer per region: while one handle writes, another that writes the same
  * bytes gets -EBUSY.  In tiles a handle owns what it has written until it is

@@ -4,7 +4,8 @@
  * counted one by one by a parent that traces.  No clock, the same everywhere;
  * tests/integration/activate.sh holds it to its targets.
  *
- * On a field of three axes and several segments, opened without prediction, as a
+ * On a field of three axes and several segments that all have data (one without is
+ * looked for each time, as another program may have made it), opened without prediction, as a
  * field on /dev/mmnf is: there the kernel observes.  By hand means: coordinates
  * inside, one division for the segment, a table of addresses, is it mapped.
  */
@@ -180,13 +181,15 @@ static void open_all(void)
 	MMNF_OPTS(mmnf_create_opts, create);
 	MMNF_OPTS(mmnf_open_opts, opts);
 	MMNF_OPTS(mmnf_field_info, info);
+	struct mmnf_box box = { { 0 }, { 1, 1, 1 }, { 1, 1, 1 } };
+	const float one = 1;
 	struct mmnf_field *f;
 	uint64_t segment;
 	unsigned int i, k;
 
 	create.segment_bytes = 2 * 256 * 256 * 4;
 	opts.engine = MMNF_ENGINE_MMAP;
-	opts.prefetch_off = 1;
+	opts.prefetch_off = opts.writable = 1;
 	if (mmnf_field_create("field", MMNF_F32, 3, shape, &create) ||
 	    mmnf_field_open(&f, "field", &opts) || mmnf_field_info(f, &info))
 		errx(1, "%s", mmnf_last_error());
@@ -200,7 +203,9 @@ static void open_all(void)
 		for (k = 0; k < 3; k++)
 			place[i][k] = (i * 7919 + k * 104729) % shape[k];
 	for (segment = 0; segment < info.nr_segments; segment++) {
-		at[0] = segment * info.segment_shape[0];
+		at[0] = box.start[0] = segment * info.segment_shape[0];
+		if (mmnf_write(f, &box, &one, sizeof(one)) != sizeof(one))
+			errx(1, "%s", mmnf_last_error());
 		hand->base[segment] = mmnf_activate(f, at);
 		if (!hand->base[segment])
 			errx(1, "%s", mmnf_last_error());
