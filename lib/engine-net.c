@@ -22,7 +22,6 @@
 #include "fetch.h"
 
 #define CLOSE_NS 30000000000LL /* at most */
-#define GRACE_MS 30000
 #define LATE_TICK_NS 10000000
 
 /* Of a group: writes of this epoch are not on stable storage yet. */
@@ -78,7 +77,7 @@ int mmnf_engine_net_open(struct mmnf_field *field,
 	if (err)
 		return err;
 	r->grace_ns = (opts->net_cache_grace_ms ? opts->net_cache_grace_ms :
-						  GRACE_MS) *
+						  MMNF_SSD_GRACE_MS) *
 		      1000000LL;
 	r->group = calloc(mmnf_net_nr_groups(r->net), sizeof(*r->group));
 	if (!r->group)
@@ -120,9 +119,12 @@ void mmnf_engine_net_shut(struct mmnf_field *field)
 void mmnf_engine_net_close(struct mmnf_field *field)
 {
 	struct mmnf_remote *r = field->remote;
+	u32 i;
 
 	if (!r)
 		return;
+	for (i = 0; r->group && i < mmnf_net_nr_groups(r->net); i++)
+		pthread_rwlock_destroy(&r->group[i].blocks);
 	mmnf_ssd_close(ssd_of(r));
 	mmnf_net_close(r->net);
 	pthread_mutex_destroy(&r->lock);
@@ -267,13 +269,10 @@ static bool is_late(struct mmnf_remote *r, u64 start, u64 end)
 static int write_blocks(struct mmnf_remote *r, u64 offset, const char *from,
 			u64 bytes)
 {
-	struct timespec tick = { 0, LATE_TICK_NS };
 	struct mmnf_net_io io;
-	int err;
+	int err =
+		do_io(r->net, &io, MMNF_NET_WRITE, offset, (void *)from, bytes);
 
-	while (is_late(r, offset, offset + bytes))
-		nanosleep(&tick, NULL);
-	err = do_io(r->net, &io, MMNF_NET_WRITE, offset, (void *)from, bytes);
 	if (io.late == MMNF_NET_LATE_HUNG)
 		note_late(r, offset, offset + bytes);
 	if (!err)
@@ -299,6 +298,27 @@ static int write_in_block(struct mmnf_remote *r, u64 offset, const char *from,
 	return err;
 }
 
+/*
+ * For a write of these bytes, alone or beside those of whole blocks.  Nobody has the lock
+ * while he waits for what is late: other places of the server are not late.
+ */
+static void lock_blocks(struct mmnf_remote *r, pthread_rwlock_t *blocks,
+			u64 start, u64 end, bool alone)
+{
+	struct timespec tick = { 0, LATE_TICK_NS };
+
+	for (;;) {
+		if (alone)
+			pthread_rwlock_wrlock(blocks);
+		else
+			pthread_rwlock_rdlock(blocks);
+		if (!is_late(r, start, end))
+			return;
+		pthread_rwlock_unlock(blocks);
+		nanosleep(&tick, NULL);
+	}
+}
+
 int mmnf_engine_net_write(struct mmnf_field *field, u64 segment, u64 offset,
 			  const void *from, u64 bytes)
 {
@@ -320,11 +340,12 @@ int mmnf_engine_net_write(struct mmnf_field *field, u64 segment, u64 offset,
 		blocks = &r->group[group].blocks;
 		if (in_block || n < block) {
 			n = min_u64(n, block - in_block);
-			pthread_rwlock_wrlock(blocks);
+			lock_blocks(r, blocks, at + done - in_block,
+				    at + done - in_block + block, true);
 			err = write_in_block(r, at + done, p, n, block);
 		} else {
 			n = n / block * block;
-			pthread_rwlock_rdlock(blocks);
+			lock_blocks(r, blocks, at + done, at + done + n, false);
 			err = write_blocks(r, at + done, p, n);
 		}
 		pthread_rwlock_unlock(blocks);

@@ -17,7 +17,6 @@
 #define CHUNK_BYTES (1U << 20)
 #define LOG_BYTES_MIN (16ULL << 20)
 #define LOG_BYTES_MAX (1ULL << 30)
-#define GRACE_MS 30000
 #define ERRORS_MAX 64
 #define HINTS 8192 /* read at once */
 
@@ -379,7 +378,8 @@ static void init(struct mmnf_ssd *ssd, struct mmnf_ssd_disk *disk,
 	ssd->jobs_end = &ssd->jobs;
 	ssd->log.bytes_max = log_bytes;
 	ssd->drain.grace_ns =
-		(opts->grace_ms ? opts->grace_ms : GRACE_MS) * 1000000LL;
+		(opts->grace_ms ? opts->grace_ms : MMNF_SSD_GRACE_MS) *
+		1000000LL;
 }
 
 int mmnf_ssd_open(struct mmnf_ssd **out, struct mmnf_ssd_disk *disk,

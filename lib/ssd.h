@@ -113,6 +113,9 @@ struct mmnf_ssd_io {
 	char text[160];
 };
 
+#define MMNF_SSD_GRACE_MS \
+	30000 /* how long a write that was given up may come */
+
 /**
  * struct mmnf_ssd_opts - how the cache is kept
  * @bytes: most bytes of data and records; at least MMNF_SSD_CHUNKS_MIN chunks.  May

@@ -230,4 +230,40 @@ static KTAP_UNUSED struct mmnf_tier ssd_tier(struct mmnf_field *field)
 	return tiers.tier[0];
 }
 
+static KTAP_UNUSED const char slow_server[] =
+	"#!/bin/sh\n"
+	"cd %s\n"
+	"case $1 in\n"
+	"get_size) stat -c %%s server.img ;;\n"
+	"thread_model) echo parallel ;;\n"
+	"can_write|can_flush) exit 0 ;;\n"
+	"can_trim|can_zero) exit 3 ;;\n"
+	"flush) sync server.img ;;\n"
+	"pread) dd if=server.img skip=$4 count=$3 iflag=skip_bytes,count_bytes status=none ;;\n"
+	"pwrite) t=$(mktemp ./w.XXXXXX); cat >$t; late=\n"
+	"	if [ \"$(head -c1 $t)\" = A ] && mkdir once 2>/dev/null; then\n"
+	"		touch asleep; sleep %d; late=landed\n"
+	"	fi\n"
+	"	dd if=$t of=server.img seek=$4 conv=notrunc oflag=seek_bytes status=none\n"
+	"	rm $t; [ -z \"$late\" ] || touch $late ;;\n"
+	"*) exit 2 ;;\n"
+	"esac\n";
+
+/*
+ * Server 0 of the file server.img: the first write that begins with A takes so long,
+ * and is done then, whatever has become of its connection.  Then there is a file
+ * "landed".
+ */
+static KTAP_UNUSED void server_start_slow(int seconds, const char *filter)
+{
+	char text[2048], args[512];
+
+	snprintf(text, sizeof(text), slow_server, scratch_path, seconds);
+	put_file("server.sh", text, strlen(text));
+	ASSERT_EQ(chmod("server.sh", 0700), 0);
+	snprintf(args, sizeof(args), "%s sh ./server.sh %s",
+		 filter[0] ? "--filter=blocksize-policy" : "", filter);
+	server_start(0, args);
+}
+
 #endif

@@ -235,29 +235,6 @@ TEST(flush_after_a_crash)
 	mmnf_field_close(field);
 }
 
-/*
- * The server is slow with one write; its connection is given up; a newer write
- * must not be overtaken by it.
- */
-static const char slow_server[] =
-	"#!/bin/sh\n"
-	"cd %s\n"
-	"case $1 in\n"
-	"get_size) stat -c %%s server.img ;;\n"
-	"thread_model) echo parallel ;;\n"
-	"can_write|can_flush) exit 0 ;;\n"
-	"can_trim|can_zero) exit 3 ;;\n"
-	"flush) sync server.img ;;\n"
-	"pread) dd if=server.img skip=$4 count=$3 iflag=skip_bytes,count_bytes status=none ;;\n"
-	"pwrite) t=$(mktemp ./w.XXXXXX); cat >$t; late=\n"
-	"	if [ \"$(head -c1 $t)\" = A ] && mkdir once 2>/dev/null; then\n"
-	"		touch asleep; sleep 6; late=landed\n"
-	"	fi\n"
-	"	dd if=$t of=server.img seek=$4 conv=notrunc oflag=seek_bytes status=none\n"
-	"	rm $t; [ -z \"$late\" ] || touch $late ;;\n"
-	"*) exit 2 ;;\n"
-	"esac\n";
-
 static void wait_for_file(const char *path)
 {
 	unsigned int i;
@@ -268,18 +245,15 @@ static void wait_for_file(const char *path)
 	}
 }
 
+/* A newer write must not be overtaken by one whose connection was given up. */
 TEST(write_that_comes_late)
 {
 	struct mmnf_field *field;
-	char script[2048];
 
 	need_servers();
 	scratch();
 	put_file("server.img", got, sizeof(got));
-	snprintf(script, sizeof(script), slow_server, scratch_path);
-	put_file("server.sh", script, strlen(script));
-	ASSERT_EQ(chmod("server.sh", 0700), 0);
-	server_start(0, "sh ./server.sh");
+	server_start_slow(6, "");
 	/* Given up after 4 s, landed 2 s later, 8 s before anything newer goes. */
 	fail_ms = 4000;
 	request_ms = 2000;
@@ -387,8 +361,9 @@ TEST(client_that_is_killed)
 	need_servers();
 	scratch();
 	ASSERT_TRUE(p != MAP_FAILED);
+	put_file("server.img", words, sizeof(words));
 	/* Few threads: what costs time here is to make and end them. */
-	server_start(0, "-t 2 memory 512K");
+	server_start(0, "-t 2 file server.img");
 	connections = 1;
 	mmnf_field_close(open_cached(false));
 	/* So that a process lives to see the end of what it found. */
@@ -406,6 +381,9 @@ TEST(client_that_is_killed)
 		kill(pid, SIGKILL);
 		ASSERT_EQ(waitpid(pid, NULL, 0), pid);
 		nr_doing[p->doing]++;
+		/* nbdkit 1.32 may abort where it answers a client that is gone. */
+		server_kill(0);
+		server_start(0, "-t 2 file server.img");
 		/* Read-only: what the log has is seen. */
 		field = open_cached(false);
 		ASSERT_EQ(get(field, 0, NR), (ssize_t)(NR * 8));
