@@ -10,6 +10,7 @@
 
 /* Runs of one length make the next one likely. */
 #define MIN_ALIKE 2
+
 /* What a table is about, kept while a walk outside of that is looked at. */
 struct mmnf_data {
 	u64 start, end, origin, span;
