@@ -832,14 +832,14 @@ MMNF_API ssize_t mmnf_import(struct mmnf_field *field, const char *src,
 /**
  * mmnf_export() - copy a box of a field into a file of another format
  * @box: NULL: the whole field
- * @dst: the file; appears, or replaces another, when it is whole and durable
+ * @dst: the file
  * @format: "npy", "safetensors" (one tensor, "data"), "nrrd", "nifti" (-2 where
  *	an extent is above 32767), "fbin" or "raw"; NULL: by the suffix of @dst.
  *	"fbin" has a suffix for each type: .fbin f32, .u8bin, .i8bin, .ibin i32
  * @progress: as for mmnf_import()
  *
- * @dst appears, or replaces a regular file, when it is whole; whatever else is there
- * is left alone.  For a Zarr array: mmnf_field_create() and mmnf_import().
+ * @dst appears, or replaces a regular file, when it is whole and durable; whatever
+ * else is there is left alone.  For a Zarr array: mmnf_field_create() and mmnf_import().
  *
  * Return: bytes of elements written, -EINVAL (also: the name says another type, or
  * is that of a device, link or folder),

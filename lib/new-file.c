@@ -31,8 +31,8 @@ static int choose_name(struct mmnf_new_file *f)
 	return 0;
 }
 
-/* "/proc/self/fd/N" is what gives it a name. */
-static int open_nameless(struct mmnf_new_file *f, unsigned int mode)
+static int open_folder(const struct mmnf_new_file *f, int flags,
+		       unsigned int mode)
 {
 	const char *slash = strrchr(f->path, '/');
 	char folder[sizeof(f->temporary)] = ".";
@@ -40,9 +40,15 @@ static int open_nameless(struct mmnf_new_file *f, unsigned int mode)
 	if (slash)
 		snprintf(folder, sizeof(folder), "%.*s",
 			 (int)(slash - f->path) + 1, f->path);
+	return openat(f->dir, folder, flags | O_CLOEXEC, mode);
+}
+
+/* "/proc/self/fd/N" is what gives it a name. */
+static int open_nameless(struct mmnf_new_file *f, unsigned int mode)
+{
 	if (access("/proc/self/fd", X_OK))
 		return -1;
-	return openat(f->dir, folder, O_RDWR | O_TMPFILE | O_CLOEXEC, mode);
+	return open_folder(f, O_RDWR | O_TMPFILE, mode);
 }
 
 int mmnf_new_file_open(struct mmnf_new_file *f, int dir, const char *path,
@@ -99,6 +105,17 @@ static int name_it(struct mmnf_new_file *f)
 	return err;
 }
 
+static int sync_folder(const struct mmnf_new_file *f)
+{
+	int folder = open_folder(f, O_RDONLY | O_DIRECTORY, 0), err;
+
+	if (folder < 0)
+		return -errno;
+	err = fsync(folder) ? -errno : 0;
+	close(folder);
+	return err;
+}
+
 int mmnf_new_file_replace(struct mmnf_new_file *f)
 {
 	int err = f->temporary[0] ? 0 : name_it(f);
@@ -107,7 +124,7 @@ int mmnf_new_file_replace(struct mmnf_new_file *f)
 		err = -errno;
 	if (!err)
 		f->temporary[0] = 0;
-	return err;
+	return err ? err : sync_folder(f);
 }
 
 void mmnf_new_file_close(struct mmnf_new_file *f)

@@ -20,7 +20,7 @@ struct mmnf_new_file {
 int mmnf_new_file_open(struct mmnf_new_file *f, int dir, const char *path,
 		       unsigned int mode);
 
-/* Where there is nothing yet, else -EEXIST; or in place of what is there. */
+/* Where there is nothing yet, else -EEXIST; or in place of what is there, for good. */
 int mmnf_new_file_link(struct mmnf_new_file *f);
 int mmnf_new_file_replace(struct mmnf_new_file *f);
 

@@ -398,8 +398,6 @@ static int write_manifest(int dir, const char *path, const char *text)
 			err = mmnf_new_file_replace(&file);
 		mmnf_new_file_close(&file);
 	}
-	if (!err && fsync(dir))
-		err = -errno;
 	return err ? mmnf_error_system(-err, "%s/zarr.json", path) : 0;
 }
 

@@ -463,4 +463,15 @@ TEST(name_of_a_packed_segment_with_new_room_is_synced)
 	mmnf_field_close(field);
 }
 
+TEST(name_of_an_export_is_synced)
+{
+	struct mmnf_field *field = make(false);
+	struct mmnf_box box = { { 0 }, { 1, 8 }, { 1, 1 } };
+
+	last_folder_sync = 0;
+	ASSERT_EQ(mmnf_export(field, &box, "out.npy", NULL, NULL, NULL), 32);
+	EXPECT_GT(last_folder_sync, last_write);
+	mmnf_field_close(field);
+}
+
 TEST_MAIN
