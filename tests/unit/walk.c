@@ -459,36 +459,62 @@ TEST(copies_from_a_shard_of_others)
 	walk_shard(MMNF_ENGINE_DIRECT, copy);
 }
 
-/* Beyond the end that there was when the handle was opened. */
-TEST(a_walk_through_what_has_grown)
+/* ---- beyond the end that there was when the handle was opened */
+
+static struct mmnf_field *make_small(void)
 {
 	static const uint64_t shape[2] = { 64, PAGE };
-	struct mmnf_box all = { .count = { 1024, PAGE } };
-	struct mmnf_box one = { .count = { 1, PAGE } };
-	static unsigned char page[PAGE];
-	struct mmnf_field_stats before, after;
-	struct mmnf_field *field;
-	uint64_t i;
 
 	scratch();
 	need_disk();
-	field = make_field("f", MMNF_U8, 2, shape, 64 * PAGE, NULL);
+	return make_field("f", MMNF_U8, 2, shape, 64 * PAGE, NULL);
+}
+
+/* To 1024 rows of a page, of which none is in memory. */
+static void grow(struct mmnf_field *field)
+{
+	struct mmnf_box all = { .count = { 1024, PAGE } };
+	struct mmnf_box one = { .count = { 1, PAGE } };
+	static unsigned char page[PAGE];
+
 	ASSERT_EQ(mmnf_field_resize(field, 1024), 0);
 	memset(page, 7, sizeof(page));
-	for (i = 0; i < 1024; i++) {
-		one.start[0] = i;
+	for (one.start[0] = 0; one.start[0] < 1024; one.start[0]++)
 		ASSERT_EQ(mmnf_write(field, &one, page, PAGE), PAGE);
-	}
 	ASSERT_EQ(mmnf_field_sync(field), 0);
 	ASSERT_GE(mmnf_evict(field, &all), 1024 * PAGE / 2);
+}
+
+/* 180 rows, behind the end that was; how many could not be read. */
+static uint64_t walk_grown(struct mmnf_field *field)
+{
+	struct mmnf_box one = { .start = { 128 }, .count = { 1, PAGE } };
+	unsigned char page[PAGE];
+	uint64_t wrong = 0;
+
+	for (; one.start[0] < 1024; one.start[0] += 5)
+		wrong += mmnf_get(field, &one, page, PAGE) != PAGE;
+	return wrong;
+}
+
+static void expect_foreseen(struct mmnf_field *field,
+			    const struct mmnf_field_stats *before)
+{
+	struct mmnf_field_stats after = stats_of(field);
+
+	EXPECT_EQ(after.accesses - before->accesses, 180);
+	EXPECT_LE(after.misses - before->misses, 10);
+}
+
+TEST(a_walk_through_what_has_grown)
+{
+	struct mmnf_field *field = make_small();
+	struct mmnf_field_stats before;
+
+	grow(field);
 	before = stats_of(field);
-	for (i = 128; i < 1024; i += 5) {
-		one.start[0] = i;
-		ASSERT_EQ(mmnf_get(field, &one, page, PAGE), PAGE);
-	}
-	after = stats_of(field);
-	EXPECT_EQ(after.accesses - before.accesses, 180);
-	EXPECT_LE(after.misses - before.misses, 10);
+	EXPECT_EQ(walk_grown(field), 0);
+	expect_foreseen(field, &before);
 	mmnf_field_close(field);
 }
 
@@ -499,53 +525,35 @@ static void *walk_when_grown(void *arg)
 {
 	struct mmnf_box one = { .count = { 1, PAGE } };
 	unsigned char page[PAGE];
-	uint64_t i, wrong = 0;
+	uint64_t wrong = mmnf_get(grown, &one, page, PAGE) != PAGE;
 
 	(void)arg;
-	wrong += mmnf_get(grown, &one, page, PAGE) != PAGE;
 	pthread_barrier_wait(&turn);
 	pthread_barrier_wait(&turn);
-	for (i = 128; i < 1024; i += 5) {
-		one.start[0] = i;
-		wrong += mmnf_get(grown, &one, page, PAGE) != PAGE;
-	}
-	return (void *)(uintptr_t)wrong;
+	return (void *)(uintptr_t)(wrong + walk_grown(grown));
 }
 
 /* The same by a thread that had walked before. */
 TEST(a_thread_walks_through_what_has_grown)
 {
-	static const uint64_t shape[2] = { 64, PAGE };
-	struct mmnf_box all = { .count = { 1024, PAGE } };
 	struct mmnf_box one = { .count = { 1, PAGE } };
 	static unsigned char page[PAGE];
-	struct mmnf_field_stats before, after;
+	struct mmnf_field_stats before;
 	pthread_t thread;
-	uint64_t i;
 	void *wrong;
 
-	scratch();
-	need_disk();
-	grown = make_field("f", MMNF_U8, 2, shape, 64 * PAGE, NULL);
+	grown = make_small();
 	ASSERT_EQ(mmnf_write(grown, &one, page, PAGE), PAGE);
 	ASSERT_EQ(mmnf_get(grown, &one, page, PAGE), PAGE);
 	pthread_barrier_init(&turn, NULL, 2);
 	ASSERT_EQ(pthread_create(&thread, NULL, walk_when_grown, NULL), 0);
 	pthread_barrier_wait(&turn);
-	ASSERT_EQ(mmnf_field_resize(grown, 1024), 0);
-	for (i = 0; i < 1024; i++) {
-		one.start[0] = i;
-		ASSERT_EQ(mmnf_write(grown, &one, page, PAGE), PAGE);
-	}
-	ASSERT_EQ(mmnf_field_sync(grown), 0);
-	ASSERT_GE(mmnf_evict(grown, &all), 1024 * PAGE / 2);
+	grow(grown);
 	before = stats_of(grown);
 	pthread_barrier_wait(&turn);
 	ASSERT_EQ(pthread_join(thread, &wrong), 0);
 	EXPECT_TRUE(!wrong);
-	after = stats_of(grown);
-	EXPECT_EQ(after.accesses - before.accesses, 180);
-	EXPECT_LE(after.misses - before.misses, 10);
+	expect_foreseen(grown, &before);
 	pthread_barrier_destroy(&turn);
 	mmnf_field_close(grown);
 }
