@@ -228,7 +228,8 @@ static void note_write(struct mmnf_remote *r, const struct mmnf_net_io *io)
 }
 
 /* What may still come, of a write that has ended: nothing newer goes before. */
-static void note_late(struct mmnf_remote *r, u64 start, u64 end)
+static void note_late(struct mmnf_remote *r, u64 start, u64 end,
+		      s64 given_up_ns)
 {
 	s64 now = mmnf_now_ns();
 	struct remote_late *l;
@@ -246,8 +247,10 @@ static void note_late(struct mmnf_remote *r, u64 start, u64 end)
 		l = &r->late[n - 1];
 		l->start = min_u64(l->start, start);
 		l->end = max_u64(l->end, end);
+		given_up_ns = (s64)max_u64((u64)given_up_ns,
+					   (u64)(l->until_ns - r->grace_ns));
 	}
-	l->until_ns = now + r->grace_ns;
+	l->until_ns = (s64)max_u64((u64)now, (u64)given_up_ns) + r->grace_ns;
 	r->nr_late = n;
 	pthread_mutex_unlock(&r->lock);
 }
@@ -274,7 +277,7 @@ static int write_blocks(struct mmnf_remote *r, u64 offset, const char *from,
 		do_io(r->net, &io, MMNF_NET_WRITE, offset, (void *)from, bytes);
 
 	if (io.late == MMNF_NET_LATE_HUNG)
-		note_late(r, offset, offset + bytes);
+		note_late(r, offset, offset + bytes, io.late_ns);
 	if (!err)
 		note_write(r, &io);
 	return err;

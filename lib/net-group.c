@@ -362,10 +362,51 @@ static void fail_old(struct net_group *g, struct net_queue *q, s64 now)
 	}
 }
 
+/* Is there another gateway for reads, whatever becomes of the writes here? */
+static bool may_leave_writes(const struct net_group *g)
+{
+	return g->nr_uris > 1 && g->net->opts.fail_timeout_ns;
+}
+
+/*
+ * Does nothing come from a server that reads wait for?  Those count, too, that find
+ * no room beside the writes.
+ */
+static bool is_silent(const struct net_group *g, const struct net_conn *c,
+		      s64 now)
+{
+	s64 oldest = now, since;
+	const struct net_wire *w;
+
+	for (w = c->flying; w; w = w->next)
+		if (w->op == MMNF_NET_READ && w->sent_ns < oldest)
+			oldest = w->sent_ns;
+	if (g->demand.first && c->in_flight >= g->net->opts.depth &&
+	    g->demand.first->born_ns < oldest)
+		oldest = g->demand.first->born_ns;
+	/* Nor was it to be heard before it was connected to. */
+	since = (s64)max_u64(max_u64((u64)oldest, (u64)g->heard_ns),
+			     (u64)c->since_ns);
+	return now - since >= g->net->opts.request_timeout_ns;
+}
+
+/* The server may still do its writes, as long as one that is not given up early. */
+static void note_late(const struct net_group *g, const struct net_conn *c)
+{
+	const struct net_wire *w;
+
+	for (w = c->flying; w; w = w->next)
+		if (w->op == MMNF_NET_WRITE)
+			w->parts->io->late_ns = (s64)max_u64(
+				(u64)w->parts->io->late_ns,
+				(u64)(w->sent_ns +
+				      g->net->opts.fail_timeout_ns));
+}
+
 /*
  * A server that does not answer: what was asked of it is asked elsewhere.  While
  * a write is in flight that is put off, for nobody could tell whether the server
- * goes on to write it.
+ * goes on to write it; unless reads wait, and another gateway has their bytes.
  */
 static void drop_hung(struct net_group *g, struct net_conn *c, s64 now)
 {
@@ -379,8 +420,10 @@ static void drop_hung(struct net_group *g, struct net_conn *c, s64 now)
 		if (w->sent_ns < oldest)
 			oldest = w->sent_ns;
 	}
-	if (!limit || now - oldest < limit)
+	if ((!limit || now - oldest < limit) &&
+	    !(may_leave_writes(g) && is_silent(g, c, now)))
 		return;
+	note_late(g, c);
 	g->count.timeouts++;
 	snprintf(c->cause, sizeof(c->cause), "no answer");
 	c->late = MMNF_NET_LATE_HUNG;
@@ -404,6 +447,16 @@ static void leave(struct net_group *g, struct net_conn *c)
 	c->gateway = (c->gateway + 1) % g->nr_uris;
 }
 
+/* Has a server answered since the clock was looked at last? */
+static void note_heard(struct net_group *g, s64 now)
+{
+	u64 nr = g->count.reads + g->count.writes + g->count.flushes;
+
+	if (nr != g->nr_heard)
+		g->heard_ns = now;
+	g->nr_heard = nr;
+}
+
 s64 net_group_clock(struct net_group *g, s64 now)
 {
 	struct mmnf_net_part *part, *next;
@@ -411,6 +464,7 @@ s64 net_group_clock(struct net_group *g, s64 now)
 	s64 due = 0;
 	u32 i;
 
+	note_heard(g, now);
 	for (i = 0; i < g->nr_conns; i++)
 		if (g->conn[i].state == NET_UP && g->conn[i].flying)
 			drop_hung(g, &g->conn[i], now);

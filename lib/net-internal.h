@@ -134,6 +134,7 @@ struct net_counters {
  * @down_ns: since when no connection is up, 0: one is
  * @writes: go over connection 0, with flushes
  * @delayed: have a due_ns
+ * @nr_heard: answers when the clock was looked at last; @heard_ns: that saw the last
  * @cause: of the last failure, named with its server
  */
 struct net_group {
@@ -146,8 +147,8 @@ struct net_group {
 	struct net_holes holes;
 	struct net_queue demand, prefetch, writes, delayed;
 	u32 in_flight, in_flight_prefetch, nr_rounds;
-	u64 epoch;
-	s64 down_ns;
+	u64 epoch, nr_heard;
+	s64 down_ns, heard_ns;
 	char cause[640];
 	s64 cause_ns;
 	struct net_counters count;

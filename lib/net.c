@@ -215,6 +215,7 @@ static void start(struct mmnf_net *net, struct mmnf_net_io *io, s64 now)
 	io->words = NULL;
 	io->cancelled = false;
 	io->late = MMNF_NET_LATE_NONE;
+	io->late_ns = 0;
 	io->epoch = UINT64_MAX;
 	io->nr_parts = 0;
 	if (!io->awaited)

@@ -77,6 +77,8 @@ struct mmnf_net_part {
  * @epoch: of writes and flushes, when done; see above
  * @began_ns: CLOCK_MONOTONIC, of submit(), before it waited for others
  * @late: of writes, also of failed ones
+ * @late_ns: of one that was HUNG: it is to be taken for one that was given up not
+ *	before that
  * @text: of an error, for humans; good in done() only.  Without done() it is
  *	mmnf_net_end() that has it
  *
@@ -93,7 +95,7 @@ struct mmnf_net_io {
 	void *owner;
 	int result;
 	u64 epoch;
-	s64 began_ns;
+	s64 began_ns, late_ns;
 	const char *text;
 	/* the net's */
 	u32 nr_parts;

@@ -195,7 +195,8 @@ static void end_op(struct mmnf_ssd *ssd, struct ssd_op *op)
 			f->due_ns = mmnf_ssd_now_ns();
 	}
 	if (op->io.is_late)
-		mmnf_ssd_hold_add(ssd, op->start, op->end, op->seq, op->number);
+		mmnf_ssd_hold_add(ssd, op->start, op->end, op->seq, op->number,
+				  op->io.late_ns);
 	if (op->io.result)
 		failed(ssd, &op->io);
 	free(op->io.data);

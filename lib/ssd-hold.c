@@ -10,10 +10,10 @@
 #include "ssd-internal.h"
 
 void mmnf_ssd_hold_add(struct mmnf_ssd *ssd, u64 start, u64 end, u64 seq,
-		       u64 number)
+		       u64 number, s64 given_up_ns)
 {
 	struct ssd_drain *d = &ssd->drain;
-	s64 now = mmnf_ssd_now_ns();
+	s64 now = mmnf_ssd_now_ns(), until;
 	struct ssd_hold *h;
 	u32 i, n = 0;
 
@@ -21,6 +21,7 @@ void mmnf_ssd_hold_add(struct mmnf_ssd *ssd, u64 start, u64 end, u64 seq,
 		if (d->hold[i].until_ns > now)
 			d->hold[n++] = d->hold[i];
 	d->nr_holds = n;
+	until = (s64)max_u64((u64)now, (u64)given_up_ns) + d->grace_ns;
 	if (n < SSD_HOLDS) {
 		h = &d->hold[d->nr_holds++];
 		*h = (struct ssd_hold) { start, end, seq, number, 0 };
@@ -32,7 +33,7 @@ void mmnf_ssd_hold_add(struct mmnf_ssd *ssd, u64 start, u64 end, u64 seq,
 		h->seq = min_u64(h->seq, seq);
 		h->number = min_u64(h->number, number);
 	}
-	h->until_ns = now + d->grace_ns;
+	h->until_ns = (s64)max_u64((u64)h->until_ns, (u64)until);
 }
 
 static bool was_replayed(const struct ssd_drain *d, u64 start, u64 end)

@@ -364,9 +364,12 @@ bool mmnf_ssd_drain_is_synced(const struct mmnf_ssd *ssd, u64 start, u64 end);
 
 /* ---- ssd-hold.c; lock is held */
 
-/* Holds back what is newer than record seq; file number is kept as long. */
+/*
+ * Holds back what is newer than record seq; file number is kept as long.  Until the
+ * grace time is over, from now or from given_up_ns on, whichever is later.
+ */
 void mmnf_ssd_hold_add(struct mmnf_ssd *ssd, u64 start, u64 end, u64 seq,
-		       u64 number);
+		       u64 number, s64 given_up_ns);
 
 /* The log that was found at open: whoever wrote it may have sent it. */
 int mmnf_ssd_hold_replayed(struct mmnf_ssd *ssd);

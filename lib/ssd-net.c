@@ -32,6 +32,7 @@ static void done(struct mmnf_net_io *net)
 	io->epoch = net->epoch;
 	io->group = net->group;
 	io->is_late = net->late == MMNF_NET_LATE_HUNG;
+	io->late_ns = net->late_ns;
 	if (net->result && net->text)
 		snprintf(io->text, sizeof(io->text), "%s", net->text);
 	free(r);

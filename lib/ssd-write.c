@@ -148,7 +148,8 @@ static int put_unit(struct mmnf_ssd *ssd, u64 offset, u64 bytes, void *data)
 		if (write.io.is_late) {
 			pthread_mutex_lock(&ssd->lock);
 			mmnf_ssd_hold_add(ssd, offset, offset + bytes,
-					  ssd->log.seq, UINT64_MAX);
+					  ssd->log.seq, UINT64_MAX,
+					  write.io.late_ns);
 			pthread_mutex_unlock(&ssd->lock);
 		}
 		if (!err)

@@ -99,7 +99,8 @@ enum mmnf_ssd_op { MMNF_SSD_READ, MMNF_SSD_WRITE, MMNF_SSD_FLUSH };
  * @done: to be called once it is over, in any thread, perhaps inside submit()
  * @result: 0 or -errno
  * @epoch: of writes and flushes: of the connection that it came over
- * @is_late: of writes: an attempt was given up that may still reach the storage
+ * @is_late: of writes: an attempt was given up that may still reach the storage;
+ *	@late_ns: to be taken for one that was given up not before that
  * @text: of an error
  */
 struct mmnf_ssd_io {
@@ -108,6 +109,7 @@ struct mmnf_ssd_io {
 	u32 group;
 	int result;
 	u64 offset, bytes, epoch;
+	s64 late_ns;
 	void *data;
 	void (*done)(struct mmnf_ssd_io *io);
 	char text[160];

@@ -117,6 +117,129 @@ TEST(late_write_of_a_part_of_a_block)
 	late_write(BLOCKS);
 }
 
+/* ---- two gateways to one file, of which one hangs */
+
+#define FAIL_MS 10000
+#define AT 512ULL
+
+static uint64_t in_image(void)
+{
+	uint64_t value = 0;
+	int fd = open("server.img", O_RDONLY);
+
+	ASSERT_EQ(pread(fd, &value, sizeof(value), AT * 8), 8);
+	close(fd);
+	return value;
+}
+
+static struct mmnf_field *open_gateways(const char *cache)
+{
+	MMNF_OPTS(mmnf_create_opts, create);
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	const char *uri;
+	char both[160];
+
+	snprintf(both, sizeof(both), "%s,%s", servers[0].uri, servers[1].uri);
+	uri = both;
+	create.net = &uri;
+	create.nr_net = 1;
+	if (access("g", F_OK))
+		ASSERT_EQ(mmnf_field_create("g", MMNF_U64, 1, shape, &create),
+			  0);
+	opts.writable = 1;
+	opts.net_cache_dir = cache;
+	opts.net_cache_bytes = cache ? 64 << 20 : 0;
+	opts.net_fail_timeout_ms = FAIL_MS;
+	opts.net_request_timeout_ms = 1000;
+	opts.net_cache_grace_ms = 1000;
+	ASSERT_EQ(mmnf_field_open(&field, "g", &opts), 0);
+	return field;
+}
+
+static void *write_old(void *field)
+{
+	EXPECT_EQ(put(field, AT, 'A'), 64);
+	return NULL;
+}
+
+static void *write_new(void *field)
+{
+	EXPECT_EQ(put(field, AT, 'B'), 64);
+	EXPECT_EQ(mmnf_field_sync(field), 0);
+	return NULL;
+}
+
+/*
+ * A write is under way to the gateway that hangs.  A busy machine may have been given
+ * the other one: then it comes to its end.
+ */
+static struct mmnf_field *hang(const char *cache, pthread_t *writer)
+{
+	struct mmnf_field *field;
+	int tries;
+
+	for (tries = 0;; tries++) {
+		ASSERT_LT(tries, 5);
+		field = open_gateways(cache);
+		server_stop(0);
+		ASSERT_EQ(pthread_create(writer, NULL, write_old, field), 0);
+		sleep_ms(800);
+		if (!in_image())
+			return field;
+		kill(servers[0].pid, SIGCONT);
+		ASSERT_EQ(pthread_join(*writer, NULL), 0);
+		ASSERT_EQ(put(field, AT, 0), 64);
+		ASSERT_EQ(mmnf_field_sync(field), 0);
+		mmnf_field_close(field);
+	}
+}
+
+/* Reads have the other gateway; the write comes late, over nothing newer. */
+static void one_gateway_hangs(const char *cache)
+{
+	static const uint64_t marker[8] = { 'X' };
+	struct mmnf_field *field;
+	pthread_t writer;
+	int64_t from;
+	int fd;
+
+	begin("file server.img");
+	server_start(1, "file server.img");
+	field = hang(cache, &writer);
+	from = now_ns();
+	EXPECT_EQ(get(field, 60000), 0);
+	printf("# read in %lld ms\n", (long long)(now_ns() - from) / 1000000);
+	EXPECT_LT(now_ns() - from, FAIL_MS / 2 * 1000000LL);
+	ASSERT_EQ(pthread_join(writer, NULL), 0);
+	while (in_image() != 'A')
+		sleep_ms(10);
+	fd = open("server.img", O_WRONLY);
+	ASSERT_EQ(pwrite(fd, marker, sizeof(marker), AT * 8), 64);
+	close(fd);
+	ASSERT_EQ(pthread_create(&writer, NULL, write_new, field), 0);
+	/* Longer than the grace time, and the server's time is not over. */
+	sleep_ms(3000);
+	EXPECT_EQ(in_image(), 'X');
+	kill(servers[0].pid, SIGCONT);
+	while (in_image() == 'X')
+		sleep_ms(10);
+	EXPECT_EQ(in_image(), 'A');
+	ASSERT_EQ(pthread_join(writer, NULL), 0);
+	EXPECT_EQ(in_image(), 'B');
+	mmnf_field_close(field);
+}
+
+TEST(gateway_that_hangs_with_a_write)
+{
+	one_gateway_hangs(NULL);
+}
+
+TEST(gateway_that_hangs_with_a_write_of_the_cache)
+{
+	one_gateway_hangs("cache");
+}
+
 static void *write_one(void *field)
 {
 	uint64_t value = 1;
