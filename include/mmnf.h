@@ -134,7 +134,8 @@ struct mmnf_create_opts {
 	const void *fill; /* one element; NULL: zero */
 	const uint64_t *tile; /* elements of a tile along each axis: the field
 			       * is stored in tiles; NULL: in C order */
-	uint32_t checksums; /* 1: keep a CRC32C of each tile */
+	uint32_t checksums; /* 1: keep a CRC32C of each tile; a write waits for
+			     * the disk once if it finds one that it changes */
 	uint32_t reserved;
 	/*
 	 * Data that lies on NBD servers, in C order from byte 0 on: only the
@@ -464,6 +465,17 @@ MMNF_API ssize_t mmnf_write(struct mmnf_field *field,
 
 /**
  * mmnf_field_sync() - make all writes through this handle durable
+ *
+ * Other threads go on to read and write meanwhile, the same segments, too, but for
+ * writes to tiles that are being named.
+ *
+ * The kernel says once that it could not write data out, and takes it for written then.
+ * So when the storage has failed (mostly -EIO; -ENOSPC or -EDQUOT where the file system
+ * finds out late) each later sync of the handle fails as well, and tiles that were new
+ * are not named: what was written since the last sync that returned 0 may be lost.  Open
+ * the field again and write it again.  After other errors, as -ENOMEM, the next sync tries
+ * again.  Of a field on the network a loss is said once.
+ *
  * Return: 0 or -errno.
  */
 MMNF_API int mmnf_field_sync(struct mmnf_field *field);

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
 /*
- * Segment files: opened when needed, a bounded number kept open, made when
- * first written.
- *
- * A file appears under its name only at its full length and, where the fill
- * value is not zero, filled: a reader never meets a short one.  A file of any
- * other length is an error for whoever asks for it, so that a cut file is never
- * read as fill.
+ * The open segment files of a field: opened when needed, a bounded number kept open.
+ * What is done with each of them is in segment-file.c.
  *
  * segments.lock guards the cache and everything in it but the files' contents.
  * A file with users is not closed.
+ *
+ * Nobody waits for the disk with the lock.  Of a file that is being opened, made or
+ * closed the number stands in opening or leaving meanwhile, and only who wants the
+ * same one waits: what was written must not be read, nor locked, in another while it is
+ * not closed.  A sync uses each file as a reader does, and then waits for those that
+ * others were closing.
  *
  * Readers of one file share nothing that they write: a file that is open is found
  * by its number and pinned without the lock, on the thread's own board
@@ -29,203 +30,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "cache-pins.h"
-#include "new-file.h"
 #include "readahead.h"
 #include "shard.h"
 
-#define FILL_CHUNK (1 << 20)
-#define NO_FILE (-4096) /* no errno: the segment is there, and no file is */
-
-static int fill_file(struct mmnf_field *field, int fd)
-{
-	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	u64 len = min_u64(FILL_CHUNK, g->segment_bytes), done = 0;
-	char *buf = malloc(len);
-	int err = 0;
-
-	if (!buf)
-		return -ENOMEM;
-	mmnf_geometry_fill(g, buf, len);
-	while (!err && done < g->segment_bytes) {
-		ssize_t n = pwrite(fd, buf,
-				   min_u64(len, g->segment_bytes - done),
-				   (off_t)done);
-
-		/* len is a multiple of the element, so is any full write */
-		if (n < 0 && errno != EINTR)
-			err = -errno;
-		else if (n > 0)
-			done += (u64)n / g->element_bytes * g->element_bytes;
-	}
-	free(buf);
-	return err;
-}
-
-/* Makes the folders above a key. */
-static int make_dirs(int dir, char *key)
-{
-	char *slash;
-
-	for (slash = strchr(key, '/'); slash; slash = strchr(slash + 1, '/')) {
-		int err;
-
-		*slash = 0;
-		err = mkdirat(dir, key, 0777) && errno != EEXIST ? -errno : 0;
-		*slash = '/';
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-static int create_file(struct mmnf_field *field, char *key)
-{
-	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	u64 bytes = mmnf_geometry_file_bytes(g);
-	struct mmnf_new_file file;
-	int err;
-
-	err = make_dirs(field->store.dir, key);
-	if (!err)
-		err = mmnf_new_file_open(&file, field->store.dir, key, 0666);
-	if (err)
-		return mmnf_error_system(-err, "segment %s", key);
-	err = ftruncate(file.fd, (off_t)bytes) ? -errno : 0;
-	if (!err && g->indexed)
-		err = mmnf_shard_init(g, file.fd);
-	else if (!err && !g->fill_is_zero)
-		err = fill_file(field, file.fd);
-	/* Unlike a rename, a link does not replace what another has made. */
-	if (!err)
-		err = mmnf_new_file_link(&file);
-	mmnf_new_file_close(&file);
-	return err && err != -EEXIST ?
-		       mmnf_error_system(-err,
-					 "segment %s of %" PRIu64 " bytes", key,
-					 bytes) :
-		       0;
-}
-
-/* Is a file as long as its segment?  That of others may be longer. */
-static int check_length(const struct mmnf_field *field, const char *key,
-			u64 bytes)
-{
-	const struct mmnf_geometry *g = mmnf_field_geometry(field);
-	bool plain = field->store.dir < 0;
-
-	if (g->indexed) {
-		if (bytes >= g->index_bytes && bytes <= (u64)S64_MAX)
-			return 0;
-		return mmnf_error(EIO,
-				  "segment %s is %" PRIu64
-				  " bytes: expected an index of %" PRIu64,
-				  key, bytes, g->index_bytes);
-	}
-	if (plain ? bytes >= g->segment_bytes : bytes == g->segment_bytes)
-		return 0;
-	return mmnf_error(EIO,
-			  "segment %s is %" PRIu64 " bytes: expected %" PRIu64,
-			  key, bytes, g->segment_bytes);
-}
-
-/* Returns the descriptor, -ENOENT without text, or -errno. */
-static int open_file(struct mmnf_field *field, const char *key, u64 *bytes)
-{
-	int flags = field->writable ? O_RDWR : O_RDONLY, fd, err;
-
-	if (field->remote) {
-		*bytes = mmnf_field_geometry(field)->segment_bytes;
-		return NO_FILE;
-	}
-	if (field->store.file >= 0)
-		fd = fcntl(field->store.file, F_DUPFD_CLOEXEC, 0);
-	else
-		fd = mmnf_file_open(field->store.dir, key, flags);
-	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
-		return -ENOENT;
-	if (fd < 0)
-		return mmnf_error_system(errno, "segment %s", key);
-	err = mmnf_file_bytes(fd, bytes);
-	if (err == -EINVAL)
-		err = mmnf_error(
-			EIO,
-			"segment %s: expected a regular file or a block device",
-			key);
-	else if (err)
-		err = mmnf_error_system(-err, "segment %s", key);
-	else
-		err = check_length(field, key, *bytes);
-	if (err) {
-		close(fd);
-		return err;
-	}
-	if (!mmnf_resident_may_ask(fd))
-		__atomic_store_n(&field->blind, true, __ATOMIC_RELAXED);
-	/* Here the library predicts; the kernel's guesses would only add. */
-	if (field->walk || field->prefetch_off)
-		posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-	return fd;
-}
-
-int mmnf_segment_sync_name(struct mmnf_field *field, u64 number)
-{
-	char key[MMNF_KEY_MAX], *slash;
-	int fd, err;
-
-	mmnf_zarr_key(&field->store, number, key);
-	while ((slash = strrchr(key, '/'))) {
-		*slash = 0;
-		fd = openat(field->store.dir, key,
-			    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (fd < 0)
-			return -errno;
-		err = fsync(fd) ? -errno : 0;
-		close(fd);
-		if (err)
-			return err;
-	}
-	return fsync(field->store.dir) ? -errno : 0;
-}
-
-/* Files and then the folders that name them. */
-static int make_durable(struct mmnf_field *field, struct mmnf_segment *s)
-{
-	int err;
-
-	err = mmnf_shard_flush(field, s);
-	if (err)
-		return err;
-	if (fdatasync(s->fd))
-		return -errno;
-	if (s->shard && field->store.checksums &&
-	    fdatasync(field->store.checks))
-		return -errno;
-	err = s->created ? mmnf_segment_sync_name(field, s->number) : 0;
-	if (!err)
-		s->created = false;
-	return err;
-}
-
-/* What is written from now on is for the next time. */
-static int sync_one(struct mmnf_field *field, struct mmnf_segment *s)
-{
-	int err;
-
-	if (field->remote ||
-	    !__atomic_exchange_n(&s->dirty, false, __ATOMIC_ACQ_REL))
-		return 0;
-	err = make_durable(field, s);
-	if (err)
-		mmnf_segment_written(s);
-	return err;
-}
-
-static void discard(struct mmnf_segment *s)
+static void close_files(struct mmnf_segment *s)
 {
 	mmnf_mapped_close(s);
 	mmnf_resident_close(s);
@@ -235,16 +47,82 @@ static void discard(struct mmnf_segment *s)
 	if (s->direct_fd >= 0 && s->direct_fd != s->fd)
 		close(s->direct_fd);
 	mmnf_shard_free(s->shard);
-	free(s);
+	pthread_mutex_destroy(&s->settled.lock);
 }
 
-static void release(struct mmnf_field *field, struct mmnf_segment *s)
-{
-	int err = sync_one(field, s);
+/* ---- leaving */
 
+/* Under the lock: nobody finds s any more; unlock() closes it. */
+static void leave(struct mmnf_segments *all, struct mmnf_segment *s)
+{
+	s->left = ++all->nr_left;
+	s->next = all->leaving;
+	all->leaving = s;
+	all->nr_unclosed++;
+}
+
+static void unlink_leaving(struct mmnf_segments *all, struct mmnf_segment *s)
+{
+	struct mmnf_segment **at = &all->leaving;
+
+	while (*at != s)
+		at = &(*at)->next;
+	*at = s->next;
+}
+
+/* Under the lock, which it gives up meanwhile. */
+static void close_leaving(struct mmnf_field *field)
+{
+	struct mmnf_segments *all = &field->segments;
+	struct mmnf_segment *s = all->leaving;
+	int err;
+
+	while (s->closing)
+		s = s->next;
+	s->closing = true;
+	all->nr_unclosed--;
+	pthread_mutex_unlock(&all->lock);
+	err = mmnf_segment_durable(field, s);
 	if (err)
-		field->segments.lost_error = err;
-	discard(s);
+		mmnf_segment_lost(field, err);
+	close_files(s);
+	pthread_mutex_lock(&all->lock);
+	unlink_leaving(all, s);
+	free(s);
+	pthread_cond_broadcast(&all->turned);
+}
+
+/* Gives the lock up, and closes what has left: also what others took out. */
+static void unlock(struct mmnf_field *field)
+{
+	struct mmnf_segments *all = &field->segments;
+
+	while (all->nr_unclosed)
+		close_leaving(field);
+	pthread_mutex_unlock(&all->lock);
+}
+
+/* Is another thread opening, making or closing the file of a number? */
+static bool is_busy(const struct mmnf_segments *all, u64 number)
+{
+	const struct mmnf_opening *o = all->opening;
+	const struct mmnf_segment *s = all->leaving;
+
+	while (o && o->number != number)
+		o = o->next;
+	while (s && s->number != number)
+		s = s->next;
+	return o || s;
+}
+
+/* Do any leave that had left by then? */
+static bool any_leaving(const struct mmnf_segments *all, u64 left)
+{
+	const struct mmnf_segment *s = all->leaving;
+
+	while (s && s->left > left)
+		s = s->next;
+	return s;
 }
 
 bool mmnf_segment_resident(const struct mmnf_segment *s, char *dst, u64 bytes,
@@ -274,11 +152,14 @@ int mmnf_segment_direct(struct mmnf_field *field, struct mmnf_segment *s)
 
 int mmnf_segments_init(struct mmnf_field *field)
 {
-	pthread_mutex_init(&field->segments.lock, NULL);
-	field->segments.boards = calloc(1, sizeof(struct boards));
-	return field->segments.boards ?
-		       mmnf_boards_open(field->segments.boards) :
-		       -ENOMEM;
+	struct mmnf_segments *all = &field->segments;
+
+	pthread_mutex_init(&all->lock, NULL);
+	pthread_mutex_init(&all->syncing, NULL);
+	pthread_mutex_init(&all->checks_settled.lock, NULL);
+	pthread_cond_init(&all->turned, NULL);
+	all->boards = calloc(1, sizeof(struct boards));
+	return all->boards ? mmnf_boards_open(all->boards) : -ENOMEM;
 }
 
 /* From here on, and to none if it is 0, a place is found by number - 1. */
@@ -306,10 +187,9 @@ static u32 find(const struct mmnf_segments *all, u64 number)
 	return MMNF_SEGMENTS_OPEN;
 }
 
-/* Under the lock: closes what is in a place, if nobody uses it. */
-static bool close_place(struct mmnf_field *field, u32 i)
+/* Under the lock: takes out what is in a place, if nobody uses it. */
+static bool leave_place(struct mmnf_segments *all, u32 i)
 {
-	struct mmnf_segments *all = &field->segments;
 	struct mmnf_segment *s = all->open[i];
 	u64 tag = all->tag[i];
 
@@ -321,15 +201,15 @@ static bool close_place(struct mmnf_field *field, u32 i)
 		return false;
 	}
 	__atomic_store_n(&all->open[i], NULL, __ATOMIC_RELAXED);
-	release(field, s);
+	leave(all, s);
 	return true;
 }
 
 /* Under the lock: the same of what has lost its number. */
-static void close_lost(struct mmnf_field *field, u32 i)
+static void leave_lost(struct mmnf_segments *all, u32 i)
 {
-	if (field->segments.open[i] && !field->segments.tag[i])
-		close_place(field, i);
+	if (all->open[i] && !all->tag[i])
+		leave_place(all, i);
 }
 
 /* An empty place, the home of a number if that is one; or MMNF_SEGMENTS_OPEN. */
@@ -362,19 +242,18 @@ static u32 oldest_place(const struct mmnf_segments *all, u64 tried)
 }
 
 /* Puts s where no file stands, or one that nobody uses, if there is such a place. */
-static void keep(struct mmnf_field *field, struct mmnf_segment *s)
+static void keep(struct mmnf_segments *all, struct mmnf_segment *s)
 {
-	struct mmnf_segments *all = &field->segments;
 	u64 tried = 0;
 	u32 i;
 
 	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++)
-		close_lost(field, i);
+		leave_lost(all, i);
 	i = empty_place(all, s->number);
 	while (i == MMNF_SEGMENTS_OPEN && ~tried) {
 		u32 oldest = oldest_place(all, tried);
 
-		if (close_place(field, oldest))
+		if (leave_place(all, oldest))
 			i = oldest;
 		tried |= 1ULL << oldest;
 	}
@@ -402,6 +281,7 @@ static struct mmnf_segment *new_segment(struct mmnf_field *field, int fd)
 	}
 	s->fd = fd;
 	s->direct_fd = -1;
+	pthread_mutex_init(&s->settled.lock, NULL);
 	return s;
 }
 
@@ -414,52 +294,67 @@ static void use(const struct mmnf_segments *all, struct mmnf_segment *s)
 		__atomic_store_n(&s->stamp, now, __ATOMIC_RELAXED);
 }
 
+/* Under the lock, which it gives up meanwhile: of a number that is not busy. */
+static int open_new(struct mmnf_field *field, u64 number, bool create,
+		    struct mmnf_segment **out)
+{
+	struct mmnf_segments *all = &field->segments;
+	struct mmnf_opening self = { number, all->opening }, **at;
+	struct mmnf_segment *s = NULL;
+	bool created, is_there;
+	u64 bytes = 0;
+	int fd;
+
+	all->opening = &self;
+	pthread_mutex_unlock(&all->lock);
+	fd = mmnf_segment_file_open(field, number, create, &bytes, &created);
+	is_there = fd >= 0 || fd == MMNF_NO_FILE;
+	if (is_there)
+		s = new_segment(field, fd);
+	pthread_mutex_lock(&all->lock);
+	for (at = &all->opening; *at != &self;)
+		at = &(*at)->next;
+	*at = self.next;
+	pthread_cond_broadcast(&all->turned);
+	if (!s)
+		return is_there ? mmnf_error(ENOMEM,
+					     "segment %" PRIu64 ": no memory",
+					     number) :
+				  fd;
+	s->id = ++all->nr_opened;
+	s->number = number;
+	s->file_bytes = bytes;
+	s->created = s->dirty = created;
+	__atomic_store_n(&all->clock, all->clock + 1, __ATOMIC_RELAXED);
+	keep(all, s);
+	*out = s;
+	return 0;
+}
+
 int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 		     struct mmnf_segment **out)
 {
 	struct mmnf_segments *all = &field->segments;
 	struct mmnf_segment *s = NULL;
-	char key[MMNF_KEY_MAX];
-	bool created = false;
-	u64 bytes = 0;
-	int fd, err;
+	int err = 0;
 	u32 i;
 
 	pthread_mutex_lock(&all->lock);
-	i = find(all, number);
+	while ((i = find(all, number)) == MMNF_SEGMENTS_OPEN &&
+	       is_busy(all, number))
+		pthread_cond_wait(&all->turned, &all->lock);
 	if (i < MMNF_SEGMENTS_OPEN)
 		s = all->open[i];
-	if (!s) {
-		mmnf_segment_name(field, number, key);
-		fd = open_file(field, key, &bytes);
-		if (fd == -ENOENT && create) {
-			created = true;
-			err = create_file(field, key);
-			fd = err ? err : open_file(field, key, &bytes);
-			if (fd == -ENOENT)
-				fd = mmnf_error(
-					EIO,
-					"segment %s is gone as soon as made",
-					key);
-		}
-		if (fd >= 0 || fd == NO_FILE)
-			s = new_segment(field, fd);
-		if ((fd >= 0 || fd == NO_FILE) && !s)
-			fd = mmnf_error(ENOMEM, "segment %s: no memory", key);
-		if (!s) {
-			pthread_mutex_unlock(&all->lock);
-			return fd;
-		}
-		s->id = ++all->nr_opened;
-		s->number = number;
-		s->file_bytes = bytes;
-		s->created = s->dirty = created;
-		__atomic_store_n(&all->clock, all->clock + 1, __ATOMIC_RELAXED);
-		keep(field, s);
+	else
+		err = open_new(field, number, create, &s);
+	if (err) {
+		/* As it is, for the text is to stay; who lets files leave closes them. */
+		pthread_mutex_unlock(&all->lock);
+		return err;
 	}
 	s->refs++;
 	use(all, s);
-	pthread_mutex_unlock(&all->lock);
+	unlock(field);
 	*out = s;
 	/* Whoever made the file: what is written must be seen in the window. */
 	if (!create || field->remote)
@@ -490,14 +385,16 @@ void mmnf_segment_forget(struct mmnf_field *field, struct mmnf_segment *s)
 
 void mmnf_segment_put(struct mmnf_field *field, struct mmnf_segment *s)
 {
-	pthread_mutex_lock(&field->segments.lock);
+	struct mmnf_segments *all = &field->segments;
+
+	pthread_mutex_lock(&all->lock);
 	if (!--s->refs) {
 		if (s->cached)
-			close_lost(field, s->place);
+			leave_lost(all, s->place);
 		else
-			release(field, s);
+			leave(all, s);
 	}
-	pthread_mutex_unlock(&field->segments.lock);
+	unlock(field);
 }
 
 int mmnf_segment_pin(struct mmnf_field *field, u64 number,
@@ -536,26 +433,63 @@ void mmnf_segment_unpin(struct mmnf_field *field,
 		return;
 	/* Who wanted to close it may have seen this pin. */
 	pthread_mutex_lock(&all->lock);
-	close_lost(field, pin->i);
+	leave_lost(all, pin->i);
+	unlock(field);
+}
+
+/* In use, so that nobody else closes it. */
+static int sync_place(struct mmnf_field *field, u32 i)
+{
+	struct mmnf_segments *all = &field->segments;
+	struct mmnf_segment *s;
+	int err;
+
+	pthread_mutex_lock(&all->lock);
+	s = all->open[i];
+	if (s)
+		s->refs++;
 	pthread_mutex_unlock(&all->lock);
+	if (!s)
+		return 0;
+	err = mmnf_segment_durable(field, s);
+	mmnf_segment_put(field, s);
+	return err;
+}
+
+static int sync_all(struct mmnf_field *field)
+{
+	struct mmnf_segments *all = &field->segments;
+	int err = 0, e;
+	u64 left;
+	u32 i;
+
+	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++) {
+		e = sync_place(field, i);
+		err = err ? err : e;
+	}
+	pthread_mutex_lock(&all->lock);
+	left = all->nr_left;
+	while (any_leaving(all, left))
+		pthread_cond_wait(&all->turned, &all->lock);
+	pthread_mutex_unlock(&all->lock);
+	return err;
 }
 
 int mmnf_segment_sync(struct mmnf_field *field)
 {
 	struct mmnf_segments *all = &field->segments;
-	int err, first;
-	u32 i;
+	int err, lost;
 
-	pthread_mutex_lock(&all->lock);
-	first = all->lost_error;
-	all->lost_error = 0;
-	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++) {
-		err = all->open[i] ? sync_one(field, all->open[i]) : 0;
-		if (err && !first)
-			first = err;
-	}
-	pthread_mutex_unlock(&all->lock);
-	return first ? mmnf_error_system(-first, "sync") : 0;
+	/* Of two at once the second waits for what the first makes durable. */
+	pthread_mutex_lock(&all->syncing);
+	err = sync_all(field);
+	lost = __atomic_load_n(&all->lost_error, __ATOMIC_ACQUIRE);
+	pthread_mutex_unlock(&all->syncing);
+	if (lost)
+		return mmnf_error_system(
+			-lost,
+			"sync: what was written since the last that worked may be lost: open the field again and write it again");
+	return err ? mmnf_error_system(-err, "sync") : 0;
 }
 
 void mmnf_segment_close_all(struct mmnf_field *field)
@@ -569,10 +503,14 @@ void mmnf_segment_close_all(struct mmnf_field *field)
 		if (!s)
 			continue;
 		mmnf_shard_flush(field, s);
-		discard(s);
+		close_files(s);
+		free(s);
 	}
 	if (all->boards)
 		mmnf_boards_close(all->boards);
 	free(all->boards);
+	pthread_cond_destroy(&all->turned);
+	pthread_mutex_destroy(&all->checks_settled.lock);
+	pthread_mutex_destroy(&all->syncing);
 	pthread_mutex_destroy(&all->lock);
 }

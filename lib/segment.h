@@ -11,6 +11,14 @@
 
 struct mmnf_shard;
 
+#define MMNF_NO_FILE (-4096) /* no errno: the segment is there, no file is */
+
+/* What fdatasync() has said of a file.  @lost: its first error, for good */
+struct mmnf_settled {
+	pthread_mutex_t lock;
+	int lost;
+};
+
 /**
  * struct mmnf_segment - an open segment file
  * @id: differs from every other open of the field, so from that of a file that
@@ -21,16 +29,19 @@ struct mmnf_shard;
  * @dirty: written since the last sync of it began; atomic
  * @created: the folders that name it may not be durable
  * @direct_fd: see mmnf_segment_direct(); -1 until then
+ * @left, @next, @closing: where nobody finds it any more
  * @look: where resident.c has it in memory; NULL: not yet, MAP_FAILED: it can't
  * @mapped: what mapped.c knows of its pages; NULL: nothing
  * @readahead: what readahead.c knows of it; NULL: nothing
  * @shard: of its index; NULL: it has none
  */
 struct mmnf_segment {
-	u64 id, number, stamp, file_bytes;
+	u64 id, number, stamp, file_bytes, left;
 	u32 refs, place;
 	int fd, direct_fd;
-	bool cached, dirty, created;
+	bool cached, dirty, created, closing;
+	struct mmnf_settled settled;
+	struct mmnf_segment *next;
 	char *look;
 	struct mmnf_seen_pages *mapped;
 	struct mmnf_readahead *readahead;
@@ -41,10 +52,23 @@ struct mmnf_segment {
 
 struct boards;
 
+/* A thread is opening or making the file of a number. */
+struct mmnf_opening {
+	u64 number;
+	struct mmnf_opening *next;
+};
+
 /**
  * struct mmnf_segments - the open files of a field
  * @clock: files that were opened; @stamp of a segment is from here
- * @lost_error: an fsync at eviction failed: sync must say so
+ * @lost_error: something could not be made durable, and is not tried again: each
+ *	sync must say so; atomic
+ * @checks_settled: of the file of checksums
+ * @opening, @leaving: files that threads are at without the lock
+ * @nr_left: have ever left; @left of a segment is from here
+ * @nr_unclosed: of @leaving: no thread is at them yet
+ * @turned: one of @opening or @leaving is done
+ * @syncing: held, outside of @lock, by a sync
  * @tag: number + 1 of the segment in each place; 0: it is not to be found there
  * @boards: pins of the places
  */
@@ -53,9 +77,14 @@ struct mmnf_segments {
 	u64 clock;
 	u64 tag[MMNF_SEGMENTS_OPEN];
 	struct mmnf_segment *open[MMNF_SEGMENTS_OPEN];
-	u64 nr_opened;
+	u64 nr_opened, nr_left;
+	u32 nr_unclosed;
 	int lost_error;
-	pthread_mutex_t lock;
+	struct mmnf_settled checks_settled;
+	struct mmnf_opening *opening;
+	struct mmnf_segment *leaving;
+	pthread_mutex_t lock, syncing;
+	pthread_cond_t turned;
 };
 
 /* @place: on a board; NO_PLACE: counted in @s.  @i: in open[] */
@@ -86,8 +115,32 @@ void mmnf_segment_unpin(struct mmnf_field *field,
 			const struct mmnf_segment_pin *pin);
 int mmnf_segment_sync(struct mmnf_field *field);
 
-/* Makes durable that its file has its name; -errno without text. */
+/* ---- segment-file.c */
+
+/*
+ * Opens the file of a segment, or makes it: a descriptor; MMNF_NO_FILE: there is the
+ * segment, but no file; -ENOENT, without text, if it is absent and create is false.
+ */
+int mmnf_segment_file_open(struct mmnf_field *field, u64 number, bool create,
+			   u64 *bytes, bool *created);
+
+/*
+ * fdatasync() of it, or of the file of checksums.  An error is for good: what it said
+ * once it says ever after.  -errno without text, as the rest here.
+ */
+int mmnf_segment_settle(struct mmnf_field *field, struct mmnf_segment *s);
+int mmnf_segment_settle_checks(struct mmnf_field *field);
+
+/* All that was written in it, and its name.  By one thread at a time. */
+int mmnf_segment_durable(struct mmnf_field *field, struct mmnf_segment *s);
+
+/* Makes durable that its file has its name. */
 int mmnf_segment_sync_name(struct mmnf_field *field, u64 number);
+
+/* Something is not durable and never will be. */
+void mmnf_segment_lost(struct mmnf_field *field, int err);
+
+/* ---- segment.c */
 
 /* Its file was written: said behind each write, for a sync may come in between. */
 static inline void mmnf_segment_written(struct mmnf_segment *s)

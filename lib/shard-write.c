@@ -4,7 +4,9 @@
  *
  * In this order: the tile's bytes, fdatasync, its index entry, the index's
  * checksum.  Entries are only ever added, so whatever is lost, a tile is absent
- * or whole: old, new or fill, never rubbish.  Entries wait until the field is
+ * or whole: old, new or fill, never rubbish.  A tile's checksum is durably gone before
+ * the tile is written, and comes back when that is durable: what verify calls damaged
+ * is no tile whose writer died.  Entries wait until the field is
  * synced, closed, or MMNF_DIRTY_MAX tiles wait; until then the handle owns the
  * tiles it has written (lock.c), in nominal offsets whatever the file's order.
  *
@@ -296,8 +298,9 @@ static int flush(struct mmnf_field *field, struct mmnf_segment *s)
 		return 0;
 	for (i = 0; i < shard->nr_dirty; i++)
 		any_new |= shard->dirty[i].is_new;
-	if (any_new && fdatasync(s->fd))
-		err = -errno;
+	/* Before anything says that they are there, or what they hold. */
+	if (any_new || field->store.checksums)
+		err = mmnf_segment_settle(field, s);
 	if (!err && any_new)
 		err = add_entries(field, s);
 	for (i = 0; !err && field->store.checksums && i < shard->nr_dirty;

@@ -33,9 +33,66 @@ static int put_check(struct mmnf_field *field, u64 segment, u64 tile, u32 crc)
 	return mmnf_error_system(errno, MMNF_CHECKS_NAME);
 }
 
+static int get_check(const struct mmnf_field *field, u64 segment, u64 tile,
+		     u32 *crc)
+{
+	off_t at = check_offset(mmnf_field_geometry(field), segment, tile);
+	ssize_t n;
+
+	*crc = 0;
+	n = pread(field->store.checks, crc, 4, at);
+	return n < 0 ? mmnf_error_system(errno, MMNF_CHECKS_NAME) : 0;
+}
+
+/* *any: it had one. */
+static int drop_check(struct mmnf_field *field, u64 segment, u64 tile,
+		      bool *any)
+{
+	u32 crc;
+	int err = get_check(field, segment, tile, &crc);
+
+	if (err || !crc)
+		return err;
+	*any = true;
+	return put_check(field, segment, tile, 0);
+}
+
+static int settle(struct mmnf_field *field)
+{
+	int err = mmnf_segment_settle_checks(field);
+
+	return err ? mmnf_error_system(-err, MMNF_CHECKS_NAME) : 0;
+}
+
 int mmnf_check_clear(struct mmnf_field *field, u64 segment, u64 tile)
 {
-	return put_check(field, segment, tile, 0);
+	bool any = false;
+	int err = drop_check(field, segment, tile, &any);
+
+	return err || !any ? err : settle(field);
+}
+
+int mmnf_check_clear_box(struct mmnf_field *field,
+			 const struct mmnf_box *normal)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	u64 last_segment = UINT64_MAX, last_tile = 0;
+	struct mmnf_runs it;
+	struct mmnf_run run;
+	bool any = false;
+	int err = 0;
+
+	mmnf_runs_init_mode(&it, g, normal, PIECE_BYTES, MMNF_RUNS_WRITE);
+	while (!err && mmnf_runs_next(&it, &run)) {
+		u64 tile = (run.offset - g->data_offset) / g->tile_bytes;
+
+		if (run.segment == last_segment && tile == last_tile)
+			continue;
+		err = drop_check(field, run.segment, tile, &any);
+		last_segment = run.segment;
+		last_tile = tile;
+	}
+	return err || !any ? err : settle(field);
 }
 
 static int tile_crc(const struct mmnf_geometry *g, int fd, u64 place, u32 *crc)

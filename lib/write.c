@@ -155,6 +155,8 @@ int mmnf_write_box(struct mmnf_field *field, const struct mmnf_box *normal,
 
 	if (!scratch)
 		return mmnf_error(ENOMEM, "no memory");
+	if (field->store.checksums)
+		err = mmnf_check_clear_box(field, normal);
 	mmnf_runs_init_mode(&it, mmnf_field_geometry(field), normal, RUN_BYTES,
 			    MMNF_RUNS_WRITE);
 	while (!err && mmnf_runs_next(&it, &run)) {

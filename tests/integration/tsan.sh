@@ -3,12 +3,12 @@
 # The tests with threads again, built with TSan: no data race, no lock order.
 set -euo pipefail
 cd "$MMNF_SRC"
-programs=(batch engines cache guard mapped readahead segments ssd_cache ssd_queue tiles windows)
+programs=(batch durable engines cache guard mapped readahead segments ssd_cache ssd_queue tiles windows)
 make -s -j2 "${programs[@]/#/build/tsan/tests/unit/}"
 export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
 export KTAP_TIMEOUT=120
 for program in "${programs[@]}"; do
-	"build/tsan/tests/unit/$program" '*thread*' 'submitter*' >"$TMPDIR/out" || {
+	"build/tsan/tests/unit/$program" '*thread*' 'submitter*' '*others*' 'a_sync*' >"$TMPDIR/out" || {
 		cat "$TMPDIR/out"
 		exit 1
 	}
