@@ -226,6 +226,17 @@ static struct mmnf_readahead *get(struct mmnf_segment *s)
 	return s->readahead;
 }
 
+/* Under the lock.  Who is at a stretch may have pinned the segment where no one counts. */
+static bool is_used(const struct mmnf_segment *s)
+{
+	u32 i;
+
+	for (i = 0; i < STRETCHES; i++)
+		if (s->readahead->stretches[i].busy)
+			return true;
+	return s->refs;
+}
+
 /* Under the lock: closes the one that nobody uses for longest if there are many. */
 static void make_room(struct mmnf_field *field)
 {
@@ -237,7 +248,7 @@ static void make_room(struct mmnf_field *field)
 		if (!s || !s->readahead || s->readahead->fd < 0)
 			continue;
 		nr++;
-		if (!s->refs && (!oldest || s->stamp < oldest->stamp))
+		if (!is_used(s) && (!oldest || s->stamp < oldest->stamp))
 			oldest = s;
 	}
 	if (nr >= DESCRIPTORS && oldest)
