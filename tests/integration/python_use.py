@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 
 try:
     import numpy as np
@@ -351,13 +352,17 @@ def import_and_export(folder):
 
 
 def threads(folder):
-    """Several read one field, one closes it: each gets all its bytes or is told."""
+    """Several read one field, one closes it: each gets all its bytes or is told.
+
+    It closes it when each has read, and they read until they are told.
+    """
     path, array = made(folder)
     field = mmnf.open(path)
+    all_read = threading.Barrier(6)
 
     def work(seed):
         rng, done = np.random.default_rng(seed), 0
-        while done < 400:
+        while True:
             rows = rng.integers(40, size=20)
             try:
                 assert same(field.gather(rows), array[rows])
@@ -365,11 +370,16 @@ def threads(folder):
             except ValueError:
                 assert seed and field.closed
                 return done
+            except BaseException:
+                all_read.abort()
+                field.close()
+                raise
+            if not done:
+                all_read.wait()
             done += 1
             if done == 200 and not seed:
                 field.close()
                 return done
-        return done
 
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         assert min(pool.map(work, range(6))) >= 1
