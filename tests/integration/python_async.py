@@ -226,10 +226,34 @@ def one_after_the_other(folder):
     assert descriptors() == before
 
 
+def in_l2(field):
+    """Bytes there; what was read ahead comes in its own time."""
+    return sum(tier.used_bytes for tier in field.tiers() if tier.level == 2)
+
+
+def once(folder):
+    """Past L2, request by request; what is there is taken from there."""
+    path, array = made(folder)
+    rows = list(range(0, SHAPE[0], 3))
+    with mmnf.open(path, "direct", prefetch=False) as field:
+        for _ in range(2):
+            assert same(asyncio.run(field.agather(rows, once=True)), array[rows])
+            for got in field.gathers([rows, rows[::-1]], once=True):
+                assert got.shape == (len(rows), SHAPE[1])
+            assert in_l2(field) == 0
+        assert same(asyncio.run(field.agather(rows[:9])), array[rows[:9]])
+        used = in_l2(field)
+        assert used > 0
+        assert same(next(field.gathers([rows], once=True)), array[rows])
+        assert in_l2(field) == used
+        assert same(next(field.gathers([rows])), array[rows])
+        assert in_l2(field) > used
+
+
 def main():
     return fieldlib.main([(test.__name__, test, ()) for test in (
         gathers, refusals, an_error_comes_to_its_task, cancelled, closed_meanwhile, left_alone,
-        loops_of_threads, one_after_the_other)])
+        loops_of_threads, one_after_the_other, once)])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import collections
 import ctypes
 import os
 import weakref
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterable, Iterator, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,12 @@ from ._library import check, last_error, lib
 
 _MAX = 64  # completions taken at once
 
-Job = tuple[NDArray[np.uint64], NDArray[Any]]  # indices of records, and where they go
+
+class Job(NamedTuple):
+    """Indices of records, and where they go; once: they go past L2."""
+    records: NDArray[np.uint64]
+    out: NDArray[Any]
+    once: bool
 
 
 class _Owned:
@@ -86,10 +91,9 @@ class Requests:
 
     def submit(self, job: Job) -> int:
         """Start one; its number."""
-        records, out = job
         self._last += 1
-        request = _abi.Request(self._last, None, records.ctypes.data, records.size,
-                               out.ctypes.data, out.nbytes)
+        request = _abi.Request(self._last, None, job.records.ctypes.data, job.records.size,
+                               job.out.ctypes.data, job.out.nbytes, 0, int(job.once))
         self._owned.memory[self._last] = job
         try:
             check(lib.mmnf_batch_submit(self._owned.pointer, ctypes.byref(request), 1))
@@ -138,13 +142,13 @@ def in_order(handle: Handle, jobs: Iterable[Job], ahead: int) -> Iterator[NDArra
     while True:
         try:
             job = next(more)
-            number = requests.submit(job) if job[1].size else 0
+            number = requests.submit(job) if job.out.size else 0
         except StopIteration:
             break
         except Exception as raised:
             refused = raised
             break
-        waiting.append((number, job[1]))
+        waiting.append((number, job.out))
         if len(waiting) > ahead:
             yield first()
     while waiting:

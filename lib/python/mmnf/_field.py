@@ -284,8 +284,12 @@ class Field(GpuTier):
         self._read(handle, selection, out)
         return out
 
-    async def agather(self, rows: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    async def agather(self, rows: ArrayLike, out: NDArray[Any] | None = None, *,
+                      once: bool = False) -> NDArray[Any]:
         """gather() for asyncio: the loop goes on while the reads are under way.
+
+        once: as open()'s l2_once, for this request: what it reads and is not in L2
+            ("direct", "net") is not kept there
 
         Many may be awaited at once.  Where a task is cancelled its reads are, too; what
         out holds is then undefined.  Keep out alone until this returns.
@@ -300,14 +304,16 @@ class Field(GpuTier):
         batch = self._batches.get(loop)
         if batch is None:
             batch = self._batches[loop] = Batch(handle, loop)
-        await batch.gather((records, out))
+        await batch.gather(Job(records, out, once))
         return out
 
-    def gathers(self, lists: Iterable[ArrayLike], ahead: int = 2) -> Iterator[NDArray[Any]]:
+    def gathers(self, lists: Iterable[ArrayLike], ahead: int = 2, *,
+                once: bool = False) -> Iterator[NDArray[Any]]:
         """gather() of one list of rows after the other, as a training loop wants them.
 
         The next lists are taken early, ahead of them, and their reads are under way
-        while the caller works with one.  Each comes in a new array.
+        while the caller works with one.  Each comes in a new array.  once: as for
+        agather(): for shuffled epochs.
         """
         handle = self._open()
         if ahead < 0:
@@ -317,8 +323,8 @@ class Field(GpuTier):
             for rows in lists:
                 selection = parse_records(rows, self.shape)
                 records = selection.records(self.shape)
-                yield (np.empty(0, np.uint64) if records is None else records,
-                       np.empty(selection.shape, self.dtype))
+                yield Job(np.empty(0, np.uint64) if records is None else records,
+                          np.empty(selection.shape, self.dtype), once)
 
         return in_order(handle, jobs(), ahead)
 
