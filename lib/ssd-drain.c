@@ -7,7 +7,8 @@
  *	2  take what is done: writes that were acked, reads around unaligned ones
  *	3  send what is safe, dirty, not held back and not under way
  *	4  take flushes that are done, start those that are due
- *	5  remove files of the log that nobody needs
+ *	5  move what keeps the log's oldest file, if room is short
+ *	6  remove files of the log that nobody needs
  *
  * Two writes of one byte are never under way together.
  */
@@ -54,6 +55,7 @@ static void failed(struct mmnf_ssd *ssd, const struct mmnf_ssd_io *io)
 		 io->text[0] ? io->text : strerror(-io->result));
 	d->nr_errors++;
 	d->flush[io->group].retry_ns = mmnf_ssd_now_ns() + RETRY_NS;
+	d->flush[io->group].is_away = true;
 	pthread_cond_broadcast(&d->done);
 	pthread_cond_broadcast(&ssd->log.room);
 }
@@ -197,6 +199,7 @@ static void end_op(struct mmnf_ssd *ssd, struct ssd_op *op)
 	if (op->io.is_late)
 		mmnf_ssd_hold_add(ssd, op->start, op->end, op->seq, op->number,
 				  op->io.late_ns);
+	f->is_away = false;
 	if (op->io.result)
 		failed(ssd, &op->io);
 	free(op->io.data);
@@ -339,6 +342,7 @@ static bool take_flushes(struct mmnf_ssd *ssd)
 				f->due_ns = mmnf_ssd_now_ns();
 			continue;
 		}
+		f->is_away = false;
 		mmnf_ssd_dirty_remove(&ssd->dirty, is_clean, f);
 		d->trim_due = true;
 		pthread_cond_broadcast(&d->done);
@@ -410,6 +414,9 @@ bool mmnf_ssd_drain_step(struct mmnf_ssd *ssd)
 	any |= send_writes(ssd);
 	any |= take_flushes(ssd);
 	any |= send_flushes(ssd);
+	pthread_mutex_unlock(&ssd->lock);
+	any |= mmnf_ssd_compact(ssd);
+	pthread_mutex_lock(&ssd->lock);
 	trim = d->trim_due;
 	d->trim_due = false;
 	pthread_mutex_unlock(&ssd->lock);
@@ -456,7 +463,7 @@ static bool is_pending(const struct mmnf_ssd *ssd, u64 seq)
 	u32 i;
 
 	for (i = 0; i < ssd->dirty.nr; i++)
-		if (ssd->dirty.e[i]->seq <= seq)
+		if (ssd->dirty.e[i]->written <= seq)
 			return true;
 	return false;
 }
@@ -526,7 +533,7 @@ bool mmnf_ssd_drain_is_synced(const struct mmnf_ssd *ssd, u64 start, u64 end)
 	u32 i = mmnf_ssd_dirty_find(dirty, start);
 
 	for (; i < dirty->nr && dirty->e[i]->start < end; i++)
-		if (dirty->e[i]->seq <= ssd->drain.sync_seq)
+		if (dirty->e[i]->written <= ssd->drain.sync_seq)
 			return true;
 	return false;
 }

@@ -12,6 +12,7 @@
  *	ssd-dirty.c	which bytes are newer in the log; memory only
  *	ssd-log.c	the log's files; ssd-log.h
  *	ssd-replay.c	reading them in
+ *	ssd-compact.c	what keeps the oldest file, moved to the end
  *	ssd-write.c	writes and sync
  *	ssd-overlay.c	what the log has, over what came from the servers
  *	ssd-drain.c	from the log to the servers
@@ -145,13 +146,14 @@ struct ssd_data {
 /**
  * struct ssd_extent - bytes of the space that are in the log
  * @seq, @record: of their record, whose data the sum is of
+ * @written: of the record that they were written with, if that was moved since
  * @file, @at: where they are
  * @held: an older write of these bytes may be under way from a process that died
  * @op: SENT: with which
  * @group, @epoch, @acked: ACKED: by whom, and when, see ssd_drain.nr_acks
  */
 struct ssd_extent {
-	u64 start, end, seq, at, epoch, acked;
+	u64 start, end, seq, written, at, epoch, acked;
 	struct ssd_data record;
 	struct ssd_log_file *file;
 	u32 group;
@@ -211,6 +213,7 @@ struct ssd_log_file {
  * @synced_number: files before that are safe
  * @names_dirty: a file's name may not be safe yet
  * @is_usable: may be appended to
+ * @compact_ns: no compaction before
  */
 struct ssd_log {
 	pthread_mutex_t append;
@@ -218,6 +221,7 @@ struct ssd_log {
 	struct ssd_log_file *files, *last;
 	u64 seq, durable, life, generation, first_seq, bytes, bytes_max;
 	u64 first_number, next_number, synced_number;
+	s64 compact_ns;
 	int head_file;
 	bool is_usable, names_dirty, has_life;
 	char why[160];
@@ -240,6 +244,12 @@ void mmnf_ssd_log_close(struct mmnf_ssd *ssd);
 int mmnf_ssd_log_append(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 			const void *data, struct ssd_extent *out);
 
+/* A record that was appended counts; lock is held.  False: no memory. */
+bool mmnf_ssd_log_take(struct mmnf_ssd *ssd, const struct ssd_extent *e);
+
+/* The oldest file that more than extents needs, or UINT64_MAX; lock is held. */
+u64 mmnf_ssd_log_pinned(const struct mmnf_ssd *ssd);
+
 /* All records so far are safe; no lock is held. */
 int mmnf_ssd_log_sync(struct mmnf_ssd *ssd);
 
@@ -255,7 +265,22 @@ bool mmnf_ssd_log_empty(struct mmnf_ssd *ssd);
 /* One reader less of a file; lock is held. */
 void mmnf_ssd_log_put(struct mmnf_ssd *ssd, struct ssd_log_file *f);
 
+/* ---- ssd-compact.c */
+
+/* A step of it, if it is time; true: something was moved.  No lock is held. */
+bool mmnf_ssd_compact(struct mmnf_ssd *ssd);
+
+/* Not again for a while, and nobody waits for it; no lock is held. */
+void mmnf_ssd_compact_failed(struct mmnf_ssd *ssd, int err);
+
+/* Will there be room in the log, whatever becomes of who is away?  lock is held. */
+bool mmnf_ssd_compact_helps(const struct mmnf_ssd *ssd);
+
 /* ---- ssd-overlay.c */
+
+/* The record of an extent, whole; -EIO: it is not what was written. */
+int mmnf_ssd_record_read(struct mmnf_ssd *ssd, const struct ssd_extent *e,
+			 char *data);
 
 /*
  * What the log has of these bytes up to a record, laid over memory; lock is held,
@@ -296,12 +321,13 @@ struct ssd_hold {
  * @nr_ops: writes under way: its part of all, so that a server that does not answer
  *	leaves room to the others
  * @retry_ns: nothing is sent before
+ * @is_away: the last request of it failed
  * @due_ns: when something was first acked since the last flush; 0: nothing was
  */
 struct ssd_flush {
 	struct mmnf_ssd_io io; /* first */
 	struct mmnf_ssd *ssd;
-	bool is_busy, is_done;
+	bool is_busy, is_done, is_away;
 	u32 nr_ops;
 	u64 acked;
 	s64 retry_ns, due_ns;

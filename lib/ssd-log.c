@@ -319,11 +319,24 @@ int mmnf_ssd_log_append(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 	*out = (struct ssd_extent) { .start = offset,
 				     .end = offset + bytes,
 				     .seq = r.seq,
+				     .written = r.seq,
 				     .at = f->bytes + sizeof(r),
 				     .record = { f->bytes + sizeof(r), r.bytes,
 						 r.data_sum },
 				     .file = f };
 	return 0;
+}
+
+bool mmnf_ssd_log_take(struct mmnf_ssd *ssd, const struct ssd_extent *e)
+{
+	u64 bytes = e->at - e->file->bytes + round_up_u64(e->record.bytes, 8);
+
+	if (!mmnf_ssd_dirty_insert(&ssd->dirty, e))
+		return false;
+	e->file->bytes += bytes;
+	ssd->log.bytes += bytes;
+	ssd->log.seq = e->seq;
+	return true;
 }
 
 void mmnf_ssd_log_off(struct mmnf_ssd *ssd, int err, const char *doing)
@@ -376,15 +389,12 @@ int mmnf_ssd_log_sync(struct mmnf_ssd *ssd)
 
 /* ---- trimming */
 
-/* The oldest file that is still needed; lock is held. */
-static u64 oldest_needed(struct mmnf_ssd *ssd)
+u64 mmnf_ssd_log_pinned(const struct mmnf_ssd *ssd)
 {
 	u64 number = UINT64_MAX;
 	s64 now = mmnf_ssd_now_ns();
 	u32 i;
 
-	for (i = 0; i < ssd->dirty.nr; i++)
-		number = min_u64(number, ssd->dirty.e[i]->file->number);
 	for (i = 0; i < SSD_OPS; i++)
 		if (ssd->drain.op[i].state != OP_FREE)
 			number = min_u64(number, ssd->drain.op[i].number);
@@ -393,6 +403,17 @@ static u64 oldest_needed(struct mmnf_ssd *ssd)
 			number = min_u64(number, ssd->drain.hold[i].number);
 	if (ssd->drain.nr_replayed && ssd->drain.replay_ns > now)
 		number = min_u64(number, ssd->log.first_number);
+	return number;
+}
+
+/* The oldest file that is still needed; lock is held. */
+static u64 oldest_needed(const struct mmnf_ssd *ssd)
+{
+	u64 number = mmnf_ssd_log_pinned(ssd);
+	u32 i;
+
+	for (i = 0; i < ssd->dirty.nr; i++)
+		number = min_u64(number, ssd->dirty.e[i]->file->number);
 	return number;
 }
 
@@ -453,8 +474,10 @@ static void trim(struct mmnf_ssd *ssd)
 	pthread_mutex_unlock(&ssd->lock);
 	if (!is_safe && mmnf_ssd_log_sync(ssd))
 		return;
-	if (!mmnf_ssd_checkpoint(ssd) && mmnf_ssd_poison(ssd))
+	if (!mmnf_ssd_checkpoint(ssd) && mmnf_ssd_poison(ssd)) {
+		mmnf_ssd_compact_failed(ssd, -EIO);
 		return;
+	}
 	while (f && f->number < number)
 		f = f->next;
 	log->first_number = number;

@@ -12,8 +12,8 @@
 
 #include "ssd-internal.h"
 
-static int read_record(struct mmnf_ssd *ssd, const struct ssd_extent *e,
-		       char *data)
+int mmnf_ssd_record_read(struct mmnf_ssd *ssd, const struct ssd_extent *e,
+			 char *data)
 {
 	struct iovec iov = { data, e->record.bytes };
 
@@ -74,7 +74,7 @@ int mmnf_ssd_overlay(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 
 		if (e->seq > seq_max)
 			continue;
-		err = read_record(ssd, e, data);
+		err = mmnf_ssd_record_read(ssd, e, data);
 		if (!err)
 			lay_over(e, data + (e->at - e->record.at), offset, end,
 				 iov, nr_iov);

@@ -18,7 +18,6 @@ static int log_piece(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 		     const void *data)
 {
 	struct ssd_log *log = &ssd->log;
-	u64 record_bytes = 0;
 	struct ssd_extent e;
 	int err = mmnf_ssd_log_append(ssd, offset, bytes, data, &e);
 
@@ -26,11 +25,7 @@ static int log_piece(struct mmnf_ssd *ssd, u64 offset, u64 bytes,
 	if (err) {
 		snprintf(log->why, sizeof(log->why), "appending to the log: %s",
 			 strerror(-err));
-	} else if (mmnf_ssd_dirty_insert(&ssd->dirty, &e)) {
-		record_bytes = e.at - e.file->bytes + round_up_u64(bytes, 8);
-		e.file->bytes += record_bytes;
-		log->bytes += record_bytes;
-		log->seq = e.seq;
+	} else if (mmnf_ssd_log_take(ssd, &e)) {
 		ssd->stats.written_bytes += bytes;
 		mmnf_ssd_forget_bytes(ssd, offset, bytes, false);
 		mmnf_ssd_drain_kick(ssd);
@@ -64,7 +59,7 @@ static int wait_for_turn(struct mmnf_ssd *ssd, u64 offset, u64 bytes)
 	       mmnf_ssd_drain_is_synced(ssd, offset, offset + bytes)) {
 		/* A sync ends by itself. */
 		if (ssd->drain.nr_errors != nr_errors &&
-		    is_full(ssd, bytes + 64)) {
+		    is_full(ssd, bytes + 64) && !mmnf_ssd_compact_helps(ssd)) {
 			err = ssd->drain.error;
 			mmnf_error(-err, "the cache's log is full: %s",
 				   ssd->drain.text);

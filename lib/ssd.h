@@ -37,6 +37,9 @@
  *	            '-------- failed -----------'--- another ---'
  *	                                             epoch
  *
+ * What the oldest file of the log has for a server that is away is moved to the end,
+ * as long as that is no more than half of the log: others go on.
+ *
  * And a write whose connection was given up may reach the storage later than what
  * was written next.  So newer bytes for its place are held back for a grace time.
  * The same holds for what was in the log of a process that died.
@@ -287,6 +290,7 @@ struct mmnf_ssd_stats {
 	u64 written_bytes, log_bytes, dirty_bytes; /* log: in files now */
 	u64 resent; /* writes: sent again after an epoch had changed */
 	u64 held; /* writes: times that one was held back */
+	u64 moved_bytes; /* of the log, from its oldest file to its end */
 };
 
 void mmnf_ssd_stats(struct mmnf_ssd *ssd, struct mmnf_ssd_stats *out);

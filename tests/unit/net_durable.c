@@ -227,6 +227,55 @@ TEST(child_does_not_keep_the_directory)
 	ASSERT_EQ(waitpid(child, NULL, 0), child);
 }
 
+#define STRIPE (1ULL << 20)
+#define STRIPES 32
+#define LOG_BYTES (16ULL << 20) /* of the smallest cache */
+
+/* One server of two is away with 64 bytes in the log, which is filled three times. */
+TEST(others_are_written_while_a_server_is_away)
+{
+	static const uint64_t elements[1] = { STRIPES * STRIPE / 8 };
+	static const char image[] = "file a.img";
+	static uint64_t unit[STRIPE / 8];
+	struct mmnf_box box = { { 0 }, { 8 }, { 1 } };
+	MMNF_OPTS(mmnf_open_opts, opts);
+	struct mmnf_field *field;
+	uint64_t got = 0, i;
+	int fd;
+
+	need_servers();
+	scratch();
+	put_file("a.img", "", 0);
+	ASSERT_EQ(truncate("a.img", STRIPES / 2 * STRIPE), 0);
+	server_start(0, image);
+	server_start(1, "memory 16M");
+	make_remote("f", MMNF_U64, 1, elements, 2, STRIPE);
+	opts.writable = 1;
+	opts.net_fail_timeout_ms = 1000;
+	opts.net_cache_dir = "cache";
+	opts.net_cache_bytes = 64 << 20;
+	ASSERT_EQ(mmnf_field_open(&field, "f", &opts), 0);
+	server_kill(0);
+	ASSERT_EQ(mmnf_write(field, &box, data, 64), 64);
+	box.count[0] = STRIPE / 8;
+	for (i = 1; i <= 3 * LOG_BYTES / STRIPE; i++) {
+		unit[0] = i;
+		box.start[0] = (2 * i + 1) % STRIPES * STRIPE / 8;
+		if (mmnf_write(field, &box, unit, STRIPE) != (ssize_t)STRIPE)
+			ktap_failed("# write %llu: %s\n", (unsigned long long)i,
+				    mmnf_last_error());
+		ASSERT_EQ(ktap_shared->failures, 0);
+	}
+	server_start(0, image);
+	while (mmnf_field_sync(field))
+		EXPECT_TRUE(strstr(mmnf_last_error(), "not on the servers"));
+	fd = open("a.img", O_RDONLY);
+	ASSERT_EQ(pread(fd, &got, sizeof(got), 8), 8);
+	EXPECT_EQ(got, data[1]);
+	close(fd);
+	mmnf_field_close(field);
+}
+
 static struct mmnf_field *left_open;
 
 static void close_it(void)
