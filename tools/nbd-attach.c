@@ -20,6 +20,15 @@
 
 #include "nbd.h"
 
+/* Requests are of sizes that all gateways take. */
+static void widen_blocks(struct nbd_export *all, const struct nbd_export *one)
+{
+	if (one->least_bytes > all->least_bytes)
+		all->least_bytes = one->least_bytes;
+	if (one->most_bytes < all->most_bytes)
+		all->most_bytes = one->most_bytes;
+}
+
 /*
  * The export is that of the first gateway that answers.  The others must have
  * the same ends; one that does not answer now may do so later.
@@ -49,6 +58,8 @@ static int look_at_gateways(struct nbd_attachment *a, unsigned int *first)
 			a->export = export;
 			continue;
 		}
+		widen_blocks(&a->export, &export);
+		a->wanted.block_bytes = a->export.least_bytes;
 		wrong = nbd_mismatch(a, &export, text, sizeof(text));
 		if (!wrong && memcmp(&ends, &others, sizeof(ends)))
 			wrong = "its first or last bytes differ";
@@ -182,9 +193,19 @@ static int look_at_device(struct nbd_attachment *a)
 {
 	char backend[sizeof(a->backend)];
 	uint64_t size = nbd_queue_size_bytes(a->wanted.index);
+	uint64_t block = nbd_queue_block_bytes(a->wanted.index);
 
 	if (!nbd_queue_connected(a->wanted.index, backend, sizeof(backend)))
 		return 0;
+	if (!strcmp(backend, a->backend) && size == a->wanted.size_bytes &&
+	    block != a->wanted.block_bytes) {
+		failure(a->o,
+			"/dev/nbd%" PRIu32 ": has blocks of %" PRIu64
+			" bytes, its servers want %" PRIu64
+			": expected the same",
+			a->wanted.index, block, a->wanted.block_bytes);
+		return -EBUSY;
+	}
 	if (!strcmp(backend, a->backend) && size == a->wanted.size_bytes)
 		return 1;
 	if (!strcmp(backend, a->backend)) {

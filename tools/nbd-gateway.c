@@ -150,8 +150,9 @@ static int describe(struct nbd_handle *h, const char *uri,
 	export->size_bytes = (uint64_t)size;
 	export->least_bytes =
 		least > 512 && least < UINT32_MAX ? (uint32_t)least : 512;
-	export->most_bytes = most > 0 && most < UINT32_MAX ? (uint32_t)most :
-							     32U << 20;
+	export->most_bytes = most > 0 && most < NBD_REQUEST_BYTES ?
+				     (uint32_t)most :
+				     NBD_REQUEST_BYTES;
 	export->flags = flags_of(h);
 	if (!has(nbd_get_structured_replies_negotiated(h)))
 		return 0;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 /*
  * One supervisor a device: a lock on /run/mmnf/nbdN.lock, which goes with the
- * process that holds it.  The pid in it is for people.
+ * process that holds it, and with its child.  The pid in it is for people.
+ *
+ * The lock is fcntl()'s of an open file, for that can be asked about: whoever took
+ * one to see if it is free would be in the way of who wants it.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,6 +36,7 @@ void nbd_lock_sign(int lock)
 
 int nbd_lock_take(uint32_t index)
 {
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	int fd, err;
 
 	if (mkdir(NBD_LOCKS, 0755) && errno != EEXIST)
@@ -41,8 +44,9 @@ int nbd_lock_take(uint32_t index)
 	fd = open_lock(index, O_RDWR | O_CREAT);
 	if (fd < 0)
 		return fd;
-	if (flock(fd, LOCK_EX | LOCK_NB)) {
-		err = -errno;
+	if (fcntl(fd, F_OFD_SETLK, &lock)) {
+		err = errno == EACCES || errno == EAGAIN ? -EWOULDBLOCK :
+							   -errno;
 		close(fd);
 		return err;
 	}
@@ -52,6 +56,7 @@ int nbd_lock_take(uint32_t index)
 
 pid_t nbd_lock_holder(uint32_t index)
 {
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	int fd = open_lock(index, O_RDONLY);
 	pid_t pid = 0;
 	char text[16];
@@ -59,7 +64,7 @@ pid_t nbd_lock_holder(uint32_t index)
 
 	if (fd < 0)
 		return 0;
-	if (flock(fd, LOCK_SH | LOCK_NB)) {
+	if (!fcntl(fd, F_OFD_GETLK, &lock) && lock.l_type != F_UNLCK) {
 		n = pread(fd, text, sizeof(text) - 1, 0);
 		text[n > 0 ? n : 0] = 0;
 		pid = (pid_t)strtol(text, NULL, 10);

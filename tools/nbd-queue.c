@@ -12,8 +12,6 @@
 
 #include "nbd.h"
 
-/* Large enough that a megabyte takes one round trip. */
-#define MOST_KIB 1024
 /* As many as the driver has tags for. */
 #define NR_REQUESTS 128
 
@@ -88,6 +86,18 @@ uint64_t nbd_queue_size_bytes(uint32_t index)
 	return sectors * 512;
 }
 
+uint64_t nbd_queue_block_bytes(uint32_t index)
+{
+	char text[32];
+	uint64_t bytes;
+
+	if (!read_attribute(index, "queue/logical_block_size", text,
+			    sizeof(text)) ||
+	    !parse_u64(text, &bytes))
+		return 0;
+	return bytes;
+}
+
 /* What it is afterwards; with the reason where that is not what was wanted. */
 static void set_number(uint32_t index, const char *name, uint64_t wanted,
 		       json_t *set)
@@ -112,7 +122,6 @@ static void set_number(uint32_t index, const char *name, uint64_t wanted,
 void nbd_queue_tune(uint32_t index, const struct nbd_export *export,
 		    uint64_t read_ahead_kib, json_t *set)
 {
-	uint64_t most_kib = export->most_bytes / 1024;
 	char text[64];
 
 	if (write_attribute(index, "queue/scheduler", "none"))
@@ -121,8 +130,7 @@ void nbd_queue_tune(uint32_t index, const struct nbd_export *export,
 			index);
 	if (read_attribute(index, "queue/scheduler", text, sizeof(text)))
 		json_object_set_new(set, "scheduler", json_string(text));
-	set_number(index, "max_sectors_kb",
-		   most_kib < MOST_KIB ? most_kib : MOST_KIB, set);
+	set_number(index, "max_sectors_kb", export->most_bytes / 1024, set);
 	set_number(index, "read_ahead_kb", read_ahead_kib, set);
 	set_number(index, "nr_requests", NR_REQUESTS, set);
 }

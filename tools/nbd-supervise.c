@@ -28,6 +28,7 @@
 
 #define BACKOFF_LEAST_MS 10
 #define BACKOFF_MOST_MS 250
+#define COMPLAIN_S 10
 /* After news of a dead link: the kernel marks it a moment later. */
 #define PROBES 8
 
@@ -46,12 +47,29 @@ void nbd_tell(const struct nbd_attachment *a, const char *format, ...)
 			text);
 }
 
-/* The same trouble is told once, however often it is met. */
-static void complain(struct nbd_attachment *a, const char *text)
+static double seconds_since(const struct timespec *then)
 {
-	if (!strcmp(a->complaint, text))
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)(now.tv_sec - then->tv_sec) +
+	       (double)(now.tv_nsec - then->tv_nsec) / 1e9;
+}
+
+/*
+ * The same trouble is told once, however often it is met, and another one of the same
+ * gateway not before a while has passed.  who: a gateway, or NBD_KERNEL.
+ */
+static void complain(struct nbd_attachment *a, unsigned int who,
+		     const char *text)
+{
+	struct nbd_complaint *c = &a->complaints[who];
+
+	if (!strcmp(c->text, text) ||
+	    (c->told_at.tv_sec && seconds_since(&c->told_at) < COMPLAIN_S))
 		return;
-	snprintf(a->complaint, sizeof(a->complaint), "%s", text);
+	snprintf(c->text, sizeof(c->text), "%s", text);
+	clock_gettime(CLOCK_MONOTONIC, &c->told_at);
 	nbd_tell(a, "%s", text);
 }
 
@@ -91,6 +109,15 @@ const char *nbd_mismatch(const struct nbd_attachment *a,
 			 export->size_bytes, a->export.size_bytes);
 		return text;
 	}
+	if (export->least_bytes > a->wanted.block_bytes ||
+	    export->most_bytes < a->export.most_bytes) {
+		snprintf(text, len,
+			 "its requests are of %" PRIu32 " to %" PRIu32
+			 " bytes: expected %" PRIu64 " to %" PRIu32,
+			 export->least_bytes, export->most_bytes,
+			 a->wanted.block_bytes, a->export.most_bytes);
+		return text;
+	}
 	/* A device that is only read needs no more than the bytes. */
 	if (!a->o->writable)
 		return NULL;
@@ -101,15 +128,6 @@ const char *nbd_mismatch(const struct nbd_attachment *a,
 		return text;
 	}
 	return NULL;
-}
-
-static double seconds_since(const struct timespec *then)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)(now.tv_sec - then->tv_sec) +
-	       (double)(now.tv_nsec - then->tv_nsec) / 1e9;
 }
 
 /* What came of a try. */
@@ -134,7 +152,7 @@ static int revive(struct nbd_attachment *a, struct nbd_link *l)
 		fd = nbd_gateway_connect(a->gateways[gateway], NBD_HANDSHAKE_S,
 					 &export, NULL, text);
 		if (fd < 0) {
-			complain(a, text);
+			complain(a, gateway, text);
 			continue;
 		}
 		wrong = nbd_mismatch(a, &export, text, sizeof(text));
@@ -142,7 +160,7 @@ static int revive(struct nbd_attachment *a, struct nbd_link *l)
 			close(fd);
 			snprintf(words, sizeof(words), "%s: refused: %s",
 				 a->gateways[gateway], wrong);
-			complain(a, words);
+			complain(a, gateway, words);
 			continue;
 		}
 		taken = nbd_kernel_offer(a->kernel, &a->wanted, fd);
@@ -162,6 +180,7 @@ static int revive(struct nbd_attachment *a, struct nbd_link *l)
 static void lose(struct nbd_attachment *a, unsigned int number)
 {
 	struct nbd_link *l = &a->links[number];
+	unsigned int i;
 
 	close(l->fd);
 	l->fd = -1;
@@ -170,7 +189,8 @@ static void lose(struct nbd_attachment *a, unsigned int number)
 	/* A server that hangs takes connections all the same: the next first. */
 	l->gateway = (l->gateway + 1) % a->nr_gateways;
 	a->nr_lost++;
-	*a->complaint = 0;
+	for (i = 0; i <= NBD_KERNEL; i++)
+		*a->complaints[i].text = 0;
 	nbd_tell(a, "link %u is lost", number);
 }
 
@@ -219,7 +239,7 @@ static bool revive_all(struct nbd_attachment *a)
 		if (taken < 0 && !is_still_ours(a))
 			return false;
 		if (taken < 0) {
-			complain(a, strerror(-taken));
+			complain(a, NBD_KERNEL, strerror(-taken));
 			taken = NO_SERVER;
 		}
 		if (taken == REVIVED)

@@ -24,6 +24,8 @@
 
 #define NBD_GATEWAYS_MAX 16
 #define NBD_CONNECTIONS_MAX 16
+/* The queue's largest request: then a megabyte takes one round trip. */
+#define NBD_REQUEST_BYTES (1U << 20)
 /* For a handshake: a server that hangs keeps nobody longer. */
 #define NBD_HANDSHAKE_S 5
 
@@ -31,7 +33,7 @@
  * struct nbd_export - what a server says it has
  * @size_bytes: of the export
  * @flags: of the handshake, NBD_FLAG_* as the kernel takes them
- * @least_bytes, @most_bytes: of a request
+ * @least_bytes, @most_bytes: of a request; most: NBD_REQUEST_BYTES, or less
  */
 struct nbd_export {
 	uint64_t size_bytes, flags;
@@ -100,6 +102,7 @@ bool nbd_queue_index(const char *device, uint32_t *index);
 /* Is it connected?  backend, where not NULL, gets its identifier or "". */
 bool nbd_queue_connected(uint32_t index, char *backend, size_t len);
 uint64_t nbd_queue_size_bytes(uint32_t index);
+uint64_t nbd_queue_block_bytes(uint32_t index);
 
 /* Sets the queue up; what was set, or why not, goes to set. */
 void nbd_queue_tune(uint32_t index, const struct nbd_export *export,
@@ -129,6 +132,15 @@ struct nbd_link {
 	struct timespec lost_at;
 };
 
+/* The last trouble that was told of, and when. */
+struct nbd_complaint {
+	char text[2 * NBD_TEXT];
+	struct timespec told_at;
+};
+
+/* Whose trouble: a gateway's number, or this. */
+#define NBD_KERNEL NBD_GATEWAYS_MAX
+
 struct nbd_attachment {
 	const struct options *o;
 	struct nbd_kernel *kernel;
@@ -139,7 +151,8 @@ struct nbd_attachment {
 	struct nbd_link links[NBD_CONNECTIONS_MAX];
 	bool to_syslog;
 	int lock;
-	char backend[1024], complaint[2 * NBD_TEXT];
+	char backend[1024];
+	struct nbd_complaint complaints[NBD_KERNEL + 1];
 };
 
 /* A line for people: stderr, or syslog in the background. */

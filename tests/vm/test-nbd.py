@@ -335,6 +335,24 @@ def server_of_another_size_is_refused_until_the_right_one_is_back():
 
 
 @test
+def server_of_larger_blocks_is_refused_until_the_right_one_is_back():
+    server = Server("a")
+    with attached(server.uri, *SHORT) as supervisor:
+        reader = Reader("/dev/nbd0")
+        server.kill()
+        server.start("--filter=blocksize-policy", "pattern", "1P", "blocksize-minimum=64K",
+                     "blocksize-preferred=64K", "blocksize-maximum=1M")
+        supervisor.wait_for("its requests are of 65536 to 1048576 bytes: expected 4096")
+        assert "is back" not in supervisor.text()
+        server.kill()
+        server.start()
+        supervisor.wait_for("is back")
+        reader.catch_up()
+        reader.end()
+    server.kill(signal.SIGTERM)
+
+
+@test
 def killed_supervisor_is_followed_by_one_that_adopts():
     server = Server("a")
     first = Supervisor(server.uri, "/dev/nbd0", *SHORT)
