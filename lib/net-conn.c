@@ -302,11 +302,17 @@ int net_conn_facts(struct net_conn *c, struct net_facts *facts)
 
 /*
  * Only a server that closes the connection has nothing of ours left to do.  On
- * a network anything between may have cut it.
+ * a network anything between may have cut it, and an answer that makes no sense
+ * cuts it here.  A gateway of several has passed on what it was to write.
  */
 static u8 late_of(const struct net_conn *c)
 {
-	if (c->local || nbd_aio_is_closed(c->handle) || !nbd_get_errno())
+	int err = nbd_get_errno();
+
+	if (c->group->nr_uris > 1)
+		return MMNF_NET_LATE_HUNG;
+	if (nbd_aio_is_closed(c->handle) ||
+	    (c->local && (err == ECONNRESET || err == EPIPE)))
 		return MMNF_NET_LATE_CLOSED;
 	return MMNF_NET_LATE_HUNG;
 }

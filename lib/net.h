@@ -33,8 +33,13 @@ enum mmnf_net_priority { MMNF_NET_DEMAND, MMNF_NET_PREFETCH };
  */
 enum mmnf_net_late {
 	MMNF_NET_LATE_NONE,
-	MMNF_NET_LATE_CLOSED, /* the server closed it, or died: it is drained */
-	MMNF_NET_LATE_HUNG, /* given up here: the server may still apply it */
+	/*
+	 * The one server closed it, or died: it is drained.  Not where the server
+	 * left the write to others, as one that was started again may have.
+	 */
+	MMNF_NET_LATE_CLOSED,
+	/* Given up here, or passed on by a gateway: it may still be applied. */
+	MMNF_NET_LATE_HUNG,
 };
 
 #define MMNF_NET_IO_BYTES_MAX (4ULL << 20)

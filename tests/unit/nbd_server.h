@@ -21,7 +21,7 @@
 static struct nbd_shared {
 	char page[4096];
 	bool is_written;
-	unsigned int nr_asked, nr_answered;
+	unsigned int nr_asked, nr_answered, nr_written;
 } * nbd_shared;
 
 enum manner {
@@ -34,6 +34,7 @@ enum manner {
 	NBD_SILENT,
 	NBD_MANNERS,
 	NBD_LATE = NBD_MANNERS, /* as it was LATE_MS before */
+	NBD_GARBLED, /* the answer to the first write is none */
 };
 
 static void nbd_take(int fd, void *buf, size_t bytes)
@@ -203,13 +204,17 @@ static void nbd_read(int fd, uint64_t cookie, uint64_t offset, uint32_t bytes)
 	}
 }
 
-static void nbd_write(int fd, uint64_t cookie, uint64_t offset, uint32_t bytes)
+static void nbd_write(int fd, enum manner manner, uint64_t cookie,
+		      uint64_t offset, uint32_t bytes)
 {
 	if (offset != PAGE_AT || bytes > sizeof(nbd_shared->page))
 		_exit(1);
 	nbd_take(fd, nbd_shared->page, bytes);
 	nbd_shared->is_written = true;
-	nbd_give32(fd, 0x67446698);
+	if (manner == NBD_GARBLED && !nbd_shared->nr_written++)
+		nbd_give32(fd, 0x12345678);
+	else
+		nbd_give32(fd, 0x67446698);
 	nbd_give32(fd, 0);
 	nbd_give(fd, &cookie, sizeof(cookie));
 }
@@ -230,7 +235,7 @@ static void nbd_serve(int fd, enum manner manner)
 		if (type == 0)
 			nbd_read(fd, cookie, offset, bytes);
 		else if (type == 1)
-			nbd_write(fd, cookie, offset, bytes);
+			nbd_write(fd, manner, cookie, offset, bytes);
 		else if (type == 7)
 			nbd_extents(fd, manner, cookie, offset, bytes);
 		else

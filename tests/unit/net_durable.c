@@ -4,7 +4,7 @@
  * the persistent cache writes it again.  Nobody else would tell.
  */
 #define KTAP_TIMEOUT 120
-#include "net_util.h"
+#include "nbd_server.h"
 
 #include <net.h>
 
@@ -199,6 +199,51 @@ TEST(flush_that_failed_is_not_believed)
 	ASSERT_EQ(mmnf_net_do(net, &io), 0);
 	ASSERT_EQ(mmnf_net_do(net, &flush), 0);
 	EXPECT_TRUE(io.epoch != flush.epoch);
+	mmnf_net_close(net);
+}
+
+static u8 late_of_write(void)
+{
+	static char from[4096] = { 'A' };
+	struct iovec iov = { from, sizeof(from) };
+	struct mmnf_net_io io = { .op = MMNF_NET_WRITE,
+				  .offset = PAGE_AT,
+				  .bytes = sizeof(from),
+				  .iov = &iov,
+				  .nr_iov = 1,
+				  .done = done };
+	struct mmnf_net_io *one = &io;
+
+	is_done = false;
+	mmnf_net_submit(net, &one, 1);
+	while (!mmnf_net_wait(net, &is_done, 20000000))
+		servers_mend();
+	EXPECT_EQ(io.result, 0);
+	return io.late;
+}
+
+/* The server lives, and may go on with what it was told. */
+TEST(connection_that_is_cut_on_this_side)
+{
+	need_servers();
+	scratch();
+	nbd_server_start(0, NBD_GARBLED);
+	open_net();
+	EXPECT_EQ(late_of_write(), MMNF_NET_LATE_HUNG);
+	EXPECT_EQ(late_of_write(), MMNF_NET_LATE_NONE);
+	mmnf_net_close(net);
+}
+
+/* A server that is killed closes it. */
+TEST(connection_that_the_server_closes)
+{
+	begin_script("def pwrite(h, buf, offset, flags):\n"
+		     "    if not os.path.exists('once'):\n"
+		     "        os.mkdir('once')\n"
+		     "        os.kill(os.getpid(), 9)\n"
+		     "def flush(h, flags): pass\n");
+	open_net();
+	EXPECT_EQ(late_of_write(), MMNF_NET_LATE_CLOSED);
 	mmnf_net_close(net);
 }
 

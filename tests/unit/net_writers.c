@@ -240,6 +240,27 @@ TEST(gateway_that_hangs_with_a_write_of_the_cache)
 	one_gateway_hangs("cache");
 }
 
+/* It is gone, but what it was to write it may have passed on. */
+TEST(gateway_that_is_killed_with_a_write)
+{
+	struct mmnf_field *field;
+	pthread_t writer;
+	int64_t from;
+
+	begin("file server.img");
+	server_start(1, "file server.img");
+	field = hang(NULL, &writer);
+	server_kill(0);
+	ASSERT_EQ(pthread_join(writer, NULL), 0);
+	EXPECT_EQ(in_image(), 'A');
+	from = now_ns();
+	EXPECT_EQ(put(field, AT, 'B'), 64);
+	/* The grace time is 1 s. */
+	EXPECT_GT(now_ns() - from, 500 * 1000000LL);
+	EXPECT_EQ(in_image(), 'B');
+	mmnf_field_close(field);
+}
+
 static void *write_one(void *field)
 {
 	uint64_t value = 1;
