@@ -22,12 +22,14 @@
  * guard_lock guards list, handler and guards; inside windows.lock.
  */
 #include <errno.h>
-#include <sched.h>
+#include <linux/futex.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -71,6 +73,7 @@ static pthread_mutex_t guard_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct block *blocks;
 static struct mmnf_guarded *free_ranges;
 static u32 nr_guards, nr_running; /* guards: and ranges without one */
+static bool is_awaited; /* that nr_running is 0 */
 static struct sigaction earlier;
 static bool installed;
 static __thread sigjmp_buf *copying; /* where this thread's copy ends */
@@ -179,6 +182,16 @@ static const sigset_t *mask_of(const void *context)
 	return &((const ucontext_t *)context)->uc_sigmask;
 }
 
+/* Its turn to look at the list is over. */
+static void leave(void)
+{
+	/* Who waits has said so before he looked. */
+	if (!__atomic_sub_fetch(&nr_running, 1, __ATOMIC_SEQ_CST) &&
+	    __atomic_load_n(&is_awaited, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &nr_running, FUTEX_WAKE_PRIVATE, 1, NULL,
+			NULL, 0);
+}
+
 static void handler(int signal, siginfo_t *info, void *context)
 {
 	uintptr_t at = (uintptr_t)info->si_addr;
@@ -191,7 +204,7 @@ static void handler(int signal, siginfo_t *info, void *context)
 
 	__atomic_fetch_add(&nr_running, 1, __ATOMIC_SEQ_CST);
 	ours = info->si_code > 0 && find(at, &range, &how);
-	__atomic_fetch_sub(&nr_running, 1, __ATOMIC_ACQ_REL);
+	leave();
 	if (ours && !range.guard) {
 		/* Nobody but mmnf_guard_copy() knows an address in there. */
 		errno = saved;
@@ -319,13 +332,24 @@ void mmnf_guard_window(struct mmnf_field *field, struct mmnf_mapping *m)
 	pthread_mutex_unlock(&guard_lock);
 }
 
+/* Asleep: a thread of higher priority would keep the processor from a handler. */
+static void wait_for_handlers(void)
+{
+	u32 nr;
+
+	__atomic_store_n(&is_awaited, true, __ATOMIC_SEQ_CST);
+	while ((nr = __atomic_load_n(&nr_running, __ATOMIC_SEQ_CST)))
+		syscall(SYS_futex, &nr_running, FUTEX_WAIT_PRIVATE, nr, NULL,
+			NULL, 0);
+	__atomic_store_n(&is_awaited, false, __ATOMIC_SEQ_CST);
+}
+
 /* With the lock. */
 static void drop(struct mmnf_guarded *r)
 {
 	__atomic_store_n(&r->start, 0, __ATOMIC_SEQ_CST);
 	/* Who has just found it may still be reading it. */
-	while (__atomic_load_n(&nr_running, __ATOMIC_SEQ_CST))
-		sched_yield();
+	wait_for_handlers();
 	r->next_free = free_ranges;
 	free_ranges = r;
 }
