@@ -118,31 +118,83 @@ static int wait_for(struct folio *folio)
 	return 0;
 }
 
+struct mmnf_wait_walker {
+	struct mmnf_walker walker;
+	struct mmnf_extent data;
+	bool refused, absent;
+};
+
+/* No page is there: does the file have data, which should have been read? */
+static void look_for_data(struct mmnf_wait_walker *w, pgoff_t first,
+			  pgoff_t end)
+{
+	struct file *file = w->walker.field->file;
+	loff_t size = i_size_read(file->f_mapping->host), start, data_end;
+
+	if (!w->refused || w->absent || bytes_of(first) >= size)
+		return;
+	mmnf_prefetch_find_data(file, &w->data, bytes_of(first), size, &start,
+				&data_end);
+	w->absent = start < min_t(u64, bytes_of(end), size);
+}
+
 /*
  * Wait until the pages that are there are read; errors are not ours.  Goes from
- * one folio to the next: a hole costs nothing.
+ * one folio to the next; what lies between is nothing to wait for.
  */
-static int wait_runs(struct mmnf_walker *walker, const struct mmnf_run *run,
-		     u32 nr)
+static int wait_run(struct mmnf_wait_walker *w, const struct mmnf_run *run)
 {
-	struct address_space *mapping = walker->field->file->f_mapping;
+	struct address_space *mapping = w->walker.field->file->f_mapping;
+	pgoff_t next = run->first, seen = run->first;
 	struct folio_batch batch;
+	struct folio *folio;
 	unsigned int i;
-	pgoff_t next;
 	int ret = 0;
 
 	folio_batch_init(&batch);
-	for (; nr && !ret; run++, nr--) {
-		next = run->first;
-		while (!ret && filemap_get_folios(mapping, &next, run->end - 1,
-						  &batch)) {
-			for (i = 0; i < folio_batch_count(&batch) && !ret; i++)
-				ret = wait_for(batch.folios[i]);
-			folio_batch_release(&batch);
-			cond_resched();
+	while (!ret &&
+	       filemap_get_folios(mapping, &next, run->end - 1, &batch)) {
+		for (i = 0; i < folio_batch_count(&batch) && !ret; i++) {
+			folio = batch.folios[i];
+			if (folio->index > seen)
+				look_for_data(w, seen, folio->index);
+			seen = folio->index + folio_nr_pages(folio);
+			ret = wait_for(folio);
 		}
+		folio_batch_release(&batch);
+		cond_resched();
 	}
+	if (!ret && seen < run->end)
+		look_for_data(w, seen, run->end);
 	return ret;
+}
+
+static int wait_runs(struct mmnf_walker *walker, const struct mmnf_run *run,
+		     u32 nr)
+{
+	struct mmnf_wait_walker *w =
+		container_of(walker, struct mmnf_wait_walker, walker);
+	int ret = 0;
+
+	for (; nr && !ret; run++, nr--)
+		ret = wait_run(w, run);
+	return ret;
+}
+
+/*
+ * @refused: for some there was no memory: -ENOMEM if a page is absent.  What was taken
+ * away again has been there.
+ */
+static int wait_all(struct mmnf_field *field, const struct mmnf_select *select,
+		    bool refused)
+{
+	struct mmnf_wait_walker w = {
+		.walker = { .field = field, .runs = wait_runs },
+		.refused = refused,
+	};
+	int ret = mmnf_select_walk(select, &w.walker);
+
+	return ret || !w.absent ? ret : -ENOMEM;
 }
 
 int mmnf_hint_prefetch(struct mmnf_field *field,
@@ -174,10 +226,10 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
 	prefetch->out_queued_bytes = bytes_of(w.reader.nr_queued);
 	prefetch->out_resident_bytes = bytes_of(w.reader.nr_resident);
 	prefetch->out_hole_bytes = bytes_of(w.reader.nr_hole);
-	if (ret || !wait || !(w.reader.nr_queued || w.reader.unread))
+	if (ret || !wait ||
+	    !(w.reader.nr_queued || w.reader.nr_refused || w.reader.unread))
 		return ret;
-	w.walker.runs = wait_runs;
-	return mmnf_select_walk(&prefetch->select, &w.walker);
+	return wait_all(field, &prefetch->select, w.reader.nr_refused);
 }
 
 /* Looking */

@@ -168,6 +168,7 @@ struct mmnf_absent {
  * @waits: the caller will wait for what is still being read
  * @unread: something of that was found
  * @nr_queued: pages whose read was started
+ * @nr_refused: pages for which there was no memory
  * @nr_resident: pages found present
  * @nr_hole: pages skipped because the file has no data there
  * @start, @end: bytes of a plan that wait for a neighbour; @end 0: none
@@ -179,7 +180,7 @@ struct mmnf_reader {
 	struct mmnf_extent *data;
 	struct blk_plug *plug;
 	bool first_alone, predicted, waits, unread;
-	u64 nr_queued, nr_resident, nr_hole;
+	u64 nr_queued, nr_refused, nr_resident, nr_hole;
 	u64 start, end;
 	u32 nr_absent;
 	struct mmnf_absent absent[MMNF_NR_ABSENT];

@@ -43,67 +43,37 @@ void mmnf_prefetch_exit(void)
 }
 
 /*
- * Start the reads that were collected.  They are accounted before they start: the
- * consumer may touch a page the moment it appears.  What could not be started (no
- * memory) is taken back.
+ * For mmnf_reader_pass(), from the root: the folio at @index or NULL, and the page behind
+ * those that its entry holds, which is the end of a slot.
  */
-void mmnf_prefetch_flush(struct mmnf_reader *reader)
+struct folio *mmnf_prefetch_load(struct xa_state *xas, pgoff_t index,
+				 pgoff_t *next)
 {
-	struct address_space *mapping = reader->file->f_mapping;
-	struct mmnf_field *field = reader->field;
-	unsigned long started;
-	u32 i;
+	void *entry;
 
-	/* Their requests are allocated together. */
-	if (reader->plug)
-		reader->plug->nr_ios = max(reader->nr_absent, 1U);
-	if (reader->predicted && reader->nr_absent) {
-		spin_lock(&field->lock);
-		for (i = 0; i < reader->nr_absent; i++) {
-			struct mmnf_absent *a = &reader->absent[i];
-
-			field->stats.out_prefetched_pages += a->nr;
-			field->stats.out_wasted_pages += mmnf_pending_add(
-				&field->pending, a->first, a->nr);
-		}
-		spin_unlock(&field->lock);
-	}
-	for (i = 0; i < reader->nr_absent; i++) {
-		struct mmnf_absent *a = &reader->absent[i];
-		struct file_ra_state ra = { .ra_pages = a->nr };
-		DEFINE_READAHEAD(ractl, reader->file, &ra, mapping, a->first);
-
-		mmnf_compat_ra(&ractl, a->nr);
-		started = min_t(unsigned long,
-				readahead_index(&ractl) - a->first, a->nr);
-		if (reader->predicted && started < a->nr) {
-			spin_lock(&field->lock);
-			field->stats.out_prefetched_pages -= mmnf_pending_take(
-				&field->pending, a->first + started,
-				a->nr - started);
-			spin_unlock(&field->lock);
-		}
-		reader->nr_queued += started;
-		trace_mmnf_prefetch(field->id, a->first, started,
-				    reader->predicted);
-	}
-	reader->nr_absent = 0;
-	cond_resched();
+	do {
+		xas_set(xas, index);
+		entry = xas_load(xas);
+	} while (xas_retry(xas, entry));
+	if (!entry || xa_is_value(entry) || xa_is_internal(entry))
+		return NULL;
+	if (!xas_not_node(xas->xa_node))
+		*next = (index | ((1UL << xas->xa_node->shift) - 1)) + 1;
+	return entry;
 }
 
-static void read_absent(struct mmnf_reader *reader, pgoff_t first,
-			unsigned long nr)
+/* Passes over pages from @first to @end; the first that is not there, or @end or more. */
+static pgoff_t pass(struct mmnf_reader *reader, struct xa_state *xas,
+		    pgoff_t first, pgoff_t end)
 {
-	reader->absent[reader->nr_absent].first = first;
-	reader->absent[reader->nr_absent].nr = nr;
-	if (++reader->nr_absent < MMNF_NR_ABSENT && !reader->first_alone)
-		return;
-	mmnf_prefetch_flush(reader);
-	if (reader->first_alone) {
-		reader->first_alone = false;
-		blk_finish_plug(reader->plug);
-		blk_start_plug(reader->plug);
+	pgoff_t next;
+
+	for (; first < end; first = next) {
+		next = mmnf_reader_pass(reader, xas, first);
+		if (next == first)
+			break;
 	}
+	return first;
 }
 
 /* The first page at or after @first that is there, or @end. */
@@ -124,6 +94,106 @@ static pgoff_t next_present(struct address_space *mapping, pgoff_t first,
 	}
 	rcu_read_unlock();
 	return found;
+}
+
+/* How many pages of an extent are there; those that are not are taken back. */
+static unsigned long take_back(struct mmnf_reader *reader,
+			       const struct mmnf_absent *a)
+{
+	struct mmnf_field *field = reader->field;
+	pgoff_t end = a->first + a->nr, first = a->first, next;
+	unsigned long nr = a->nr;
+
+	for (;; first = next) {
+		XA_STATE(xas, &reader->file->f_mapping->i_pages, first);
+
+		rcu_read_lock();
+		first = pass(reader, &xas, first, end);
+		rcu_read_unlock();
+		if (first >= end)
+			return nr;
+		next = next_present(reader->file->f_mapping, first, end);
+		nr -= next - first;
+		if (!reader->predicted)
+			continue;
+		spin_lock(&field->lock);
+		field->stats.out_prefetched_pages -=
+			mmnf_pending_take(&field->pending, first, next - first);
+		spin_unlock(&field->lock);
+	}
+}
+
+/*
+ * Start the reads of an extent.  Readahead does not tell what it found no memory for,
+ * or no room in a limit of the group, and some kernels go on behind such a page: so the
+ * pages of the file are counted, and looked at where they have become too few.
+ * Return: how many reads were started.
+ */
+static unsigned long start_reads(struct mmnf_reader *reader,
+				 const struct mmnf_absent *a)
+{
+	struct address_space *mapping = reader->file->f_mapping;
+	struct file_ra_state ra = { .ra_pages = a->nr };
+	DEFINE_READAHEAD(ractl, reader->file, &ra, mapping, a->first);
+	unsigned long before = READ_ONCE(mapping->nrpages);
+
+	mmnf_compat_ra(&ractl, a->nr);
+	if (likely((long)(READ_ONCE(mapping->nrpages) - before) >= (long)a->nr))
+		return a->nr;
+	return take_back(reader, a);
+}
+
+/*
+ * Start the reads that were collected.  They are accounted before they start: the
+ * consumer may touch a page the moment it appears.  What could not be started is
+ * taken back.
+ */
+void mmnf_prefetch_flush(struct mmnf_reader *reader)
+{
+	struct mmnf_field *field = reader->field;
+	unsigned long started;
+	u32 i;
+
+	/* Their requests are allocated together. */
+	if (reader->plug)
+		reader->plug->nr_ios = max(reader->nr_absent, 1U);
+	if (reader->predicted && reader->nr_absent) {
+		spin_lock(&field->lock);
+		for (i = 0; i < reader->nr_absent; i++) {
+			struct mmnf_absent *a = &reader->absent[i];
+
+			field->stats.out_prefetched_pages += a->nr;
+			field->stats.out_wasted_pages += mmnf_pending_add(
+				&field->pending, a->first, a->nr);
+		}
+		spin_unlock(&field->lock);
+	}
+	for (i = 0; i < reader->nr_absent; i++) {
+		struct mmnf_absent *a = &reader->absent[i];
+
+		started = start_reads(reader, a);
+		reader->nr_queued += started;
+		reader->nr_refused += a->nr - started;
+		trace_mmnf_prefetch(field->id, a->first, started,
+				    reader->predicted);
+	}
+	reader->nr_absent = 0;
+	cond_resched();
+}
+
+static void read_absent(struct mmnf_reader *reader, pgoff_t first,
+			unsigned long nr)
+{
+	reader->absent[reader->nr_absent].first = first;
+	reader->absent[reader->nr_absent].nr = nr;
+	if (++reader->nr_absent < MMNF_NR_ABSENT && !reader->first_alone)
+		return;
+	mmnf_prefetch_flush(reader);
+	if (reader->first_alone) {
+		reader->first_alone = false;
+		blk_finish_plug(reader->plug);
+		blk_start_plug(reader->plug);
+	}
 }
 
 /* Start reading [first, end), of which the first page is absent. */
@@ -173,40 +243,6 @@ void mmnf_prefetch_find_data(struct file *file, struct mmnf_extent *known,
 	*end = hole > *start ? hole : size;
 	known->start = *start;
 	known->end = *end;
-}
-
-/*
- * For mmnf_reader_pass(), from the root: the folio at @index or NULL, and the page behind
- * those that its entry holds, which is the end of a slot.
- */
-struct folio *mmnf_prefetch_load(struct xa_state *xas, pgoff_t index,
-				 pgoff_t *next)
-{
-	void *entry;
-
-	do {
-		xas_set(xas, index);
-		entry = xas_load(xas);
-	} while (xas_retry(xas, entry));
-	if (!entry || xa_is_value(entry) || xa_is_internal(entry))
-		return NULL;
-	if (!xas_not_node(xas->xa_node))
-		*next = (index | ((1UL << xas->xa_node->shift) - 1)) + 1;
-	return entry;
-}
-
-/* Passes over pages from @first to @end; the first that is not there, or @end or more. */
-static pgoff_t pass(struct mmnf_reader *reader, struct xa_state *xas,
-		    pgoff_t first, pgoff_t end)
-{
-	pgoff_t next;
-
-	for (; first < end; first = next) {
-		next = mmnf_reader_pass(reader, xas, first);
-		if (next == first)
-			break;
-	}
-	return first;
 }
 
 /* Pass over the pages that are there: the file system is not asked about them. */

@@ -244,7 +244,10 @@ int mmnf_select_walk(const struct mmnf_select *select,
 		return 0;
 	bytes = kinds[select->kind].bytes;
 	at_once = min_t(u32, PAGE_SIZE / bytes, select->nr_items);
-	items = kmalloc_array(at_once, bytes, GFP_KERNEL_ACCOUNT);
+	/* Where pages that are being read fill a group: an error and no dead process. */
+	items = kmalloc_array(at_once, bytes,
+			      GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL |
+				      __GFP_NOWARN);
 	if (!items)
 		return -ENOMEM;
 	walker->nr = 0;

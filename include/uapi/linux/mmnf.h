@@ -34,6 +34,7 @@
  *	EBUSY		something is attached already
  *	EPERM		not told to strangers, see MMNF_IOC_RESIDENCY; writing to a
  *			file that is append-only, immutable or sealed
+ *	ENOMEM		no memory; of MMNF_PREFETCH_WAIT: not enough for the selection
  *	EFAULT		bad pointer
  *	EINTR		a signal came while MMNF_PREFETCH_WAIT had to wait, or it was
  *			a fatal one
@@ -258,6 +259,10 @@ struct mmnf_ioc_box {
  * Nothing is read, asked of the file system or allocated for what is resident.
  * Read errors are not reported here: the access that needs the data reports
  * them.  Charged to the caller's memory cgroup.
+ *
+ * For what finds no memory, or no room in a limit of that cgroup, no read is
+ * started, nor is it counted as queued.  With MMNF_PREFETCH_WAIT that is ENOMEM, when
+ * the rest has been read.
  */
 struct mmnf_ioc_prefetch {
 	__u32 size;
