@@ -154,7 +154,7 @@ struct mmnf_field *mmnf_field_create(struct mmnf_ioc_attach *attach)
 	spin_lock_init(&field->lock);
 	INIT_WORK(&field->work, mmnf_prefetch_work);
 	field->mode = MMNF_MODE_AUTO;
-	field->can_read_ahead = field->file->f_mapping->a_ops->readahead;
+	field->has_cache = field->file->f_mapping->a_ops->readahead;
 	field->geometry = *attach;
 
 	/* The bytes that the elements span, whatever the strides' signs. */

@@ -52,6 +52,7 @@ struct mmnf_field;
  * @ref: virtual memory areas and queued plans
  * @nr_areas: virtual memory areas alone
  * @writable: holds a writable mapping of @file, against sealing
+ * @can_read_ahead: the filesystem of @file has a page cache reader
  * @alone: map the touched page without its neighbours; a hint, no lock
  * @last: pages touched alone and unseen by the predictor, by thread number; a hint, no lock
  * @absent: the touched page is hardly there: look for it alone first; a hint, no lock
@@ -67,6 +68,7 @@ struct mmnf_mapping {
 	refcount_t ref;
 	atomic_t nr_areas;
 	bool writable;
+	bool can_read_ahead;
 	bool alone;
 	bool absent;
 	pgoff_t last[MMNF_NR_LAST];
@@ -107,7 +109,8 @@ struct mmnf_wait {
  * @file: private open of the attached file, for writing if that was asked for
  * @geometry: as given to ATTACH
  * @size_bytes: of the file at ATTACH
- * @can_read_ahead: the filesystem has a page cache reader
+ * @has_cache: hints can act on it: the pages that are mapped are its own, not those of
+ *	a file below it, and its filesystem has a page cache reader
  * @debug: its directory in debugfs, or an error
  * @lock: everything below
  * @mode: enum mmnf_mode
@@ -129,7 +132,7 @@ struct mmnf_field {
 	struct file *file;
 	struct mmnf_ioc_attach geometry;
 	u64 size_bytes;
-	bool can_read_ahead;
+	bool has_cache;
 	struct dentry *debug;
 
 	spinlock_t lock; /* of everything below */

@@ -219,7 +219,7 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 		else
 			field->stats.out_misses++;
 
-		if (!field->can_read_ahead)
+		if (!mapping->can_read_ahead)
 			planned = false;
 		else if (field->mode == MMNF_MODE_AUTO)
 			planned = mmnf_observe(&field->table, &access, plan);
@@ -237,7 +237,7 @@ static void mmnf_vm_observe(struct mmnf_mapping *mapping, struct vm_fault *vmf,
 				mmnf_unplan(&field->table);
 		}
 		note_idle(field, outcome == MMNF_HIT && !taken && !planned);
-		if (field->mode == MMNF_MODE_AUTO && field->can_read_ahead) {
+		if (field->mode == MMNF_MODE_AUTO && mapping->can_read_ahead) {
 			alone = mmnf_table_alone(&field->table,
 						 MMNF_AROUND_PAGES);
 			absent = outcome == MMNF_MISS &&
@@ -384,7 +384,7 @@ static vm_fault_t mmnf_vm_fault(struct vm_fault *vmf)
 							       MMNF_LATE;
 			folio_put(folio);
 		}
-	} else if (mapping->field->can_read_ahead) {
+	} else if (mapping->can_read_ahead) {
 		keep_page_table(vmf);
 	}
 	mmnf_vm_observe(mapping, vmf, outcome, vmf->pgoff, 1, true);
@@ -552,6 +552,7 @@ int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 	mapping->field = field;
 	mapping->owner = get_file(owner);
 	mapping->file = get_file(vma->vm_file);
+	mapping->can_read_ahead = vma->vm_file->f_mapping->a_ops->readahead;
 	mapping->memcg = get_mem_cgroup_from_mm(vma->vm_mm);
 	mapping->blkcg = blkcg_of_current();
 	mapping->host = vma->vm_ops;
@@ -569,7 +570,7 @@ int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 	 * as it is.  It cannot be changed later: faults must not touch vm_flags.
 	 */
 	spin_lock(&field->lock);
-	advice = field->mode == MMNF_MODE_OFF || !field->can_read_ahead ?
+	advice = field->mode == MMNF_MODE_OFF || !mapping->can_read_ahead ?
 			 0 :
 			 VM_RAND_READ | VM_NOHUGEPAGE;
 	field->stats.out_mappings++;
