@@ -538,6 +538,13 @@ int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 	 * for reading only: the device may be open for writing, hosts take these
 	 * flags at their word, and a seal against future writing was asked of the
 	 * device's file, which has none.
+	 *
+	 * Kernels before 6.7 without the backport to 6.1 and 6.6 count the device's
+	 * file as mapped writable before they call us, and take that back by the flags
+	 * as they are after: so its count, which guards nothing but seals that it can't
+	 * have, grows by one here, and mmap fails with EPERM after 2^31 of them, until
+	 * the module is loaded again.  To take it back here would be once too often on
+	 * the others, of which the version does not tell, and fail at once.
 	 */
 	mmnf_compat_vm_flags_mod(
 		vma, 0, VM_MAYEXEC | (write ? 0 : VM_SHARED | VM_MAYWRITE));
