@@ -52,9 +52,33 @@ static void close_files(struct mmnf_segment *s)
 
 /* ---- leaving */
 
+/*
+ * Under the lock, before there is another of ours: in a child of fork() the threads are
+ * gone that were at files.  Those are not waited for, nor touched.
+ */
+static bool forget_gone(struct mmnf_segments *all)
+{
+	struct mmnf_segment **at = &all->leaving;
+
+	if (all->pid == getpid())
+		return false;
+	all->pid = getpid();
+	all->opening = NULL;
+	while (*at) {
+		if ((*at)->closing)
+			*at = (*at)->next;
+		else
+			at = &(*at)->next;
+	}
+	pthread_mutex_init(&all->syncing, NULL);
+	pthread_cond_init(&all->turned, NULL);
+	return true;
+}
+
 /* Under the lock: nobody finds s any more; unlock() closes it. */
 static void leave(struct mmnf_segments *all, struct mmnf_segment *s)
 {
+	forget_gone(all);
 	s->left = ++all->nr_left;
 	s->next = all->leaving;
 	all->leaving = s;
@@ -100,6 +124,19 @@ static void unlock(struct mmnf_field *field)
 	while (all->nr_unclosed)
 		close_leaving(field);
 	pthread_mutex_unlock(&all->lock);
+}
+
+/* Under the lock, which it gives up meanwhile. */
+static void wait_for_others(struct mmnf_field *field)
+{
+	struct mmnf_segments *all = &field->segments;
+
+	if (forget_gone(all))
+		return;
+	if (all->nr_unclosed)
+		close_leaving(field);
+	else
+		pthread_cond_wait(&all->turned, &all->lock);
 }
 
 /* Is another thread opening, making or closing the file of a number? */
@@ -158,6 +195,7 @@ int mmnf_segments_init(struct mmnf_field *field)
 	pthread_mutex_init(&all->syncing, NULL);
 	pthread_mutex_init(&all->checks_settled.lock, NULL);
 	pthread_cond_init(&all->turned, NULL);
+	all->pid = getpid();
 	all->boards = calloc(1, sizeof(struct boards));
 	return all->boards ? mmnf_boards_open(all->boards) : -ENOMEM;
 }
@@ -299,12 +337,14 @@ static int open_new(struct mmnf_field *field, u64 number, bool create,
 		    struct mmnf_segment **out)
 {
 	struct mmnf_segments *all = &field->segments;
-	struct mmnf_opening self = { number, all->opening }, **at;
+	struct mmnf_opening self = { .number = number }, **at;
 	struct mmnf_segment *s = NULL;
 	bool created, is_there;
 	u64 bytes = 0;
 	int fd;
 
+	forget_gone(all);
+	self.next = all->opening;
 	all->opening = &self;
 	pthread_mutex_unlock(&all->lock);
 	fd = mmnf_segment_file_open(field, number, create, &bytes, &created);
@@ -342,7 +382,7 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 	pthread_mutex_lock(&all->lock);
 	while ((i = find(all, number)) == MMNF_SEGMENTS_OPEN &&
 	       is_busy(all, number))
-		pthread_cond_wait(&all->turned, &all->lock);
+		wait_for_others(field);
 	if (i < MMNF_SEGMENTS_OPEN)
 		s = all->open[i];
 	else
@@ -470,7 +510,7 @@ static int sync_all(struct mmnf_field *field)
 	pthread_mutex_lock(&all->lock);
 	left = all->nr_left;
 	while (any_leaving(all, left))
-		pthread_cond_wait(&all->turned, &all->lock);
+		wait_for_others(field);
 	pthread_mutex_unlock(&all->lock);
 	return err;
 }
@@ -480,6 +520,9 @@ int mmnf_segment_sync(struct mmnf_field *field)
 	struct mmnf_segments *all = &field->segments;
 	int err, lost;
 
+	pthread_mutex_lock(&all->lock);
+	forget_gone(all);
+	pthread_mutex_unlock(&all->lock);
 	/* Of two at once the second waits for what the first makes durable. */
 	pthread_mutex_lock(&all->syncing);
 	err = sync_all(field);

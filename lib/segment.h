@@ -67,6 +67,7 @@ struct mmnf_opening {
  * @opening, @leaving: files that threads are at without the lock
  * @nr_left: have ever left; @left of a segment is from here
  * @nr_unclosed: of @leaving: no thread is at them yet
+ * @pid: of the process whose threads those are
  * @turned: one of @opening or @leaving is done
  * @syncing: held, outside of @lock, by a sync
  * @tag: number + 1 of the segment in each place; 0: it is not to be found there
@@ -80,6 +81,7 @@ struct mmnf_segments {
 	u64 nr_opened, nr_left;
 	u32 nr_unclosed;
 	int lost_error;
+	pid_t pid;
 	struct mmnf_settled checks_settled;
 	struct mmnf_opening *opening;
 	struct mmnf_segment *leaving;

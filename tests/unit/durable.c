@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #define COLUMNS 1024ULL
@@ -394,6 +395,51 @@ TEST(others_go_on_while_a_file_is_put_aside)
 	for (i = 2; i < 40; i++)
 		EXPECT_EQ(get(slow, i), i);
 	mmnf_field_close(slow);
+}
+
+static pid_t child;
+
+static void *fork_and_read(void *arg)
+{
+	uint32_t bad = 0;
+
+	child = fork();
+	if (child)
+		return arg;
+	/* The thread is not here that was putting segment 0 aside. */
+	alarm(PATIENCE_S);
+	bad += get(slow, 0) != 9;
+	bad += get(slow, 1) != 1;
+	bad += put(slow, 75, 75) != 0;
+	bad += mmnf_field_sync(slow) != 0;
+	_exit(bad != 0);
+}
+
+static void fork_meanwhile(void)
+{
+	pthread_t thread;
+
+	ASSERT_EQ(pthread_create(&thread, NULL, fork_and_read, NULL), 0);
+	ASSERT_EQ(pthread_join(thread, NULL), 0);
+}
+
+TEST(a_child_does_not_wait_for_threads_it_has_not)
+{
+	uint64_t i;
+	int status;
+
+	make_slow(false);
+	ASSERT_EQ(put(slow, 0, 9), 0);
+	ASSERT_EQ(mmnf_field_sync(slow), 0);
+	ASSERT_EQ(put(slow, 0, 9), 0);
+	while_syncing = fork_meanwhile;
+	for (i = 2; while_syncing && i < 70; i++)
+		ASSERT_EQ(put(slow, i, (uint32_t)i), 0);
+	ASSERT_TRUE(!while_syncing);
+	ASSERT_EQ(waitpid(child, &status, 0), child);
+	EXPECT_EQ(status, 0);
+	mmnf_field_close(slow);
+	EXPECT_EQ(get_anew(75), 75);
 }
 
 static pthread_t syncer;

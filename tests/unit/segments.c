@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "internal.h"
 #include "readahead.h"
@@ -171,6 +172,107 @@ TEST(one_that_is_replaced_goes_with_its_last_user)
 	mmnf_segment_unpin(field, &pin);
 	EXPECT_EQ(nr_files(), before);
 	mmnf_segment_unpin(field, &other);
+	mmnf_field_close(field);
+}
+
+/* Of the child of a fork(), which has to be over in time. */
+static void expect_ok(pid_t child)
+{
+	int status = -1;
+
+	ASSERT_EQ(waitpid(child, &status, 0), child);
+	EXPECT_EQ(status, 0);
+}
+
+static bool rows_are_right(void)
+{
+	uint32_t i, wrong = 0;
+
+	for (i = 0; i < SEGMENTS; i++)
+		wrong += row(i) != i + 1;
+	return !wrong;
+}
+
+/* Its pins are the child's as well: each gives its own back. */
+TEST(pins_of_a_fork)
+{
+	static struct mmnf_segment_pin pin[12]; /* a board has room for 8 */
+	uint32_t before, i, wrong = 0;
+	pid_t child;
+
+	open_rows();
+	before = nr_files();
+	ASSERT_TRUE(rows_are_right());
+	for (i = 0; i < 12; i++)
+		ASSERT_EQ(mmnf_segment_pin(field, i, &pin[i]), 0);
+	child = fork();
+	if (!child) {
+		alarm(30);
+		wrong += !rows_are_right();
+		for (i = 0; i < 12; i++)
+			wrong += first_of(pin[i].s) != i + 1;
+		for (i = 0; i < 12; i++)
+			mmnf_segment_unpin(field, &pin[i]);
+		wrong += !rows_are_right();
+		wrong += nr_files() > before + MMNF_SEGMENTS_OPEN;
+		mmnf_field_close(field);
+		_exit(wrong != 0);
+	}
+	expect_ok(child);
+	EXPECT_TRUE(rows_are_right());
+	for (i = 0; i < 12; i++) {
+		EXPECT_EQ(first_of(pin[i].s), i + 1);
+		mmnf_segment_unpin(field, &pin[i]);
+	}
+	EXPECT_TRUE(rows_are_right());
+	EXPECT_LE(nr_files(), before + MMNF_SEGMENTS_OPEN);
+	mmnf_field_close(field);
+}
+
+static pthread_barrier_t forked;
+
+static void *pin_and_wait(void *arg)
+{
+	struct mmnf_segment_pin pin;
+	int err = mmnf_segment_pin(field, 5, &pin);
+
+	pthread_barrier_wait(&forked); /* it is pinned */
+	pthread_barrier_wait(&forked); /* and the child was there */
+	if (!err)
+		mmnf_segment_unpin(field, &pin);
+	return err ? "failed" : arg;
+}
+
+/* They are never given back in the child: their places are not to be had there. */
+TEST(pins_of_threads_that_a_fork_leaves_behind)
+{
+	pthread_t thread;
+	uint32_t before;
+	void *failed;
+	pid_t child;
+
+	open_rows();
+	before = nr_files();
+	ASSERT_EQ(row(5), 6);
+	ASSERT_EQ(pthread_barrier_init(&forked, NULL, 2), 0);
+	ASSERT_EQ(pthread_create(&thread, NULL, pin_and_wait, NULL), 0);
+	pthread_barrier_wait(&forked);
+	child = fork();
+	if (!child) {
+		bool right;
+
+		alarm(30);
+		right = rows_are_right() && rows_are_right() &&
+			nr_files() <= before + MMNF_SEGMENTS_OPEN;
+		mmnf_field_close(field);
+		_exit(!right);
+	}
+	expect_ok(child);
+	EXPECT_TRUE(rows_are_right());
+	pthread_barrier_wait(&forked);
+	ASSERT_EQ(pthread_join(thread, &failed), 0);
+	EXPECT_TRUE(!failed);
+	EXPECT_TRUE(rows_are_right());
 	mmnf_field_close(field);
 }
 
