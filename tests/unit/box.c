@@ -3,6 +3,7 @@
  * Boxes, lists and pointers against an array in memory: random boxes of random
  * steps, written and read over every way to cut a field into segments.
  */
+#define KTAP_TIMEOUT 180 /* on a loaded machine */
 #include "field_util.h"
 
 #include <errno.h>

@@ -4,6 +4,7 @@
  * whose elements are a hash of their place, over every engine, way of reading
  * and size of L2 that this machine has, and every way to cut a field.
  */
+#define KTAP_TIMEOUT 180 /* on a loaded machine */
 #include "conform.h"
 
 #include <pthread.h>
