@@ -51,15 +51,21 @@ static int wait_for_turn(struct mmnf_ssd *ssd, u64 offset, u64 bytes)
 {
 	struct ssd_log *log = &ssd->log;
 	u64 nr_errors;
+	s64 until_ns = 0;
 	int err = 0;
 
 	pthread_mutex_lock(&ssd->lock);
 	nr_errors = ssd->drain.nr_errors;
 	while (is_full(ssd, bytes + 64) ||
 	       mmnf_ssd_drain_is_synced(ssd, offset, offset + bytes)) {
+		/* What may come late keeps its file, but not always anew. */
+		if (!until_ns)
+			until_ns = mmnf_ssd_now_ns() + 2 * ssd->drain.grace_ns;
 		/* A sync ends by itself. */
 		if (ssd->drain.nr_errors != nr_errors &&
-		    is_full(ssd, bytes + 64) && !mmnf_ssd_compact_helps(ssd)) {
+		    is_full(ssd, bytes + 64) &&
+		    (!mmnf_ssd_compact_helps(ssd) ||
+		     mmnf_ssd_now_ns() >= until_ns)) {
 			err = ssd->drain.error;
 			mmnf_error(-err, "the cache's log is full: %s",
 				   ssd->drain.text);
