@@ -15,7 +15,6 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "net-internal.h"
@@ -88,7 +87,7 @@ enum net_sent net_conn_send(struct net_wire *w, int *err)
 	return NET_BROKEN;
 }
 
-bool net_conn_notify(struct net_conn *c, u32 events)
+bool net_conn_notify(struct net_conn *c, short events)
 {
 	(void)c;
 	(void)events;
@@ -216,8 +215,8 @@ static unsigned int look(struct net_conn *c)
 {
 	unsigned int direction = nbd_aio_get_direction(c->handle);
 
-	c->wants = (direction & LIBNBD_AIO_DIRECTION_READ ? EPOLLIN : 0) |
-		   (direction & LIBNBD_AIO_DIRECTION_WRITE ? EPOLLOUT : 0);
+	c->wants = (direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
+		   (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0);
 	return direction;
 }
 
@@ -409,10 +408,10 @@ bool net_conn_ask(struct net_conn *c, u64 offset, u64 bytes)
 
 /*
  * libnbd reads one answer at a time.  Where one came there are often more: to ask
- * the socket itself is cheaper than to ask epoll first.  Not amid a request that is
+ * the socket itself is cheaper than to poll first.  Not amid a request that is
  * being sent: told to read without need, libnbd forgets the rest of it.
  */
-bool net_conn_notify(struct net_conn *c, u32 events)
+bool net_conn_notify(struct net_conn *c, short events)
 {
 	const struct mmnf_net *net = c->group->net;
 	const struct net_wire *last;
@@ -422,8 +421,9 @@ bool net_conn_notify(struct net_conn *c, u32 events)
 
 	do {
 		last = net->settled;
-		err = notify(c, events & EPOLLIN, events & EPOLLOUT,
-			     events & (EPOLLHUP | EPOLLERR), direction);
+		err = notify(c, events & POLLIN, events & POLLOUT,
+			     events & (POLLHUP | POLLERR | POLLNVAL),
+			     direction);
 		direction = look(c);
 	} while (!err && net->settled != last && c->flying && more-- > 1 &&
 		 direction == LIBNBD_AIO_DIRECTION_READ);

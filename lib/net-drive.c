@@ -7,73 +7,66 @@
  * one before has what it wanted.  A thread of the net drives what is in flight
  * while nobody waits.
  *
- *	wait()  --- nobody drives? ---> epoll_wait -> settle -> done() --.
- *	   ^ asleep until woken                                          |
- *	   '------------- next waiter, or the net's thread <-------------'
+ *	wait()  --- nobody drives? ---> poll -> settle -> done() --.
+ *	   ^ asleep until woken                                    |
+ *	   '---------- next waiter, or the net's thread <----------'
  *
- * epoll, because whoever drives may end or change: a poll that io_uring has
- * under way belongs to the thread that submitted it.
+ * poll, not epoll: whoever sends to a socket that epoll watches, a server of this
+ * machine or an interrupt, pays for it with each piece, also while nobody waits; poll
+ * costs only who sleeps.  Polled are connections that wait for something, those that
+ * did, for WARM more times, and now and then all, which may have been closed.  Who uses
+ * one that is not polled kicks whoever sleeps.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "net-internal.h"
 
-#define EVENTS 32
-#define KICK UINT64_MAX
-#define WATCH (1ULL << 63) /* and the file's number */
+#define WARM 16
 #define GRACE_NS 2000000LL
 #define PAUSE_NS 10000000LL
 #define BURST_MAX 512
 
+static void add_polled(struct net_conn *c, u8 warm)
+{
+	struct mmnf_net *net = c->group->net;
+
+	c->warm = (u8)max_u64(c->warm, warm);
+	if (c->is_polled)
+		return;
+	c->is_polled = true;
+	c->next_polled = NULL;
+	*net->polled_end = c;
+	net->polled_end = &c->next_polled;
+}
+
 /*
  * libnbd closes the socket when it breaks, and a child after fork() holds a copy of
- * it: epoll would go on to tell of it, with nothing left to call it off by.
+ * it: whoever polls it then would not be told of its end.
  */
 int net_drive_watch(struct net_conn *c)
 {
-	struct mmnf_net *net = c->group->net;
-	struct epoll_event e = { 0 };
-	int err;
-
 	c->watched = fcntl(net_conn_fd(c), F_DUPFD_CLOEXEC, 0);
 	if (c->watched < 0)
 		return -errno;
 	net_conn_look(c);
-	c->events = c->wants;
-	e.events = c->events;
-	e.data.u64 = (u64)c->group->index << 32 | c->index;
-	if (!epoll_ctl(net->epoll, EPOLL_CTL_ADD, c->watched, &e))
-		return 0;
-	err = -errno;
-	close(c->watched);
-	return err;
+	c->life++;
+	c->events = 0;
+	add_polled(c, WARM);
+	return 0;
 }
 
 /* After its handle was closed: the server is to see the end of it as well. */
 void net_drive_unwatch(struct net_conn *c)
 {
-	epoll_ctl(c->group->net->epoll, EPOLL_CTL_DEL, c->watched, NULL);
 	shutdown(c->watched, SHUT_RDWR);
 	close(c->watched);
-}
-
-void net_drive_events(struct net_conn *c)
-{
-	struct epoll_event e = { 0 };
-
-	if (c->state != NET_UP || c->wants == c->events)
-		return;
-	c->events = c->wants;
-	e.events = c->events;
-	e.data.u64 = (u64)c->group->index << 32 | c->index;
-	epoll_ctl(c->group->net->epoll, EPOLL_CTL_MOD, c->watched, &e);
 }
 
 void net_drive_kick(struct mmnf_net *net)
@@ -82,6 +75,32 @@ void net_drive_kick(struct mmnf_net *net)
 
 	if (write(net->kick, &one, sizeof(one)) < 0)
 		return; /* full: readable as it is */
+}
+
+/* Once is enough. */
+static void wake_driver(struct mmnf_net *net)
+{
+	if (net->asleep)
+		net_drive_kick(net);
+	net->asleep = false;
+}
+
+void net_drive_events(struct net_conn *c)
+{
+	if (c->state != NET_UP || c->wants == c->events)
+		return;
+	add_polled(c, WARM);
+	if (c->wants & ~c->events)
+		wake_driver(c->group->net);
+}
+
+void net_drive_look(struct net_conn *c)
+{
+	if (c->state != NET_UP)
+		return;
+	add_polled(c, 1);
+	if (!c->events)
+		wake_driver(c->group->net);
 }
 
 /* Tells whoever waits for it. */
@@ -104,29 +123,15 @@ static void take_watch(struct mmnf_net *net, int file)
 	struct mmnf_net_watch *w;
 
 	for (w = net->watches; w; w = w->next)
-		if (w->file == file)
+		if (w->file == file) {
+			w->is_armed = false;
 			net_drive_wake(net, w->done);
+		}
 }
 
-static void take_event(struct mmnf_net *net, const struct epoll_event *e)
+static void take_conn(struct mmnf_net *net, struct net_conn *c, short events)
 {
-	struct net_conn *c;
-	u64 n;
-
-	if (e->data.u64 == KICK) {
-		if (read(net->kick, &n, sizeof(n)) < 0)
-			return; /* another has read it */
-		return;
-	}
-	if (e->data.u64 & WATCH) {
-		take_watch(net, (int)(u32)e->data.u64);
-		return;
-	}
-	c = &net->group[e->data.u64 >> 32].conn[(u32)e->data.u64];
-	/* Of the connection before: then the socket has nothing to say. */
-	if (c->state != NET_UP)
-		return;
-	if (!net_conn_notify(c, e->events)) {
+	if (!net_conn_notify(c, events)) {
 		net_settle(net);
 		if (c->index == NET_ASKER)
 			net_holes_lost(c->group);
@@ -136,8 +141,90 @@ static void take_event(struct mmnf_net *net, const struct epoll_event *e)
 	}
 	net_settle(net);
 	net_group_pump(c->group);
-	if (c->state == NET_UP)
-		net_drive_events(c);
+	net_drive_events(c);
+}
+
+static bool is_waiting(const struct net_conn *c)
+{
+	return c->index == NET_ASKER ? c->group->holes.is_asking : c->in_flight;
+}
+
+/* False: no memory. */
+static bool make_room(struct mmnf_net *net, u32 room)
+{
+	struct pollfd *pfd = realloc(net->pfd, room * sizeof(*pfd));
+	struct net_seen *seen;
+
+	if (!pfd)
+		return false;
+	net->pfd = pfd;
+	seen = realloc(net->seen, room * sizeof(*seen));
+	if (!seen)
+		return false;
+	net->seen = seen;
+	net->poll_room = room;
+	return true;
+}
+
+static u32 gather_conns(struct mmnf_net *net, u32 n)
+{
+	struct net_conn **at = &net->polled, *c;
+
+	while ((c = *at)) {
+		if (is_waiting(c))
+			c->warm = WARM;
+		if (c->state != NET_UP || !c->warm) {
+			c->is_polled = false;
+			c->events = 0;
+			*at = c->next_polled;
+			continue;
+		}
+		c->warm--;
+		c->events = c->wants;
+		net->pfd[n] = (struct pollfd) { c->watched, c->events, 0 };
+		net->seen[n++] = (struct net_seen) { c, c->life };
+		at = &c->next_polled;
+	}
+	net->polled_end = at;
+	return n;
+}
+
+static u32 gather_watches(struct mmnf_net *net, u32 n)
+{
+	struct mmnf_net_watch *w;
+
+	for (w = net->watches; w; w = w->next) {
+		if (!w->is_armed)
+			continue;
+		/* It cannot be polled: then it is looked at without end. */
+		if (n == net->poll_room && !make_room(net, 2 * n)) {
+			take_watch(net, w->file);
+			net_drive_kick(net);
+			continue;
+		}
+		net->pfd[n] = (struct pollfd) { w->file, POLLIN, 0 };
+		net->seen[n++].conn = NULL;
+	}
+	return n;
+}
+
+static void take_events(struct mmnf_net *net, u32 nr)
+{
+	u64 count;
+	u32 i;
+
+	if (net->pfd[0].revents && read(net->kick, &count, sizeof(count)) < 0)
+		net->pfd[0].revents = 0; /* another has read it */
+	for (i = 1; i < nr && !net->stop; i++) {
+		struct net_conn *c = net->seen[i].conn;
+
+		if (!net->pfd[i].revents)
+			continue;
+		if (!c)
+			take_watch(net, net->pfd[i].fd);
+		else if (c->state == NET_UP && c->life == net->seen[i].life)
+			take_conn(net, c, net->pfd[i].revents);
+	}
 }
 
 /*
@@ -161,30 +248,27 @@ static void note_sleep(struct mmnf_net *net, s64 from)
 static void drive(struct mmnf_net *net, struct net_waiter *self, s64 timeout_ns,
 		  s64 now)
 {
-	struct epoll_event events[EVENTS];
 	struct timespec ts = { timeout_ns / 1000000000,
 			       timeout_ns % 1000000000 };
 	s64 from = now;
-	int i, n;
+	u32 nr;
+	int n;
 
 	net->driving = true;
 	net->driving_waiter = self;
 	net->driving_thread = pthread_self();
+	nr = gather_watches(net, gather_conns(net, 1));
+	net->asleep = true;
 	pthread_mutex_unlock(&net->lock);
 	if (!from)
 		from = mmnf_now_ns();
-	n = epoll_pwait2(net->epoll, events, EVENTS,
-			 timeout_ns < 0 ? NULL : &ts, NULL);
-	/* Before Linux 5.11; and filters of calls refuse what they do not know. */
-	if (n < 0 && errno != EINTR)
-		n = epoll_wait(net->epoll, events, EVENTS,
-			       timeout_ns < 0 ? -1 :
-						(int)(timeout_ns / 1000000));
+	n = ppoll(net->pfd, nr, timeout_ns < 0 ? NULL : &ts, NULL);
 	pthread_mutex_lock(&net->lock);
+	net->asleep = false;
 	note_sleep(net, from);
 	net->activity++;
-	for (i = 0; i < n && !net->stop; i++)
-		take_event(net, &events[i]);
+	if (n > 0)
+		take_events(net, nr);
 	net_run_done(net);
 	net->driving = false;
 	net->driving_waiter = NULL;
@@ -249,15 +333,19 @@ static void *work(void *arg)
 
 int net_drive_start(struct mmnf_net *net)
 {
-	struct epoll_event e = { .events = EPOLLIN, .data.u64 = KICK };
+	u32 conns = net->nr_groups * (net->opts.connections + 1);
 	sigset_t all, before;
 	int err;
 
-	net->epoll = epoll_create1(EPOLL_CLOEXEC);
+	net->polled_end = &net->polled;
+	if (!make_room(net, conns + 1))
+		return mmnf_error(ENOMEM, "no memory for %u connections",
+				  conns);
 	net->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (net->epoll < 0 || net->kick < 0 ||
-	    epoll_ctl(net->epoll, EPOLL_CTL_ADD, net->kick, &e))
-		return mmnf_error_system(errno, "epoll");
+	if (net->kick < 0)
+		return mmnf_error_system(errno, "eventfd");
+	net->pfd[0] = (struct pollfd) { net->kick, POLLIN, 0 };
+	net->seen[0].conn = NULL;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	err = pthread_create(&net->driver, NULL, work, net);
@@ -285,19 +373,15 @@ void mmnf_net_wake(struct mmnf_net *net, bool *done)
 
 void mmnf_net_watch(struct mmnf_net *net, struct mmnf_net_watch *watch)
 {
-	struct epoll_event e = { .events = EPOLLIN | EPOLLONESHOT,
-				 .data.u64 = WATCH | (u32)watch->file };
-	int op = watch->is_known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-
 	pthread_mutex_lock(&net->lock);
 	if (!watch->is_known) {
 		watch->next = net->watches;
 		net->watches = watch;
 		watch->is_known = true;
 	}
-	/* It cannot be watched: then it is looked at without end. */
-	if (epoll_ctl(net->epoll, op, watch->file, &e))
-		net_drive_wake(net, watch->done);
+	if (!watch->is_armed)
+		wake_driver(net);
+	watch->is_armed = true;
 	pthread_mutex_unlock(&net->lock);
 }
 
@@ -305,14 +389,15 @@ void mmnf_net_unwatch(struct mmnf_net *net, struct mmnf_net_watch *watch)
 {
 	struct mmnf_net_watch **at = &net->watches;
 
-	/* Of a forked child epoll would forget the parent's. */
 	if (!watch->is_known || net->forks != net_forks())
 		return;
 	pthread_mutex_lock(&net->lock);
 	while (*at != watch)
 		at = &(*at)->next;
 	*at = watch->next;
-	epoll_ctl(net->epoll, EPOLL_CTL_DEL, watch->file, NULL);
+	/* Or whoever polls it would keep it open. */
+	if (watch->is_armed)
+		wake_driver(net);
 	pthread_mutex_unlock(&net->lock);
 }
 

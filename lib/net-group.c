@@ -471,6 +471,8 @@ s64 net_group_clock(struct net_group *g, s64 now)
 	for (i = 0; i < g->nr_conns; i++)
 		if (g->conn[i].state == NET_UP && g->conn[i].leaving)
 			leave(g, &g->conn[i]);
+	for (i = 0; i < g->nr_conns; i++)
+		net_drive_look(&g->conn[i]);
 	later = g->delayed;
 	net_queue_init(&g->delayed);
 	for (part = later.first; part; part = next) {

@@ -71,15 +71,21 @@ enum net_state { NET_DOWN, NET_DIALLING, NET_UP };
  * struct net_conn - a connection, in its place of a group
  * @gateway: that it is, was or will be connected to
  * @dial: looks up the gateway's name, and starts to connect
- * @watched: a copy of its socket, for epoll; while it is up
- * @events: that epoll looks for; @wants: that it is to look for
+ * @watched: a copy of its socket, to poll; while it is up
+ * @life: counts the times that it came up
+ * @events: that it is polled for; 0: not at all; @wants: that it is to be polled for
+ * @is_polled: it is in net.polled, linked by @next_polled; @warm: see net-drive.c
  * @cause: why it was lost or is not there; @blamed: the gateway that it speaks of
  */
 struct net_conn {
 	struct net_group *group;
-	u32 index, gateway, blamed, in_flight, events, wants;
+	u32 index, gateway, blamed, in_flight, life;
 	enum net_state state;
 	int watched;
+	short events, wants;
+	u8 warm;
+	bool is_polled;
+	struct net_conn *next_polled;
 	struct net_dial *dial;
 	void *handle;
 	u32 failures;
@@ -154,6 +160,12 @@ struct net_group {
 	struct net_counters count;
 };
 
+/* What is polled; conn is NULL: a file that is watched, or the kick. */
+struct net_seen {
+	struct net_conn *conn;
+	u32 life;
+};
+
 struct net_waiter {
 	const bool *done;
 	pthread_cond_t cond;
@@ -172,8 +184,13 @@ struct mmnf_net {
 	struct net_wire *settled;
 	struct mmnf_net_io *done, **done_end;
 	/* net-drive.c */
-	int epoll, kick;
+	int kick;
 	struct mmnf_net_watch *watches;
+	struct net_conn *polled, **polled_end;
+	struct pollfd *pfd; /* of whoever drives: what @seen says, one by one */
+	struct net_seen *seen;
+	u32 poll_room;
+	bool asleep; /* whoever drives, in poll(); not if it was kicked */
 	s64 now_ns; /* when the clock was looked at last */
 	bool driving;
 	pthread_t driving_thread;
@@ -317,8 +334,8 @@ enum net_sent {
 
 /* With the lock. */
 enum net_sent net_conn_send(struct net_wire *w, int *err);
-/* Reads and writes the socket; false: it is broken. */
-bool net_conn_notify(struct net_conn *c, u32 events);
+/* Reads and writes the socket as poll() told; false: it is broken. */
+bool net_conn_notify(struct net_conn *c, short events);
 void net_conn_look(struct net_conn *c); /* for c->wants, before all else */
 int net_conn_fd(const struct net_conn *c);
 /* Says goodbye to the server, where nothing is in flight. */
@@ -348,8 +365,10 @@ int net_drive_start(struct mmnf_net *net);
 /* Puts a connection that is up under watch, or takes it out. */
 int net_drive_watch(struct net_conn *c);
 void net_drive_unwatch(struct net_conn *c);
-/* It may want to write now; with the lock. */
+/* It waits for an answer, or to write; with the lock. */
 void net_drive_events(struct net_conn *c);
+/* Is it still there?  Whoever drives is to see; with the lock. */
+void net_drive_look(struct net_conn *c);
 /* mmnf_net_wake() with the lock. */
 void net_drive_wake(struct mmnf_net *net, bool *done);
 /* Whoever drives looks around. */

@@ -127,7 +127,7 @@ static int init(struct mmnf_net *net, const struct mmnf_net_layout *layout,
 	pthread_mutex_init(&net->lock, NULL);
 	pthread_cond_init(&net->work, NULL);
 	pthread_cond_init(&net->settled_down, NULL);
-	net->epoll = net->kick = net->nudge = -1;
+	net->kick = net->nudge = -1;
 	net->forks = net_forks();
 	net->nr_users = 1;
 	net->done_end = &net->done;
@@ -387,14 +387,14 @@ static void free_net(struct mmnf_net *net)
 	for (i = 0; net->layout.uri && i < net->nr_groups; i++)
 		for (k = 0; k < MMNF_NET_GATEWAYS_MAX; k++)
 			free(net->layout.uri[i][k]);
-	if (net->epoll >= 0)
-		close(net->epoll);
 	if (net->kick >= 0)
 		close(net->kick);
 	if (net->nudge >= 0)
 		close(net->nudge);
 	free(net->layout.uri);
 	free(net->group);
+	free(net->pfd);
+	free(net->seen);
 	free((char *)net->opts.tls_dir);
 	free((char *)net->opts.tls_psk_file);
 	free((char *)net->opts.tls_username);

@@ -214,14 +214,14 @@ void mmnf_net_wake(struct mmnf_net *net, bool *done);
 /* A file that somebody waits for as well as for requests; see mmnf_net_watch(). */
 struct mmnf_net_watch {
 	int file;
-	bool is_known;
+	bool is_known, is_armed;
 	bool *done;
 	struct mmnf_net_watch *next;
 };
 
 /*
  * Once: when the file is readable, now or later, *done becomes true, as by
- * mmnf_net_wake().  Begun with is_known false; unwatch() before the file is closed.
+ * mmnf_net_wake().  Begun with both false; unwatch() before the file is closed.
  */
 void mmnf_net_watch(struct mmnf_net *net, struct mmnf_net_watch *watch);
 void mmnf_net_unwatch(struct mmnf_net *net, struct mmnf_net_watch *watch);

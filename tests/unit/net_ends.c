@@ -6,17 +6,13 @@
 #define KTAP_TIMEOUT 120
 #include "net_util.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stddef.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 
 #define EXPORT "pattern 1P"
+#define STRIPE (1ULL << 20)
 
 /*
  * The resolver, for libnbd: "storeN" is server N, by its Unix socket.  It can be made
@@ -371,35 +367,85 @@ TEST(gateway_that_comes_to_hang)
 	EXPECT_LT(took, 2 * 5000 * 1000000LL);
 }
 
-/* A filter of system calls refuses those that it does not know. */
-static void refuse_pwait2(void)
+static struct mmnf_field *open_striped(void)
 {
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-			 offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_epoll_pwait2, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = { 4, code };
-
-	ASSERT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-	ASSERT_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
-}
-
-TEST(filter_of_system_calls)
-{
-	struct mmnf_field *field;
-	uint64_t got;
-
 	scratch();
 	need_servers();
 	server_start(0, EXPORT);
-	make_remote("f", MMNF_U64, 1, elements, 1, 0);
-	refuse_pwait2();
-	field = open_remote("f", 10000);
-	EXPECT_EQ(read_one(field, 5, &got), 8);
-	EXPECT_EQ(got, pattern(5, 1, 0));
+	server_start(1, EXPORT);
+	make_remote("f", MMNF_U64, 1, elements, 2, STRIPE);
+	return open_remote("f", 60000);
+}
+
+/* Places of one server, in which nobody sees an order. */
+static void read_from(struct mmnf_field *field, unsigned int server, uint64_t n)
+{
+	uint64_t at = (n * n * 2 + server) * (STRIPE / 8), got;
+
+	EXPECT_EQ(read_one(field, at, &got), 8);
+	EXPECT_EQ(got, pattern(at, 2, STRIPE));
+}
+
+static uint64_t hung; /* a place that nobody else reads */
+
+static void *read_hung(void *field)
+{
+	read_from(field, 0, 4096 + hung++);
+	return NULL;
+}
+
+/* How long a read from server 1 takes while a thread waits for server 0, in vain. */
+static int64_t read_beside(struct mmnf_field *field, uint64_t try)
+{
+	uint64_t first = try * 64 + 1, n;
+	pthread_t thread;
+	int64_t took;
+
+	for (n = first; n < first + 63; n++)
+		read_from(field, 0, n);
+	server_stop(0);
+	ASSERT_EQ(pthread_create(&thread, NULL, read_hung, field), 0);
+	sleep_ms(50);
+	took = now_ns();
+	read_from(field, 1, first);
+	took = now_ns() - took;
+	kill(servers[0].pid, SIGCONT);
+	pthread_join(thread, NULL);
+	return took;
+}
+
+/*
+ * Who sleeps does not poll what was idle for long: he is told.  The keeper, who has
+ * all polled each 100 ms, would do half as well.
+ */
+TEST(read_beside_one_that_hangs)
+{
+	struct mmnf_field *field = open_striped();
+	unsigned int i, nr_quick = 0;
+
+	for (i = 0; i < 15; i++)
+		nr_quick += read_beside(field, i) < 20 * 1000000LL;
+	EXPECT_GE(nr_quick, 9);
+	mmnf_field_close(field);
+}
+
+/* Nobody asks it for anything. */
+TEST(death_of_an_idle_server_is_seen)
+{
+	struct mmnf_field *field = open_striped();
+	int64_t end;
+	uint64_t n;
+
+	for (n = 1; n <= 64; n++)
+		read_from(field, 0, n);
+	EXPECT_GT(server_stats(field, 1).connections_up, 0);
+	server_kill(1);
+	end = now_ns() + 10 * 1000000000LL;
+	while (server_stats(field, 1).connections_up && now_ns() < end) {
+		read_from(field, 0, n++);
+		sleep_ms(5);
+	}
+	EXPECT_EQ(server_stats(field, 1).connections_up, 0);
 	mmnf_field_close(field);
 }
 
