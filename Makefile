@@ -181,7 +181,7 @@ modules:
 # The core's tests inside the kernel, for one that has KUnit: K=debug.
 kunit:
 	@$(call headers)
-	@$(call links,$(KUNIT_DIR),tests/kunit/* tests/unit/*_cases.h \
+	@$(call links,$(KUNIT_DIR),tests/kunit/* tests/unit/predict_*.h \
 		lib/core/*.[ch])
 	@ln -sfn tests/kunit/Kbuild $(KUNIT_DIR)/Kbuild
 	+$(KMAKE) M=$(abspath $(KUNIT_DIR)) modules

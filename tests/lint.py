@@ -114,11 +114,11 @@ def checkpatch():
     return lines if status else []
 
 
-def module_build(name, *options):
+def module_build(name, *options, target="modules", folder_var="KMOD_DIR"):
     """Warnings of a build of the module in a folder of its own."""
     folder = f"build/lint/{name}"
     shutil.rmtree(os.path.join(SRC, folder), ignore_errors=True)
-    lines, status = output("make", "-s", "modules", f"KMOD_DIR={folder}",
+    lines, status = output("make", "-s", target, f"{folder_var}={folder}",
                            *options)
     if any("no kernel headers" in line for line in lines):
         raise Skip("no kernel headers: tests/deps.sh build")
@@ -129,6 +129,13 @@ def module_build(name, *options):
 @rule
 def kernel_warnings():
     return module_build("w1", "W=1")
+
+
+@rule
+def kunit_warnings():
+    """Compiled for this kernel, too, which need not have KUnit to link with."""
+    return module_build("kunit", "W=1", "KBUILD_MODPOST_WARN=1", target="kunit",
+                        folder_var="KUNIT_DIR")
 
 
 @rule
