@@ -128,11 +128,9 @@ enum mmnf_uring {
 
 struct mmnf_create_opts {
 	size_t size;
-	uint64_t segment_bytes; /* most bytes per segment file; 0: 64 GiB;
-				 * in tiles also no more than 65,536 of them,
-				 * because the index is written out in full; in
-				 * C order 64 MiB where fill is not zero, because
-				 * such a segment is, too */
+	uint64_t segment_bytes; /* most bytes per segment file; 0: 64 GiB, and
+				 * 64 MiB where fill is not zero, because such
+				 * a segment is written out in full */
 	const void *fill; /* one element; NULL: zero */
 	const uint64_t *tile; /* elements of a tile along each axis: the field
 			       * is stored in tiles; NULL: in C order */

@@ -18,7 +18,6 @@
 
 #define SEGMENT_DEFAULT (64ULL << 30)
 #define SEGMENT_DEFAULT_FILLED (64ULL << 20)
-#define SEGMENT_DEFAULT_TILES (1ULL << 16)
 #define STRIPE_DEFAULT (1ULL << 20)
 
 /* All of it is one run of bytes there, and what it holds is there already. */
@@ -53,27 +52,6 @@ static int create_remote(const char *path, enum mmnf_dtype dtype,
 	return err;
 }
 
-/*
- * Linear segments are written out in full where fill is not zero.  The index of tiles is,
- * too, and each sync reads and writes all of it: 16 bytes a tile.
- */
-static u64 default_segment_bytes(enum mmnf_dtype dtype, unsigned int ndim,
-				 const struct mmnf_create_opts *o)
-{
-	u64 bytes = (u64)mmnf_dtype_bytes(dtype) * SEGMENT_DEFAULT_TILES;
-	static const u8 zero[8];
-	unsigned int i;
-
-	if (!o->tile)
-		return memcmp(o->fill, zero, mmnf_dtype_bytes(dtype)) ?
-			       SEGMENT_DEFAULT_FILLED :
-			       SEGMENT_DEFAULT;
-	for (i = 0; i < ndim && i < MMNF_NDIM_MAX; i++)
-		if (__builtin_mul_overflow(bytes, o->tile[i], &bytes))
-			return SEGMENT_DEFAULT;
-	return min_u64(bytes, SEGMENT_DEFAULT);
-}
-
 MMNF_EXPORT int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
 				  unsigned int ndim, const uint64_t *shape,
 				  const struct mmnf_create_opts *opts)
@@ -96,8 +74,12 @@ MMNF_EXPORT int mmnf_field_create(const char *path, enum mmnf_dtype dtype,
 	}
 	if (!o.fill)
 		o.fill = zero;
+	/* Linear segments are written out in full where fill is not zero. */
 	if (!o.segment_bytes)
-		o.segment_bytes = default_segment_bytes(dtype, ndim, &o);
+		o.segment_bytes = !o.tile && memcmp(o.fill, zero,
+						    mmnf_dtype_bytes(dtype)) ?
+					  SEGMENT_DEFAULT_FILLED :
+					  SEGMENT_DEFAULT;
 	if (o.checksums > 1 || (o.checksums && !o.tile))
 		return mmnf_error(
 			EINVAL,

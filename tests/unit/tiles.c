@@ -357,36 +357,6 @@ TEST(what_create_refuses)
 }
 
 /* Fill is mapped from a file of its own, which may be had later. */
-/* Of a large cube in tiles with such an edge. */
-static uint64_t segment_bytes_of(const char *path, uint64_t edge,
-				 uint64_t asked)
-{
-	const uint64_t cube[3] = { 1 << 14, 1 << 14, 1 << 14 };
-	const uint64_t edges[3] = { edge, edge, edge };
-	MMNF_OPTS(mmnf_create_opts, opts);
-	struct mmnf_field_info info;
-	struct mmnf_field *field;
-
-	opts.tile = edges;
-	opts.segment_bytes = asked;
-	ASSERT_EQ(mmnf_field_create(path, MMNF_F32, 3, cube, &opts), 0);
-	field = open_field(path, false);
-	info = info_of(field);
-	mmnf_field_close(field);
-	return info.segment_bytes;
-}
-
-/* An index is written out in full: with small tiles that is most of the work. */
-TEST(default_segments_have_an_index_of_a_mebibyte)
-{
-	scratch();
-	EXPECT_EQ(segment_bytes_of("tiny", 1, 0), 65536 * 4);
-	EXPECT_EQ(segment_bytes_of("small", 8, 0), 65536 * 2048);
-	EXPECT_EQ(segment_bytes_of("large", 64, 0), 64ULL << 30);
-	EXPECT_EQ(segment_bytes_of("larger", 128, 0), 64ULL << 30);
-	EXPECT_EQ(segment_bytes_of("asked", 8, 1ULL << 30), 1ULL << 30);
-}
-
 TEST(without_a_descriptor_there_is_no_pointer_to_fill)
 {
 	const uint64_t written[2] = { 0, 0 }, absent[2] = { 0, 8 };

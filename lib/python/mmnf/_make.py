@@ -59,8 +59,7 @@ def create(path: Path, shape: int | tuple[int, ...], dtype: DTypeLike, *,
     dtype: integers and floats of numpy, little-endian, or "bfloat16"
     tile: elements of a tile along each axis; None: C order
     fill: what was never written reads as; None: 0
-    segment_bytes: most bytes of a file; 0: 64 GiB, and with tiles at most 65,536 of them;
-        64 MiB without tiles if fill is not 0
+    segment_bytes: most bytes of a file; 0: 64 GiB, 64 MiB if fill is not 0
     checksums: keep a CRC32C of each tile, for verify()
     servers: the data lies on NBD servers, "URI[,URI...]" each, where several gateways
         lead to the same bytes; nothing is written there.  URIs: nbd://HOST[:PORT]/EXPORT,
