@@ -441,7 +441,8 @@ MMNF_API void mmnf_batch_close(struct mmnf_batch *batch);
  * mmnf_write() - copy a box in
  * @src: elements in C order, packed; @src_bytes must be exactly the box
  *
- * Segments appear when first written.  Written data is in the page cache: call
+ * Segments appear when first written, where they have an index or a fill that is not
+ * zero once that is durable.  Written data is in the page cache: call
  * mmnf_field_sync() to make it durable.  A failed write leaves a part of the
  * box written, the rest as it was.  A writer that dies leaves old, new or fill in
  * each element.

@@ -3,9 +3,9 @@
  * Segment files, each for itself: made when first written, opened, made durable.
  *
  * A file appears under its name only at its full length and, where the fill
- * value is not zero, filled: a reader never meets a short one.  A file of any
- * other length is an error for whoever asks for it, so that a cut file is never
- * read as fill.
+ * value is not zero, filled, or with its index: a reader never meets a short one, nor
+ * does one after a power cut.  A file of any other length is an error for whoever asks
+ * for it, so that a cut file is never read as fill.
  *
  * Linux says once that it could not write data out, and then takes it for written.  So
  * what fdatasync() has once said of a file is kept, and it is not asked again: neither is
@@ -82,6 +82,9 @@ static int create_file(struct mmnf_field *field, char *key)
 		err = mmnf_shard_init(g, file.fd);
 	else if (!err && !g->fill_is_zero)
 		err = fill_file(field, file.fd);
+	/* A name may outlive a power cut that what it names does not. */
+	if (!err && (g->indexed || !g->fill_is_zero) && fdatasync(file.fd))
+		err = -errno;
 	/* Unlike a rename, a link does not replace what another has made. */
 	if (!err)
 		err = mmnf_new_file_link(&file);

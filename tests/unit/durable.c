@@ -5,11 +5,12 @@
  * what it leaves on disk.  In which order it asks for checksums and tiles.  And who
  * waits while the disk does.
  *
- * pwrite() and fdatasync() of the library are taken here first.
+ * pwrite(), fdatasync() and linkat() of the library are taken here first.
  */
 #include "field_util.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -23,11 +24,11 @@
 
 static const uint64_t shape[2] = { SEGMENT_ROWS * NR_SEGMENTS, COLUMNS };
 static const uint64_t tile[2] = { 4, 512 };
-static uint32_t data[SEGMENT_ELEMENTS];
+static __thread uint32_t data[SEGMENT_ELEMENTS];
 
 /* ---- calls taken */
 
-enum { SEGMENT, CHECKS, NR_FILES };
+enum { SEGMENT, CHECKS, UNNAMED, NR_FILES };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of tick and seen */
 static uint64_t tick;
@@ -36,15 +37,30 @@ static struct {
 	uint32_t nr_writes, nr_syncs;
 } seen[NR_FILES];
 static bool watch_order, wrong_order;
+static uint32_t nr_named, nr_named_too_early;
 static __thread int nr_to_fail; /* so many fdatasync() of this thread */
+static int kind_to_fail = SEGMENT; /* or, of files with a name, any */
 static void (*while_syncing)(void); /* called in the next one */
+
+/* A segment that is being made has no name, or one that is not its own. */
+static bool is_unnamed(int fd, const struct stat *st)
+{
+	char link[32], path[4096] = "";
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	return !st->st_nlink || (readlink(link, path, sizeof(path) - 1) > 0 &&
+				 strstr(path, "/.mmnf-"));
+}
 
 static int kind_of(int fd)
 {
 	struct stat st, checks;
 
-	return !fstat(fd, &st) && !stat("f/tiles.crc32c", &checks) &&
-			       st.st_ino == checks.st_ino ?
+	if (fstat(fd, &st))
+		return SEGMENT;
+	if (is_unnamed(fd, &st))
+		return UNNAMED;
+	return !stat("f/tiles.crc32c", &checks) && st.st_ino == checks.st_ino ?
 		       CHECKS :
 		       SEGMENT;
 }
@@ -69,7 +85,7 @@ ssize_t pwrite(int fd, const void *from, size_t bytes, off_t offset)
 	int kind = kind_of(fd);
 
 	pthread_mutex_lock(&lock);
-	if (watch_order)
+	if (watch_order && kind != UNNAMED)
 		look_at_order(kind, from, bytes);
 	seen[kind].last_write = ++tick;
 	if (!seen[kind].first_write)
@@ -81,13 +97,16 @@ ssize_t pwrite(int fd, const void *from, size_t bytes, off_t offset)
 
 int fdatasync(int fd)
 {
-	void (*call)(void) =
-		__atomic_exchange_n(&while_syncing, NULL, __ATOMIC_SEQ_CST);
 	int kind = kind_of(fd);
+	bool is_meant = (kind == UNNAMED) == (kind_to_fail == UNNAMED);
+	void (*call)(void) = NULL;
 
+	if (is_meant)
+		call = __atomic_exchange_n(&while_syncing, NULL,
+					   __ATOMIC_SEQ_CST);
 	if (call)
 		call();
-	if (nr_to_fail) {
+	if (is_meant && nr_to_fail) {
 		nr_to_fail--;
 		errno = EIO;
 		return -1;
@@ -97,6 +116,17 @@ int fdatasync(int fd)
 	seen[kind].nr_syncs++;
 	pthread_mutex_unlock(&lock);
 	return (int)syscall(SYS_fdatasync, fd);
+}
+
+int linkat(int from_dir, const char *from, int to_dir, const char *to,
+	   int flags)
+{
+	pthread_mutex_lock(&lock);
+	nr_named++;
+	if (seen[UNNAMED].last_sync < seen[UNNAMED].last_write)
+		nr_named_too_early++;
+	pthread_mutex_unlock(&lock);
+	return (int)syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
 }
 
 static void see_nothing(void)
@@ -306,6 +336,58 @@ TEST(checksums_are_durably_gone_before_their_tiles)
 	expect_clean(4);
 }
 
+/* ---- segments that are made */
+
+static struct mmnf_field *make_filled(void)
+{
+	MMNF_OPTS(mmnf_create_opts, opts);
+	const uint32_t fill = 7;
+
+	scratch();
+	opts.fill = &fill;
+	opts.segment_bytes = SEGMENT_ELEMENTS * 4;
+	ASSERT_EQ(mmnf_field_create("f", MMNF_U32, 2, shape, &opts), 0);
+	return open_field("f", true);
+}
+
+static void check_named(struct mmnf_field *field, uint32_t nr_syncs)
+{
+	see_nothing();
+	nr_named = 0;
+	ASSERT_EQ(put(field, 0, 9), 0);
+	EXPECT_EQ(nr_named, 1);
+	EXPECT_EQ(nr_named_too_early, 0);
+	EXPECT_EQ(seen[UNNAMED].nr_syncs, nr_syncs);
+	mmnf_field_close(field);
+}
+
+/* After a power cut there is no index of zeroes, nor zeroes in place of fill. */
+TEST(segments_are_durable_before_they_have_a_name)
+{
+	check_named(make(true, false), 1);
+	check_named(make_filled(), 1);
+}
+
+TEST(segments_of_zeroes_are_not_waited_for)
+{
+	check_named(make(false, false), 0);
+}
+
+TEST(a_segment_that_is_not_durable_gets_no_name)
+{
+	struct mmnf_field *field = make(true, false);
+
+	kind_to_fail = UNNAMED;
+	nr_to_fail = 1;
+	EXPECT_FAILS(put(field, 0, 9), EIO, "mmnf_write", "segment");
+	EXPECT_EQ(get(field, 0), 0);
+	/* Nothing of it is left that could be lost. */
+	ASSERT_EQ(put(field, 0, 9), 0);
+	EXPECT_EQ(mmnf_field_sync(field), 0);
+	mmnf_field_close(field);
+	EXPECT_EQ(get_anew(0), 9);
+}
+
 /* ---- who waits for a slow disk */
 
 #define PATIENCE_S 20
@@ -395,6 +477,20 @@ TEST(others_go_on_while_a_file_is_put_aside)
 	for (i = 2; i < 40; i++)
 		EXPECT_EQ(get(slow, i), i);
 	mmnf_field_close(slow);
+}
+
+TEST(others_go_on_while_a_file_is_made)
+{
+	make_slow(true);
+	dirty = UINT64_MAX;
+	kind_to_fail = UNNAMED;
+	while_syncing = let_others;
+	ASSERT_EQ(put(slow, 0, 9), 0);
+	EXPECT_TRUE(went_on);
+	ASSERT_EQ(mmnf_field_sync(slow), 0);
+	mmnf_field_close(slow);
+	EXPECT_EQ(get_anew(0), 9);
+	EXPECT_EQ(get_anew(75), 75);
 }
 
 static pid_t child;
