@@ -125,8 +125,10 @@ static unsigned long take_back(struct mmnf_reader *reader,
 
 /*
  * Start the reads of an extent.  Readahead does not tell what it found no memory for,
- * or no room in a limit of the group, and some kernels go on behind such a page: so the
- * pages of the file are counted, and looked at where they have become too few.
+ * or no room in a limit of the group.  From 6.9 it stops there.  Kernels before go on
+ * behind such a page: so the pages of the file are counted, too.  That count is the
+ * whole file's, and pages that others add meanwhile may hide those that are missing:
+ * who waits has the extent looked at whatever it says.
  * Return: how many reads were started.
  */
 static unsigned long start_reads(struct mmnf_reader *reader,
@@ -138,7 +140,9 @@ static unsigned long start_reads(struct mmnf_reader *reader,
 	unsigned long before = READ_ONCE(mapping->nrpages);
 
 	mmnf_compat_ra(&ractl, a->nr);
-	if (likely((long)(READ_ONCE(mapping->nrpages) - before) >= (long)a->nr))
+	if (likely(!reader->waits &&
+		   readahead_index(&ractl) >= a->first + a->nr &&
+		   (long)(READ_ONCE(mapping->nrpages) - before) >= (long)a->nr))
 		return a->nr;
 	return take_back(reader, a);
 }

@@ -18,7 +18,8 @@
  *    the caller knows it.  A shorter struct is extended with zeros; a longer
  *    one is accepted if its unknown tail is zero.
  *  - `flags` and reserved words must be zero unless a flag is named here.
- *  - Members named out_* are written by the kernel.
+ *  - Members named out_* are written by the kernel, and by a command that succeeds
+ *    alone: after an error they are what they were.
  *  - Numbers are never reused.
  *
  * errno, for every command
@@ -262,7 +263,8 @@ struct mmnf_ioc_box {
  *
  * For what finds no memory, or no room in a limit of that cgroup, no read is
  * started, nor is it counted as queued.  With MMNF_PREFETCH_WAIT that is ENOMEM, when
- * the rest has been read.
+ * the rest has been read.  Without it, before Linux 6.9, that is known by the number of
+ * resident pages of the whole file: what others read of it meanwhile may be counted.
  */
 struct mmnf_ioc_prefetch {
 	__u32 size;
