@@ -8,8 +8,9 @@
  * for it, so that a cut file is never read as fill.
  *
  * Linux says once that it could not write data out, and then takes it for written.  So
- * what fdatasync() has once said of a file is kept, and it is not asked again: neither is
- * a later sync told that all is well, nor does an index name a tile that is lost.
+ * that fdatasync() has once said this of a file is kept, and it is not asked again:
+ * neither is a later sync told that all is well, nor does an index name a tile that is
+ * lost.  Where nothing came to be written out it is asked again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -65,6 +66,17 @@ static int make_dirs(int dir, char *key)
 	return 0;
 }
 
+/* On FUSE and CephFS a signal may come in between. */
+static int sync_data(int fd)
+{
+	int err;
+
+	do
+		err = fdatasync(fd) ? -errno : 0;
+	while (err == -EINTR);
+	return err;
+}
+
 static int create_file(struct mmnf_field *field, char *key)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(field);
@@ -83,8 +95,8 @@ static int create_file(struct mmnf_field *field, char *key)
 	else if (!err && !g->fill_is_zero)
 		err = fill_file(field, file.fd);
 	/* A name may outlive a power cut that what it names does not. */
-	if (!err && (g->indexed || !g->fill_is_zero) && fdatasync(file.fd))
-		err = -errno;
+	if (!err && (g->indexed || !g->fill_is_zero))
+		err = sync_data(file.fd);
 	/* Unlike a rename, a link does not replace what another has made. */
 	if (!err)
 		err = mmnf_new_file_link(&file);
@@ -184,18 +196,24 @@ void mmnf_segment_lost(struct mmnf_field *field, int err)
 				    false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
-/* Of a file, or of all there are: @lost, under its lock, is what was said of it. */
+/* For want of these nothing was tried; whatever else it is, data may be lost. */
+static bool is_lost(int err)
+{
+	return err && err != -ENOMEM && err != -EAGAIN;
+}
+
+/* @lost, under its lock, is what was said of it. */
 static int settle(struct mmnf_field *field, struct mmnf_settled *settled,
 		  int fd)
 {
 	int err;
 
 	pthread_mutex_lock(&settled->lock);
-	if (!settled->lost && fdatasync(fd)) {
-		settled->lost = -errno;
-		mmnf_segment_lost(field, settled->lost);
+	err = settled->lost ? settled->lost : sync_data(fd);
+	if (is_lost(err)) {
+		settled->lost = err;
+		mmnf_segment_lost(field, err);
 	}
-	err = settled->lost;
 	pthread_mutex_unlock(&settled->lock);
 	return err;
 }
@@ -213,9 +231,12 @@ int mmnf_segment_settle_checks(struct mmnf_field *field)
 
 static int sync_folder(struct mmnf_field *field, int fd)
 {
-	int err = fsync(fd) ? -errno : 0;
+	int err;
 
-	if (err)
+	do
+		err = fsync(fd) ? -errno : 0;
+	while (err == -EINTR);
+	if (is_lost(err))
 		mmnf_segment_lost(field, err);
 	return err;
 }

@@ -13,7 +13,7 @@ struct mmnf_shard;
 
 #define MMNF_NO_FILE (-4096) /* no errno: the segment is there, no file is */
 
-/* What fdatasync() has said of a file.  @lost: its first error, for good */
+/* What fdatasync() has said of a file.  @lost: that data is, and why, for good */
 struct mmnf_settled {
 	pthread_mutex_t lock;
 	int lost;
@@ -127,8 +127,8 @@ int mmnf_segment_file_open(struct mmnf_field *field, u64 number, bool create,
 			   u64 *bytes, bool *created);
 
 /*
- * fdatasync() of it, or of the file of checksums.  An error is for good: what it said
- * once it says ever after.  -errno without text, as the rest here.
+ * fdatasync() of it, or of the file of checksums.  When it has said that data is lost
+ * it says so ever after.  -errno without text, as the rest here.
  */
 int mmnf_segment_settle(struct mmnf_field *field, struct mmnf_segment *s);
 int mmnf_segment_settle_checks(struct mmnf_field *field);

@@ -400,8 +400,8 @@ static int write_copy(const struct mmnf_geometry *g, int to,
 		err = copy_tiles(g, to, s, index);
 	if (!err)
 		err = mmnf_shard_store(g, to, index, bytes);
-	if (!err && fsync(to))
-		err = -errno;
+	while (!err && fsync(to))
+		err = errno == EINTR ? 0 : -errno;
 	free(index);
 	return err;
 }
@@ -436,6 +436,9 @@ int mmnf_shard_replace(struct mmnf_field *field, struct mmnf_segment *s)
 	__atomic_store_n(&s->shard->stale, true, __ATOMIC_RELAXED);
 	/* What is synced in the new file must not be lost with its name. */
 	err = mmnf_segment_sync_name(field, s->number);
+	/* No later sync asks for it. */
+	if (err)
+		mmnf_segment_lost(field, err);
 	return err ? mmnf_error_system(-err, "segment %s: its folders", name) :
 		     0;
 }

@@ -5,7 +5,7 @@
  * what it leaves on disk.  In which order it asks for checksums and tiles.  And who
  * waits while the disk does.
  *
- * pwrite(), fdatasync() and linkat() of the library are taken here first.
+ * pwrite(), fdatasync(), fsync() and linkat() of the library are taken here first.
  */
 #include "field_util.h"
 
@@ -39,6 +39,8 @@ static struct {
 static bool watch_order, wrong_order;
 static uint32_t nr_named, nr_named_too_early;
 static __thread int nr_to_fail; /* so many fdatasync() of this thread */
+static __thread int nr_folders_to_fail; /* so many fsync() of it */
+static int error_to_fail = EIO;
 static int kind_to_fail = SEGMENT; /* or, of files with a name, any */
 static void (*while_syncing)(void); /* called in the next one */
 
@@ -108,7 +110,7 @@ int fdatasync(int fd)
 		call();
 	if (is_meant && nr_to_fail) {
 		nr_to_fail--;
-		errno = EIO;
+		errno = error_to_fail;
 		return -1;
 	}
 	pthread_mutex_lock(&lock);
@@ -116,6 +118,16 @@ int fdatasync(int fd)
 	seen[kind].nr_syncs++;
 	pthread_mutex_unlock(&lock);
 	return (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+	if (nr_folders_to_fail) {
+		nr_folders_to_fail--;
+		errno = error_to_fail;
+		return -1;
+	}
+	return (int)syscall(SYS_fsync, fd);
 }
 
 int linkat(int from_dir, const char *from, int to_dir, const char *to,
@@ -295,6 +307,52 @@ TEST(checksums_that_were_lost)
 	mmnf_field_close(field);
 	EXPECT_EQ(get_anew(0), 9);
 	check_written_again();
+}
+
+TEST(folders_that_were_lost)
+{
+	struct mmnf_field *field = make(false, false);
+
+	ASSERT_EQ(put(field, 0, 9), 0);
+	nr_folders_to_fail = 1;
+	check_lost(field);
+	check_written_again();
+}
+
+/* ---- what is not lost is tried again */
+
+static void check_tried_again(int err, int result)
+{
+	struct mmnf_field *field = make(true, true);
+
+	error_to_fail = err;
+	ASSERT_EQ(put(field, 0, 9), 0);
+	nr_to_fail = 1;
+	EXPECT_EQ(mmnf_field_sync(field), result);
+	EXPECT_EQ(mmnf_field_sync(field), 0);
+	ASSERT_EQ(put(field, 1, 9), 0);
+	nr_folders_to_fail = 1;
+	EXPECT_EQ(mmnf_field_sync(field), result);
+	EXPECT_EQ(mmnf_field_sync(field), 0);
+	/* Of the checksums. */
+	nr_to_fail = 1;
+	EXPECT_EQ(put(field, 0, 10), result);
+	EXPECT_EQ(put(field, 0, 10), 0);
+	EXPECT_EQ(mmnf_field_sync(field), 0);
+	EXPECT_EQ(nr_to_fail + nr_folders_to_fail, 0);
+	mmnf_field_close(field);
+	EXPECT_EQ(get_anew(0), 10);
+	expect_clean(8);
+}
+
+TEST(a_signal_that_came_in_between)
+{
+	check_tried_again(EINTR, 0);
+}
+
+TEST(a_sync_that_had_no_memory)
+{
+	check_tried_again(ENOMEM, -ENOMEM);
 }
 
 /* ---- checksums and tiles */
