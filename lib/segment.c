@@ -94,11 +94,15 @@ static void unlink_leaving(struct mmnf_segments *all, struct mmnf_segment *s)
 	*at = s->next;
 }
 
-/* Under the lock, which it gives up meanwhile. */
+/*
+ * Under the lock, which it gives up meanwhile.  Of a segment whose tiles could not be
+ * named its number stays, so that nobody reads fill for them.
+ */
 static void close_leaving(struct mmnf_field *field)
 {
 	struct mmnf_segments *all = &field->segments;
 	struct mmnf_segment *s = all->leaving;
+	bool is_lost;
 	int err;
 
 	while (s->closing)
@@ -109,11 +113,35 @@ static void close_leaving(struct mmnf_field *field)
 	err = mmnf_segment_durable(field, s);
 	if (err)
 		mmnf_segment_lost(field, err);
+	/* Only place[] knew of its new tiles: in another file they would be absent. */
+	is_lost = err && s->shard && s->shard->nr_dirty;
 	close_files(s);
 	pthread_mutex_lock(&all->lock);
 	unlink_leaving(all, s);
-	free(s);
+	if (is_lost) {
+		s->next = all->lost;
+		all->lost = s;
+	} else {
+		free(s);
+	}
 	pthread_cond_broadcast(&all->turned);
+}
+
+/* Under the lock. */
+static int check_lost(const struct mmnf_field *field, u64 number)
+{
+	const struct mmnf_segment *s = field->segments.lost;
+	char name[MMNF_KEY_MAX];
+
+	while (s && s->number != number)
+		s = s->next;
+	if (!s)
+		return 0;
+	mmnf_segment_name(field, number, name);
+	return mmnf_error(
+		EIO,
+		"segment %s: what was written is lost: open the field again and write it again",
+		name);
 }
 
 /* Gives the lock up, and closes what has left: also what others took out. */
@@ -386,6 +414,8 @@ int mmnf_segment_get(struct mmnf_field *field, u64 number, bool create,
 	if (i < MMNF_SEGMENTS_OPEN)
 		s = all->open[i];
 	else
+		err = check_lost(field, number);
+	if (!err && !s)
 		err = open_new(field, number, create, &s);
 	if (err) {
 		/* As it is, for the text is to stay; who lets files leave closes them. */
@@ -538,15 +568,19 @@ int mmnf_segment_sync(struct mmnf_field *field)
 void mmnf_segment_close_all(struct mmnf_field *field)
 {
 	struct mmnf_segments *all = &field->segments;
+	struct mmnf_segment *s;
 	u32 i;
 
 	for (i = 0; i < MMNF_SEGMENTS_OPEN; i++) {
-		struct mmnf_segment *s = all->open[i];
-
+		s = all->open[i];
 		if (!s)
 			continue;
 		mmnf_shard_flush(field, s);
 		close_files(s);
+		free(s);
+	}
+	while ((s = all->lost)) {
+		all->lost = s->next;
 		free(s);
 	}
 	if (all->boards)

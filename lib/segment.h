@@ -65,6 +65,7 @@ struct mmnf_opening {
  *	sync must say so; atomic
  * @checks_settled: of the file of checksums
  * @opening, @leaving: files that threads are at without the lock
+ * @lost: closed with tiles that could not be named; only @number and @next hold
  * @nr_left: have ever left; @left of a segment is from here
  * @nr_unclosed: of @leaving: no thread is at them yet
  * @pid: of the process whose threads those are
@@ -84,7 +85,7 @@ struct mmnf_segments {
 	pid_t pid;
 	struct mmnf_settled checks_settled;
 	struct mmnf_opening *opening;
-	struct mmnf_segment *leaving;
+	struct mmnf_segment *leaving, *lost;
 	pthread_mutex_t lock, syncing;
 	pthread_cond_t turned;
 };
