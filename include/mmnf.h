@@ -250,6 +250,10 @@ MMNF_API int mmnf_field_open(struct mmnf_field **out, const char *path,
  * net_fail_timeout_ms, and 30 s at most.  The rest stays in the log there and is
  * sent after the next open for writing with that directory; mmnf_field_sync()
  * tells whether there is any.
+ *
+ * Without net_cache_dir nobody would know afterwards of a write that was given up and
+ * may still come: where there is one, this returns when it can come no more, after
+ * net_fail_timeout_ms and net_cache_grace_ms at most, 60 s by default.
  */
 MMNF_API void mmnf_field_close(struct mmnf_field *field);
 

@@ -36,6 +36,69 @@ struct remote_group {
 	pthread_rwlock_t blocks;
 };
 
+/* ---- what may come late */
+
+/* What may still come, of a write that has ended: nothing newer goes before. */
+static void note_late(struct mmnf_remote *r, u64 start, u64 end,
+		      s64 given_up_ns)
+{
+	s64 now = mmnf_now_ns();
+	struct remote_late *l;
+	u32 i, n = 0;
+
+	pthread_mutex_lock(&r->lock);
+	for (i = 0; i < r->nr_late; i++)
+		if (r->late[i].until_ns > now)
+			r->late[n++] = r->late[i];
+	if (n < REMOTE_LATE) {
+		l = &r->late[n++];
+		*l = (struct remote_late) { start, end, 0 };
+	} else {
+		/* Too many to tell apart: the last covers more than it must. */
+		l = &r->late[n - 1];
+		l->start = min_u64(l->start, start);
+		l->end = max_u64(l->end, end);
+		given_up_ns = (s64)max_u64((u64)given_up_ns,
+					   (u64)(l->until_ns - r->grace_ns));
+	}
+	l->until_ns = (s64)max_u64((u64)now, (u64)given_up_ns) + r->grace_ns;
+	r->nr_late = n;
+	pthread_mutex_unlock(&r->lock);
+}
+
+/* Nobody knows of it once the field is closed: others may write there then. */
+static void wait_for_late(struct mmnf_remote *r)
+{
+	s64 until_ns = 0, left_ns;
+	struct timespec ts;
+	u32 i;
+
+	pthread_mutex_lock(&r->lock);
+	for (i = 0; i < r->nr_late; i++)
+		until_ns =
+			(s64)max_u64((u64)until_ns, (u64)r->late[i].until_ns);
+	pthread_mutex_unlock(&r->lock);
+	while ((left_ns = until_ns - mmnf_now_ns()) > 0) {
+		ts = (struct timespec) { left_ns / 1000000000,
+					 left_ns % 1000000000 };
+		nanosleep(&ts, NULL);
+	}
+}
+
+static bool is_late(struct mmnf_remote *r, u64 start, u64 end)
+{
+	s64 now = mmnf_now_ns();
+	bool any = false;
+	u32 i;
+
+	pthread_mutex_lock(&r->lock);
+	for (i = 0; i < r->nr_late; i++)
+		any |= r->late[i].start < end && r->late[i].end > start &&
+		       r->late[i].until_ns > now;
+	pthread_mutex_unlock(&r->lock);
+	return any;
+}
+
 /* ---- opening */
 
 static u64 end_of_data(const struct mmnf_geometry *g)
@@ -114,6 +177,8 @@ void mmnf_engine_net_shut(struct mmnf_field *field)
 		mmnf_ssd_sync(r->ssd);
 	}
 	mmnf_net_shut(r->net);
+	if (r->pid == getpid())
+		wait_for_late(r);
 }
 
 void mmnf_engine_net_close(struct mmnf_field *field)
@@ -225,48 +290,6 @@ static void note_write(struct mmnf_remote *r, const struct mmnf_net_io *io)
 	u->any = true;
 	u->epoch = io->epoch;
 	pthread_mutex_unlock(&r->lock);
-}
-
-/* What may still come, of a write that has ended: nothing newer goes before. */
-static void note_late(struct mmnf_remote *r, u64 start, u64 end,
-		      s64 given_up_ns)
-{
-	s64 now = mmnf_now_ns();
-	struct remote_late *l;
-	u32 i, n = 0;
-
-	pthread_mutex_lock(&r->lock);
-	for (i = 0; i < r->nr_late; i++)
-		if (r->late[i].until_ns > now)
-			r->late[n++] = r->late[i];
-	if (n < REMOTE_LATE) {
-		l = &r->late[n++];
-		*l = (struct remote_late) { start, end, 0 };
-	} else {
-		/* Too many to tell apart: the last covers more than it must. */
-		l = &r->late[n - 1];
-		l->start = min_u64(l->start, start);
-		l->end = max_u64(l->end, end);
-		given_up_ns = (s64)max_u64((u64)given_up_ns,
-					   (u64)(l->until_ns - r->grace_ns));
-	}
-	l->until_ns = (s64)max_u64((u64)now, (u64)given_up_ns) + r->grace_ns;
-	r->nr_late = n;
-	pthread_mutex_unlock(&r->lock);
-}
-
-static bool is_late(struct mmnf_remote *r, u64 start, u64 end)
-{
-	s64 now = mmnf_now_ns();
-	bool any = false;
-	u32 i;
-
-	pthread_mutex_lock(&r->lock);
-	for (i = 0; i < r->nr_late; i++)
-		any |= r->late[i].start < end && r->late[i].end > start &&
-		       r->late[i].until_ns > now;
-	pthread_mutex_unlock(&r->lock);
-	return any;
 }
 
 static int write_blocks(struct mmnf_remote *r, u64 offset, const char *from,

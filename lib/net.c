@@ -53,6 +53,16 @@ bool mmnf_net_read_only(const struct mmnf_net *net)
 	return false;
 }
 
+s64 mmnf_net_late_ns(const struct mmnf_net *net)
+{
+	u32 i;
+
+	for (i = 0; i < net->nr_groups; i++)
+		if (net->group[i].nr_uris > 1)
+			return net->opts.fail_timeout_ns;
+	return 0;
+}
+
 u32 mmnf_net_align(const struct mmnf_net *net)
 {
 	u32 i, most = 1;

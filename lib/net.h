@@ -175,6 +175,12 @@ u32 mmnf_net_nr_groups(const struct mmnf_net *net);
 bool mmnf_net_read_only(const struct mmnf_net *net);
 u32 mmnf_net_align(const struct mmnf_net *net); /* of writes; 1 .. 4096 */
 
+/*
+ * So long after it was given up, or its process has died, a write may count as one that
+ * was given up only then: see mmnf_net_io.late_ns.
+ */
+s64 mmnf_net_late_ns(const struct mmnf_net *net);
+
 /* The group of an offset, and how many bytes there are to the end of its unit. */
 u64 mmnf_net_unit(const struct mmnf_net *net, u64 offset, u32 *group);
 

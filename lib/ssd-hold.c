@@ -77,10 +77,12 @@ bool mmnf_ssd_hold_any(const struct mmnf_ssd *ssd)
 	return d->nr_replayed && now < d->replay_ns;
 }
 
-/* Joined where they touch. */
+/* By the blocks that were sent; joined where they touch. */
 int mmnf_ssd_hold_replayed(struct mmnf_ssd *ssd)
 {
 	struct ssd_drain *d = &ssd->drain;
+	u64 align = ssd->backing.align, start, end;
+	struct ssd_hold *last = NULL;
 	u32 i;
 
 	if (!ssd->dirty.nr)
@@ -89,17 +91,17 @@ int mmnf_ssd_hold_replayed(struct mmnf_ssd *ssd)
 	if (!d->replayed)
 		return mmnf_error(ENOMEM, "no memory for the cache's log");
 	for (i = 0; i < ssd->dirty.nr; i++) {
-		const struct ssd_extent *e = ssd->dirty.e[i];
-
-		if (d->nr_replayed &&
-		    d->replayed[d->nr_replayed - 1].end == e->start)
-			d->replayed[d->nr_replayed - 1].end = e->end;
-		else
-			d->replayed[d->nr_replayed++] =
-				(struct ssd_hold) { .start = e->start,
-						    .end = e->end };
+		start = ssd->dirty.e[i]->start / align * align;
+		end = round_up_u64(ssd->dirty.e[i]->end, align);
+		if (last && last->end >= start) {
+			last->end = end;
+			continue;
+		}
+		last = &d->replayed[d->nr_replayed++];
+		*last = (struct ssd_hold) { .start = start, .end = end };
 	}
 	d->replay_seq = ssd->log.seq;
-	d->replay_ns = mmnf_ssd_now_ns() + d->grace_ns;
+	/* When it was given up nobody knows. */
+	d->replay_ns = mmnf_ssd_now_ns() + ssd->backing.late_ns + d->grace_ns;
 	return 0;
 }

@@ -79,6 +79,7 @@ int mmnf_ssd_net_open(struct mmnf_ssd **out, struct mmnf_net *net,
 		.bytes = mmnf_net_bytes(net),
 		.nr_groups = mmnf_net_nr_groups(net),
 		.align = mmnf_net_align(net),
+		.late_ns = mmnf_net_late_ns(net),
 		.unit = unit,
 		.submit = opts->writable ? submit : NULL,
 	};

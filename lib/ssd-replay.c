@@ -95,8 +95,11 @@ static int take_record(struct mmnf_ssd *ssd, struct ssd_log_file *f,
 				.record = { pos + sizeof(*r), r->bytes,
 					    r->data_sum },
 				.file = f };
+	u64 align = ssd->backing.align;
 
-	e.held = mmnf_ssd_dirty_overlaps(&ssd->dirty, e.start, e.end);
+	/* What was before may have been sent, and was by whole blocks. */
+	e.held = mmnf_ssd_dirty_overlaps(&ssd->dirty, e.start / align * align,
+					 round_up_u64(e.end, align));
 	if (!mmnf_ssd_dirty_insert(&ssd->dirty, &e))
 		return mmnf_error(ENOMEM, "no memory for the cache's log");
 	mmnf_ssd_forget_bytes(ssd, e.start, r->bytes, true);

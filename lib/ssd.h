@@ -142,6 +142,8 @@ struct mmnf_ssd_opts {
  * @identity: differs where the bytes behind may differ
  * @nr_groups: of servers; a flush is of one
  * @align: of writes, a power of two, at most MMNF_SSD_BLOCK
+ * @late_ns: a write may be given up so long before the time that counts as that, as
+ *	@late_ns of struct mmnf_ssd_io tells; so after a crash that is waited for, too
  * @unit: the group of a byte, and how many bytes from there on are of its unit
  * @submit: starts a request and does not wait.  NULL: the space is read-only; what
  *	the log has is seen and stays
@@ -151,6 +153,7 @@ struct mmnf_ssd_backing {
 	u64 bytes;
 	u8 identity[32];
 	u32 nr_groups, align;
+	s64 late_ns;
 	u64 (*unit)(void *arg, u64 offset, u32 *group);
 	void (*submit)(void *arg, struct mmnf_ssd_io *io);
 };

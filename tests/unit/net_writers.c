@@ -240,6 +240,47 @@ TEST(gateway_that_hangs_with_a_write_of_the_cache)
 	one_gateway_hangs("cache");
 }
 
+static void *go_on(void *arg)
+{
+	sleep_ms(3000);
+	kill(servers[0].pid, SIGCONT);
+	return arg;
+}
+
+/* Who opens the field next writes over nothing that may still come. */
+static void reopened(const char *cache)
+{
+	struct mmnf_field *field;
+	pthread_t writer, waker;
+
+	begin("file server.img");
+	server_start(1, "file server.img");
+	field = hang(cache, &writer);
+	EXPECT_EQ(get(field, 60000), 0);
+	ASSERT_EQ(pthread_join(writer, NULL), 0);
+	EXPECT_EQ(mmnf_field_sync(field), 0);
+	EXPECT_EQ(in_image(), 'A');
+	/* Longer than the grace time, and the server's time is not over. */
+	ASSERT_EQ(pthread_create(&waker, NULL, go_on, NULL), 0);
+	mmnf_field_close(field);
+	field = open_gateways(cache);
+	write_new(field);
+	ASSERT_EQ(pthread_join(waker, NULL), 0);
+	sleep_ms(1000);
+	EXPECT_EQ(in_image(), 'B');
+	mmnf_field_close(field);
+}
+
+TEST(reopened_while_a_write_may_come)
+{
+	reopened(NULL);
+}
+
+TEST(reopened_while_a_write_of_the_cache_may_come)
+{
+	reopened("cache");
+}
+
 /* It is gone, but what it was to write it may have passed on. */
 TEST(gateway_that_is_killed_with_a_write)
 {
