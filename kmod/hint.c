@@ -182,14 +182,17 @@ static int wait_runs(struct mmnf_walker *walker, const struct mmnf_run *run,
 }
 
 /*
+ * After the walk of @reading, with its memory: there may be no more.
  * @refused: for some there was no memory: -ENOMEM if a page is absent.  What was taken
  * away again has been there.
  */
-static int wait_all(struct mmnf_field *field, const struct mmnf_select *select,
-		    bool refused)
+static int wait_all(const struct mmnf_walker *reading,
+		    const struct mmnf_select *select, bool refused)
 {
 	struct mmnf_wait_walker w = {
-		.walker = { .field = field, .runs = wait_runs },
+		.walker = { .field = reading->field,
+			    .runs = wait_runs,
+			    .items = reading->items },
 		.refused = refused,
 	};
 	int ret = mmnf_select_walk(select, &w.walker);
@@ -226,10 +229,12 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
 	prefetch->out_queued_bytes = bytes_of(w.reader.nr_queued);
 	prefetch->out_resident_bytes = bytes_of(w.reader.nr_resident);
 	prefetch->out_hole_bytes = bytes_of(w.reader.nr_hole);
-	if (ret || !wait ||
-	    !(w.reader.nr_queued || w.reader.nr_refused || w.reader.unread))
-		return ret;
-	return wait_all(field, &prefetch->select, w.reader.nr_refused);
+	if (!ret && wait &&
+	    (w.reader.nr_queued || w.reader.nr_refused || w.reader.unread))
+		ret = wait_all(&w.walker, &prefetch->select,
+			       w.reader.nr_refused);
+	mmnf_select_end(&w.walker);
+	return ret;
 }
 
 /* Looking */
@@ -418,6 +423,7 @@ int mmnf_hint_evict(struct mmnf_field *field, struct mmnf_ioc_evict *evict)
 	if (!field->has_cache)
 		return -EOPNOTSUPP;
 	ret = mmnf_select_walk(&evict->select, &w.walker);
+	mmnf_select_end(&w.walker);
 
 	spin_lock(&field->lock);
 	field->stats.out_evicted_pages += w.nr_evicted;
@@ -515,6 +521,7 @@ int mmnf_hint_residency(struct mmnf_field *field,
 	if (!may_look(field->file))
 		return -EPERM;
 	ret = mmnf_select_walk(&residency->select, &w.walker);
+	mmnf_select_end(&w.walker);
 	residency->out_total = w.total;
 	return ret;
 }

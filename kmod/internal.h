@@ -214,6 +214,7 @@ struct mmnf_run {
  *	an error ends the walk
  * @item: called after the runs of each item; NULL: runs of neighbouring items
  *	may be joined
+ * @items: a part of the list, from the first walk until mmnf_select_end()
  * @size_bytes: of the file when the walk began
  * @nr: of @run, not handed on yet
  * @run: the last one may still grow
@@ -223,6 +224,7 @@ struct mmnf_walker {
 	int (*runs)(struct mmnf_walker *walker, const struct mmnf_run *run,
 		    u32 nr);
 	int (*item)(struct mmnf_walker *walker);
+	void *items;
 	u64 size_bytes;
 	u32 nr;
 	struct mmnf_run run[MMNF_RUNS_AT_ONCE];
@@ -299,6 +301,7 @@ static inline pgoff_t mmnf_reader_pass(struct mmnf_reader *reader,
 /* select.c: ranges, boxes and records become pages */
 int mmnf_select_walk(const struct mmnf_select *select,
 		     struct mmnf_walker *walker);
+void mmnf_select_end(struct mmnf_walker *walker);
 
 /* hint.c: what the program asks for */
 int mmnf_hint_prefetch(struct mmnf_field *field,

@@ -223,9 +223,22 @@ static int select_item(struct mmnf_walker *walker, u32 kind, const void *item)
 	return ret ? ret : walker->item(walker);
 }
 
+/* Where pages that are being read fill a group: an error and no dead process. */
+static int make_room(struct mmnf_walker *walker, u32 nr, size_t bytes)
+{
+	if (!walker->items)
+		walker->items =
+			kmalloc_array(nr, bytes,
+				      GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL |
+					      __GFP_NOWARN);
+	return walker->items ? 0 : -ENOMEM;
+}
+
 /*
+ * The walker may go again over the same selection; mmnf_select_end() afterwards.
  * Return: 0; -EOPNOTSUPP, -EINVAL, -EOVERFLOW or -EFAULT for a wrong selection;
- * -ERESTARTSYS when it was cancelled; or what an operation of the walker returned.
+ * -ENOMEM from the first walk alone; -ERESTARTSYS when it was cancelled; or what an
+ * operation of the walker returned.
  */
 int mmnf_select_walk(const struct mmnf_select *select,
 		     struct mmnf_walker *walker)
@@ -233,8 +246,7 @@ int mmnf_select_walk(const struct mmnf_select *select,
 	struct inode *inode = walker->field->file->f_mapping->host;
 	u32 at_once, done, nr, i;
 	size_t bytes;
-	void *items;
-	int ret = 0;
+	int ret;
 
 	if (select->kind >= ARRAY_SIZE(kinds))
 		return -EOPNOTSUPP;
@@ -244,28 +256,28 @@ int mmnf_select_walk(const struct mmnf_select *select,
 		return 0;
 	bytes = kinds[select->kind].bytes;
 	at_once = min_t(u32, PAGE_SIZE / bytes, select->nr_items);
-	/* Where pages that are being read fill a group: an error and no dead process. */
-	items = kmalloc_array(at_once, bytes,
-			      GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL |
-				      __GFP_NOWARN);
-	if (!items)
-		return -ENOMEM;
+	ret = make_room(walker, at_once, bytes);
 	walker->nr = 0;
 	walker->size_bytes = i_size_read(inode);
 	for (done = 0; !ret && done < select->nr_items; done += nr) {
 		nr = min(at_once, select->nr_items - done);
-		if (copy_from_user(items,
+		if (copy_from_user(walker->items,
 				   u64_to_user_ptr(select->items + done * bytes),
 				   nr * bytes))
 			ret = -EFAULT;
 		for (i = 0; !ret && i < nr; i++)
 			ret = select_item(walker, select->kind,
-					  items + i * bytes);
+					  walker->items + i * bytes);
 		if (!ret)
 			ret = may_go_on();
 	}
 	if (!ret)
 		ret = flush(walker);
-	kfree(items);
 	return ret;
+}
+
+void mmnf_select_end(struct mmnf_walker *walker)
+{
+	kfree(walker->items);
+	walker->items = NULL;
 }

@@ -199,7 +199,27 @@ static struct mmnf_select select_of(void *items, u32 nr, u32 kind)
 	return select;
 }
 
-/* Cold again each time, or there would be nothing to allocate. */
+/* Do all pages of a range come within 50 ms? */
+static bool comes(FIXTURE_DATA(failnth) * self, const struct mmnf_range *range)
+{
+	unsigned char there[64];
+	u64 deadline = now_ms() + 50, nr = range->len_bytes / PAGE;
+	u32 i;
+
+	do {
+		if (mincore(self->p + range->start_bytes, range->len_bytes,
+			    there))
+			return false;
+		for (i = 0; i < nr && there[i] & 1; i++)
+			;
+	} while (i < nr && now_ms() < deadline);
+	return i == nr;
+}
+
+/*
+ * Cold again each time, or there would be nothing to allocate.  What has begun to read
+ * has no memory enough only if pages stay absent.
+ */
 static int op_prefetch(FIXTURE_DATA(failnth) * self)
 {
 	struct mmnf_range range[2] = { { 0, 256 * 1024 }, { 2 * MIB, 4096 } };
@@ -208,8 +228,11 @@ static int op_prefetch(FIXTURE_DATA(failnth) * self)
 		.flags = MMNF_PREFETCH_WAIT,
 		.select = select_of(range, 2, MMNF_SELECT_RANGES),
 	};
+	int ret = err_of(ioctl(self->dev, MMNF_IOC_PREFETCH, &prefetch));
 
-	return err_of(ioctl(self->dev, MMNF_IOC_PREFETCH, &prefetch));
+	if (ret == ENOMEM && comes(self, &range[0]) && comes(self, &range[1]))
+		return EPROTO;
+	return ret;
 }
 
 static int op_prefetch_box(FIXTURE_DATA(failnth) * self)
