@@ -505,6 +505,10 @@ ssize_t mmnf_get_box(struct mmnf_field *field, const struct mmnf_box *box,
 
 /* ---- lock.c */
 
+/* -EBUSY if another handle has any of it; takes nothing. */
+int mmnf_lock_look(const struct mmnf_field *field, const struct mmnf_segment *s,
+		   u64 start, u64 bytes);
+
 /* -EBUSY if another handle has any of it; the range becomes this handle's. */
 int mmnf_lock(struct mmnf_field *field, const struct mmnf_segment *s, u64 start,
 	      u64 bytes);

@@ -32,6 +32,19 @@ static int lock_range(int fd, int type, u64 start, u64 bytes, bool wait)
 	return err == EDEADLK || err == ENOMEM ? -err : 0;
 }
 
+static int busy(const struct mmnf_field *field, const struct mmnf_segment *s,
+		u64 start, u64 bytes)
+{
+	char name[MMNF_KEY_MAX];
+
+	mmnf_segment_name(field, s->number, name);
+	return mmnf_error(
+		EBUSY,
+		"segment %s: bytes %" PRIu64 " to %" PRIu64
+		" are being written by another handle: expected one writer per region",
+		name, start, start + bytes - 1);
+}
+
 int mmnf_lock(struct mmnf_field *field, const struct mmnf_segment *s, u64 start,
 	      u64 bytes)
 {
@@ -40,14 +53,25 @@ int mmnf_lock(struct mmnf_field *field, const struct mmnf_segment *s, u64 start,
 
 	if (!err)
 		return 0;
-	mmnf_segment_name(field, s->number, name);
 	if (err == -EBUSY)
-		return mmnf_error(
-			EBUSY,
-			"segment %s: bytes %" PRIu64 " to %" PRIu64
-			" are being written by another handle: expected one writer per region",
-			name, start, start + bytes - 1);
+		return busy(field, s, start, bytes);
+	mmnf_segment_name(field, s->number, name);
 	return mmnf_error_system(-err, "segment %s: locking", name);
+}
+
+int mmnf_lock_look(const struct mmnf_field *field, const struct mmnf_segment *s,
+		   u64 start, u64 bytes)
+{
+	struct flock lock = {
+		.l_type = F_WRLCK,
+		.l_whence = SEEK_SET,
+		.l_start = (off_t)start,
+		.l_len = (off_t)bytes,
+	};
+
+	if (fcntl(s->fd, F_OFD_GETLK, &lock) || lock.l_type == F_UNLCK)
+		return 0;
+	return busy(field, s, start, bytes);
 }
 
 void mmnf_lock_wait(const struct mmnf_field *field,

@@ -225,8 +225,18 @@ int mmnf_segment_settle(struct mmnf_field *field, struct mmnf_segment *s)
 
 int mmnf_segment_settle_checks(struct mmnf_field *field)
 {
-	return settle(field, &field->segments.checks_settled,
-		      field->store.checks);
+	struct mmnf_segments *all = &field->segments;
+	u64 zeroed = __atomic_load_n(&all->zeroed, __ATOMIC_SEQ_CST);
+	u64 gone = __atomic_load_n(&all->gone, __ATOMIC_SEQ_CST);
+	int err;
+
+	err = settle(field, &all->checks_settled, field->store.checks);
+	/* No less than another thread has made it meanwhile. */
+	while (!err && gone < zeroed &&
+	       !__atomic_compare_exchange_n(&all->gone, &gone, zeroed, false,
+					    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		;
+	return err;
 }
 
 static int sync_folder(struct mmnf_field *field, int fd)

@@ -64,6 +64,8 @@ struct mmnf_opening {
  * @lost_error: something could not be made durable, and is not tried again: each
  *	sync must say so; atomic
  * @checks_settled: of the file of checksums
+ * @nr_zeroing, @zeroed: checksums that are being taken away, and were; atomic
+ * @gone: of @zeroed: durably so
  * @opening, @leaving: files that threads are at without the lock
  * @lost: closed with tiles that could not be named; only @number and @next hold
  * @nr_left: have ever left; @left of a segment is from here
@@ -79,8 +81,8 @@ struct mmnf_segments {
 	u64 clock;
 	u64 tag[MMNF_SEGMENTS_OPEN];
 	struct mmnf_segment *open[MMNF_SEGMENTS_OPEN];
-	u64 nr_opened, nr_left;
-	u32 nr_unclosed;
+	u64 nr_opened, nr_left, zeroed, gone;
+	u32 nr_unclosed, nr_zeroing;
 	int lost_error;
 	pid_t pid;
 	struct mmnf_settled checks_settled;

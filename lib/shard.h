@@ -122,7 +122,10 @@ int mmnf_shard_flush(struct mmnf_field *field, struct mmnf_segment *s);
 /* Unknown until mmnf_check_set(), also after a power cut. */
 int mmnf_check_clear(struct mmnf_field *field, u64 segment, u64 tile);
 
-/* The same of all tiles of a box, waiting for the disk once; it needs no lock. */
+/*
+ * The same of all tiles of a box, waiting for the disk once; it needs no lock.  -EBUSY,
+ * and nothing is taken away, if another handle has one of them.
+ */
 int mmnf_check_clear_box(struct mmnf_field *field,
 			 const struct mmnf_box *normal);
 int mmnf_check_set(struct mmnf_field *field, const struct mmnf_segment *s,

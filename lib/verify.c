@@ -18,6 +18,7 @@
 #include "shard.h"
 
 #define PIECE_BYTES (1ULL << 20)
+#define LOOKS_MAX 8
 
 static off_t check_offset(const struct mmnf_geometry *g, u64 segment, u64 tile)
 {
@@ -44,55 +45,128 @@ static int get_check(const struct mmnf_field *field, u64 segment, u64 tile,
 	return n < 0 ? mmnf_error_system(errno, MMNF_CHECKS_NAME) : 0;
 }
 
-/* *any: it had one. */
-static int drop_check(struct mmnf_field *field, u64 segment, u64 tile,
-		      bool *any)
+/*
+ * A checksum of 0 may not be durable yet, of another thread or of a write that failed.
+ * @nr_zeroing is raised before one is taken away and lowered when @zeroed counts it:
+ * whoever reads 0 sees the one or the other.
+ */
+static int drop_check(struct mmnf_field *field, u64 segment, u64 tile)
 {
+	struct mmnf_segments *all = &field->segments;
 	u32 crc;
 	int err = get_check(field, segment, tile, &crc);
 
 	if (err || !crc)
 		return err;
-	*any = true;
-	return put_check(field, segment, tile, 0);
+	__atomic_add_fetch(&all->nr_zeroing, 1, __ATOMIC_SEQ_CST);
+	err = put_check(field, segment, tile, 0);
+	__atomic_add_fetch(&all->zeroed, 1, __ATOMIC_SEQ_CST);
+	__atomic_sub_fetch(&all->nr_zeroing, 1, __ATOMIC_SEQ_CST);
+	return err;
 }
 
+/* Waits for the disk if some checksum that was taken away is not durably gone. */
 static int settle(struct mmnf_field *field)
 {
-	int err = mmnf_segment_settle_checks(field);
+	struct mmnf_segments *all = &field->segments;
+	bool any = __atomic_load_n(&all->nr_zeroing, __ATOMIC_SEQ_CST);
+	u64 zeroed = __atomic_load_n(&all->zeroed, __ATOMIC_SEQ_CST);
+	int err;
 
+	if (!any && zeroed == __atomic_load_n(&all->gone, __ATOMIC_SEQ_CST))
+		return 0;
+	err = mmnf_segment_settle_checks(field);
 	return err ? mmnf_error_system(-err, MMNF_CHECKS_NAME) : 0;
 }
 
 int mmnf_check_clear(struct mmnf_field *field, u64 segment, u64 tile)
 {
-	bool any = false;
-	int err = drop_check(field, segment, tile, &any);
+	int err = drop_check(field, segment, tile);
 
-	return err || !any ? err : settle(field);
+	return err ? err : settle(field);
 }
 
-int mmnf_check_clear_box(struct mmnf_field *field,
-			 const struct mmnf_box *normal)
+struct clearing {
+	struct mmnf_field *field;
+	const struct mmnf_box *box;
+	struct mmnf_segment *s; /* that a look at its locks got; NULL: none */
+	bool any;
+};
+
+typedef int tile_fn(struct clearing *c, u64 segment, u64 tile);
+
+static int each_tile(struct clearing *c, tile_fn *fn)
 {
-	const struct mmnf_geometry *g = mmnf_field_geometry(field);
+	const struct mmnf_geometry *g = mmnf_field_geometry(c->field);
 	u64 last_segment = UINT64_MAX, last_tile = 0;
 	struct mmnf_runs it;
 	struct mmnf_run run;
-	bool any = false;
 	int err = 0;
 
-	mmnf_runs_init_mode(&it, g, normal, PIECE_BYTES, MMNF_RUNS_WRITE);
+	mmnf_runs_init_mode(&it, g, c->box, PIECE_BYTES, MMNF_RUNS_WRITE);
 	while (!err && mmnf_runs_next(&it, &run)) {
 		u64 tile = (run.offset - g->data_offset) / g->tile_bytes;
 
 		if (run.segment == last_segment && tile == last_tile)
 			continue;
-		err = drop_check(field, run.segment, tile, &any);
+		err = fn(c, run.segment, tile);
 		last_segment = run.segment;
 		last_tile = tile;
 	}
-	return err || !any ? err : settle(field);
+	return err;
+}
+
+static int find_check(struct clearing *c, u64 segment, u64 tile)
+{
+	u32 crc = 0;
+	int err = c->any ? 0 : get_check(c->field, segment, tile, &crc);
+
+	c->any |= crc != 0;
+	return err;
+}
+
+static int find_owner(struct clearing *c, u64 segment, u64 tile)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(c->field);
+	int err = 0;
+
+	if (c->s && c->s->number != segment) {
+		mmnf_segment_put(c->field, c->s);
+		c->s = NULL;
+	}
+	if (!c->s)
+		err = mmnf_segment_get(c->field, segment, false, &c->s);
+	if (err) {
+		c->s = NULL;
+		return err == -ENOENT ? 0 : err;
+	}
+	return mmnf_lock_look(c->field, c->s,
+			      g->data_offset + tile * g->tile_bytes,
+			      g->tile_bytes);
+}
+
+static int drop_one(struct clearing *c, u64 segment, u64 tile)
+{
+	return drop_check(c->field, segment, tile);
+}
+
+/*
+ * A write that is refused is to take nothing away.  It is not locked yet: who comes in
+ * between finds a tile without a checksum, which is no damage.
+ */
+int mmnf_check_clear_box(struct mmnf_field *field,
+			 const struct mmnf_box *normal)
+{
+	struct clearing c = { .field = field, .box = normal };
+	int err = each_tile(&c, find_check);
+
+	if (!err && c.any)
+		err = each_tile(&c, find_owner);
+	if (!err && c.any)
+		err = each_tile(&c, drop_one);
+	if (c.s)
+		mmnf_segment_put(field, c.s);
+	return err ? err : settle(field);
 }
 
 static int tile_crc(const struct mmnf_geometry *g, int fd, u64 place, u32 *crc)
@@ -149,13 +223,53 @@ static __attribute__((format(printf, 2, 3))) void found(struct look *l,
 		l->opts.found(l->opts.arg, text);
 }
 
+static u32 stored_check(const struct look *l, u64 segment, u64 tile)
+{
+	u32 stored = 0;
+
+	if (l->field->store.checks < 0 ||
+	    pread(l->field->store.checks, &stored, 4,
+		  check_offset(mmnf_field_geometry(l->field), segment, tile)) !=
+		    4)
+		return 0;
+	return stored;
+}
+
+/*
+ * Compares a tile with its checksum, which is *stored; 0: there is none.  A writer takes
+ * it away first and puts it back last: what differs is looked at again until both are
+ * what they were, and one that never rests has no checksum.
+ */
+static int compare_tile(const struct look *l, const struct mmnf_segment *s,
+			u64 tile, u64 place, u32 *stored, u32 *crc)
+{
+	const struct mmnf_geometry *g = mmnf_field_geometry(l->field);
+	u32 last_stored = 0, last_crc = 0;
+	int err, i;
+
+	for (i = 0; i < LOOKS_MAX; i++) {
+		*stored = stored_check(l, s->number, tile);
+		if (!*stored)
+			return 0;
+		err = tile_crc(g, s->fd, place, crc);
+		if (err || *stored == (*crc ? *crc : UINT32_MAX))
+			return err;
+		if (*stored == last_stored && *crc == last_crc)
+			return 0;
+		last_stored = *stored;
+		last_crc = *crc;
+	}
+	*stored = 0;
+	return 0;
+}
+
 static void check_tile(struct look *l, const struct mmnf_segment *s,
 		       const char *name, const u8 *index, u64 tile)
 {
 	const struct mmnf_geometry *g = mmnf_field_geometry(l->field);
 	u64 nominal = g->data_offset + tile * g->tile_bytes;
 	u64 place = mmnf_shard_place(g, index, s->file_bytes, nominal);
-	u32 stored = 0, crc;
+	u32 stored, crc = 0;
 	int err;
 
 	if (place == MMNF_TILE_ABSENT)
@@ -167,13 +281,10 @@ static void check_tile(struct look *l, const struct mmnf_segment *s,
 		      name, tile);
 		return;
 	}
-	if (l->field->store.checks < 0 ||
-	    pread(l->field->store.checks, &stored, 4,
-		  check_offset(g, s->number, tile)) != 4 ||
-	    !stored)
+	err = compare_tile(l, s, tile, place, &stored, &crc);
+	if (!stored)
 		return;
 	l->out->nr_checked++;
-	err = tile_crc(g, s->fd, place, &crc);
 	if (!err && stored == (crc ? crc : UINT32_MAX))
 		return;
 	l->out->nr_bad++;

@@ -6,6 +6,8 @@
  */
 #include "durable.h"
 
+#include <time.h>
+
 /* ---- what is lost stays lost */
 
 #define EXPECT_LOST(field) \
@@ -205,6 +207,116 @@ TEST(checksums_are_durably_gone_before_their_tiles)
 	watch_order = false;
 	mmnf_field_close(field);
 	expect_clean(4);
+}
+
+/* Half of the first tile. */
+static int put_half(struct mmnf_field *field, uint64_t row, uint32_t value)
+{
+	struct mmnf_box box = { { row, 0 }, { 2, 512 }, { 0 } };
+	uint32_t half[2 * 512];
+	ssize_t n;
+	uint32_t i;
+
+	for (i = 0; i < 2 * 512; i++)
+		half[i] = value;
+	n = mmnf_write(field, &box, half, sizeof(half));
+	return n == sizeof(half) ? 0 : (int)n;
+}
+
+static struct mmnf_field *shared;
+static pthread_t other;
+
+static void *put_other_half(void *arg)
+{
+	return put_half(shared, 2, 11) ? "failed" : arg;
+}
+
+/* It is done meanwhile, or waits. */
+static void begin_other_half(void)
+{
+	struct timespec nap = { 0, 300000000 };
+
+	ASSERT_EQ(pthread_create(&other, NULL, put_other_half, NULL), 0);
+	nanosleep(&nap, NULL);
+}
+
+TEST(a_checksum_that_another_thread_took_away_is_waited_for)
+{
+	void *failed;
+
+	shared = make(true, true);
+	ASSERT_EQ(put(shared, 0, 9), 0);
+	ASSERT_EQ(mmnf_field_sync(shared), 0);
+	see_nothing();
+	watch_order = true;
+	while_syncing = begin_other_half;
+	ASSERT_EQ(put_half(shared, 0, 10), 0);
+	ASSERT_EQ(pthread_join(other, &failed), 0);
+	EXPECT_TRUE(!failed);
+	EXPECT_TRUE(!wrong_order);
+	watch_order = false;
+	mmnf_field_close(shared);
+	expect_clean(4);
+}
+
+TEST(a_checksum_that_is_not_durably_gone_keeps_its_tile)
+{
+	struct mmnf_field *field = make(true, true);
+
+	ASSERT_EQ(put(field, 0, 9), 0);
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	nr_to_fail = 1;
+	EXPECT_FAILS(put(field, 0, 10), EIO, "mmnf_write", "tiles.crc32c");
+	EXPECT_FAILS(put(field, 0, 10), EIO, "mmnf_write", "tiles.crc32c");
+	mmnf_field_close(field);
+	EXPECT_EQ(get_anew(0), 9);
+}
+
+TEST(a_write_that_is_refused_takes_no_checksum_away)
+{
+	struct mmnf_field *field = make(true, true), *second;
+
+	ASSERT_EQ(put(field, 0, 9), 0);
+	ASSERT_EQ(mmnf_field_sync(field), 0);
+	ASSERT_EQ(put_half(field, 0, 10), 0);
+	second = open_field("f", true);
+	EXPECT_EQ(put(second, 0, 11), -EBUSY);
+	mmnf_field_close(second);
+	expect_clean(3); /* one is being written */
+	mmnf_field_close(field);
+	expect_clean(4);
+}
+
+static void write_and_sync(void)
+{
+	ASSERT_EQ(put(shared, 0, 10), 0);
+	ASSERT_EQ(mmnf_field_sync(shared), 0);
+}
+
+static void only_write(void)
+{
+	ASSERT_EQ(put(shared, 0, 10), 0);
+}
+
+static void verify_meanwhile(void (*write)(void), uint64_t nr_checked)
+{
+	MMNF_OPTS(mmnf_verify_result, result);
+
+	shared = make(true, true);
+	ASSERT_EQ(put(shared, 0, 9), 0);
+	ASSERT_EQ(mmnf_field_sync(shared), 0);
+	before_reading = write;
+	ASSERT_EQ(mmnf_field_verify(shared, NULL, &result), 0);
+	EXPECT_TRUE(!before_reading);
+	EXPECT_EQ(result.nr_bad, 0);
+	EXPECT_EQ(result.nr_checked, nr_checked);
+	mmnf_field_close(shared);
+}
+
+TEST(verify_takes_no_writer_for_damage)
+{
+	verify_meanwhile(write_and_sync, 4);
+	verify_meanwhile(only_write, 0);
 }
 
 /* ---- segments that are made */

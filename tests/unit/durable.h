@@ -2,7 +2,7 @@
 /*
  * Storage that fails to make data durable, or takes its time, and fields on it.
  *
- * pwrite(), fdatasync(), fsync() and linkat() of the library are taken here first.
+ * pread(), pwrite(), fdatasync(), fsync() and linkat() of the library are taken here first.
  */
 #include "field_util.h"
 
@@ -38,6 +38,7 @@ static __thread int nr_folders_to_fail; /* so many fsync() of it */
 static int error_to_fail = EIO;
 static int kind_to_fail = SEGMENT; /* or, of files with a name, any */
 static void (*while_syncing)(void); /* called in the next one */
+static void (*before_reading)(void); /* called before the next tile is read */
 
 /* A segment that is being made has no name, or one that is not its own. */
 static bool is_unnamed(int fd, const struct stat *st)
@@ -75,6 +76,18 @@ static void look_at_order(int kind, const void *from, size_t bytes)
 		memcpy(&crc, from, sizeof(crc));
 	if (crc && seen[other].last_sync < seen[other].last_write)
 		wrong_order = true;
+}
+
+ssize_t pread(int fd, void *to, size_t bytes, off_t offset)
+{
+	void (*call)(void) = NULL;
+
+	if (bytes == TILE_BYTES)
+		call = __atomic_exchange_n(&before_reading, NULL,
+					   __ATOMIC_SEQ_CST);
+	if (call)
+		call();
+	return syscall(SYS_pread64, fd, to, bytes, offset);
 }
 
 ssize_t pwrite(int fd, const void *from, size_t bytes, off_t offset)
