@@ -163,6 +163,8 @@ static int wait_run(struct mmnf_wait_walker *w, const struct mmnf_run *run)
 		}
 		folio_batch_release(&batch);
 		cond_resched();
+		if (!ret && mmnf_is_cancelled())
+			ret = -ERESTARTSYS;
 	}
 	if (!ret && seen < run->end)
 		look_for_data(w, seen, run->end);
