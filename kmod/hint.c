@@ -216,7 +216,7 @@ int mmnf_hint_prefetch(struct mmnf_field *field,
 	struct blk_plug plug;
 	int ret;
 
-	if (!field->has_cache)
+	if (!READ_ONCE(field->has_cache))
 		return -EOPNOTSUPP;
 	blk_start_plug(&plug);
 	w.reader.plug = &plug;
@@ -422,7 +422,7 @@ int mmnf_hint_evict(struct mmnf_field *field, struct mmnf_ioc_evict *evict)
 	};
 	int ret;
 
-	if (!field->has_cache)
+	if (!READ_ONCE(field->has_cache))
 		return -EOPNOTSUPP;
 	ret = mmnf_select_walk(&evict->select, &w.walker);
 	mmnf_select_end(&w.walker);
@@ -518,7 +518,7 @@ int mmnf_hint_residency(struct mmnf_field *field,
 	};
 	int ret;
 
-	if (!field->has_cache)
+	if (!READ_ONCE(field->has_cache))
 		return -EOPNOTSUPP;
 	if (!may_look(field->file))
 		return -EPERM;

@@ -109,8 +109,8 @@ struct mmnf_wait {
  * @file: private open of the attached file, for writing if that was asked for
  * @geometry: as given to ATTACH
  * @size_bytes: of the file at ATTACH
- * @has_cache: hints can act on it: the pages that are mapped are its own, not those of
- *	a file below it, and its filesystem has a page cache reader
+ * @has_cache: hints can act on it: its filesystem has a page cache reader, and no mmap
+ *	has put another file in its place, whose pages are mapped then; no lock
  * @debug: its directory in debugfs, or an error
  * @lock: everything below
  * @mode: enum mmnf_mode

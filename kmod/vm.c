@@ -553,6 +553,9 @@ int mmnf_vm_mmap(struct mmnf_field *field, struct file *owner,
 		kfree(mapping);
 		return ret;
 	}
+	/* As FUSE does with passthrough, though it has readahead: hints would miss. */
+	if (vma->vm_file->f_mapping != field->file->f_mapping)
+		WRITE_ONCE(field->has_cache, false);
 	refcount_set(&mapping->ref, 1);
 	atomic_set(&mapping->nr_areas, 1);
 	mapping->writable = write;
