@@ -15,6 +15,7 @@
 FIXTURE(overlay)
 {
 	char merged[300];
+	int lower, upper;
 	bool mounted;
 };
 
@@ -24,6 +25,9 @@ FIXTURE_SETUP(overlay)
 
 	ASSERT_EQ(0,
 		  shell("cd %s && mkdir -p lower upper work merged", ground));
+	/* Before the mount: below it nothing may change afterwards. */
+	self->lower = make_field(_metadata, "lower/low", BYTES);
+	self->upper = make_field(_metadata, "upper/up", BYTES);
 	snprintf(self->merged, sizeof(self->merged), "%s/merged", ground);
 	snprintf(options, sizeof(options),
 		 "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", ground,
@@ -34,23 +38,35 @@ FIXTURE_SETUP(overlay)
 
 FIXTURE_TEARDOWN(overlay)
 {
+	close(self->lower);
+	close(self->upper);
 	umount2(self->merged, MNT_DETACH);
 	shell("cd %s && rm -rf lower upper work merged", ground);
 }
 
-/* @name: of the file from the ground; @below: that it is seen through overlayfs. */
-static void expect_foreseen(struct __test_metadata *_metadata, const char *name,
-			    const char *merged)
+static int open_merged(struct __test_metadata *_metadata, const char *merged,
+		       const char *name, int flags)
 {
-	int below = make_field(_metadata, name, BYTES), fd, dev;
+	char path[320];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", merged, name);
+	fd = open(path, flags | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	return fd;
+}
+
+/* @below: the file whose pages those of @name in @merged are. */
+static void expect_foreseen(struct __test_metadata *_metadata, int below,
+			    const char *merged, const char *name)
+{
 	struct mmnf_ioc_prefetch ask = { .size = sizeof(ask) };
 	struct mmnf_ioc_stats s;
-	char path[320], *p;
+	int fd, dev;
+	char *p;
 
 	drop_cache(_metadata, below);
-	snprintf(path, sizeof(path), "%s/field", merged);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	ASSERT_LE(0, fd);
+	fd = open_merged(_metadata, merged, name, O_RDONLY);
 	dev = attach_field(_metadata, fd, BYTES);
 	p = map_field(_metadata, dev, 0, BYTES, MAP_SHARED);
 	EXPECT_EQ(0, walk(p, 0, STRIDE, TOUCHES, REST_MS));
@@ -65,41 +81,36 @@ static void expect_foreseen(struct __test_metadata *_metadata, const char *name,
 	munmap(p, BYTES);
 	close(dev);
 	close(fd);
-	close(below);
 }
 
 TEST_F(overlay, strided_in_the_lower_directory_is_predicted)
 {
 	if (!self->mounted)
 		SKIP(return, "kernel: no overlayfs");
-	expect_foreseen(_metadata, "lower/field", self->merged);
+	expect_foreseen(_metadata, self->lower, self->merged, "low");
 }
 
 TEST_F(overlay, strided_in_the_upper_directory_is_predicted)
 {
 	if (!self->mounted)
 		SKIP(return, "kernel: no overlayfs");
-	expect_foreseen(_metadata, "upper/field", self->merged);
+	expect_foreseen(_metadata, self->upper, self->merged, "up");
 }
 
 /* Copied up while it is mapped: what is mapped stays what it was, as with mmap of the file. */
 TEST_F(overlay, copied_up_while_mapped)
 {
-	int below, fd, dev, writer;
+	int fd, dev, writer;
 	u64 other = 1;
-	char path[320], *p;
+	char *p;
 
 	if (!self->mounted)
 		SKIP(return, "kernel: no overlayfs");
-	below = make_field(_metadata, "lower/field", BYTES);
-	snprintf(path, sizeof(path), "%s/field", self->merged);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	ASSERT_LE(0, fd);
+	fd = open_merged(_metadata, self->merged, "low", O_RDONLY);
 	dev = attach_field(_metadata, fd, BYTES);
 	p = map_field(_metadata, dev, 0, BYTES, MAP_SHARED);
 	EXPECT_EQ(0, walk(p, 0, STRIDE, TOUCHES / 2, 0));
-	writer = open(path, O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, writer);
+	writer = open_merged(_metadata, self->merged, "low", O_RDWR);
 	ASSERT_EQ((ssize_t)sizeof(other),
 		  pwrite(writer, &other, sizeof(other), 0));
 	EXPECT_EQ(0, walk(p, 0, STRIDE, TOUCHES, 0));
@@ -108,7 +119,6 @@ TEST_F(overlay, copied_up_while_mapped)
 	close(writer);
 	close(dev);
 	close(fd);
-	close(below);
 }
 
 MMNF_HARNESS_MAIN
