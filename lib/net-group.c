@@ -362,15 +362,10 @@ static void fail_old(struct net_group *g, struct net_queue *q, s64 now)
 	}
 }
 
-/* Is there another gateway for reads, whatever becomes of the writes here? */
-static bool may_leave_writes(const struct net_group *g)
-{
-	return g->nr_uris > 1 && g->net->opts.fail_timeout_ns;
-}
-
 /*
  * Does nothing come from a server that reads wait for?  Those count, too, that find
- * no room beside the writes.
+ * no room beside the writes, or are not sent to one that is going down; and what was
+ * foreseen, which a walk waits for.
  */
 static bool is_silent(const struct net_group *g, const struct net_conn *c,
 		      s64 now)
@@ -381,7 +376,8 @@ static bool is_silent(const struct net_group *g, const struct net_conn *c,
 	for (w = c->flying; w; w = w->next)
 		if (w->op == MMNF_NET_READ && w->sent_ns < oldest)
 			oldest = w->sent_ns;
-	if (g->demand.first && c->in_flight >= g->net->opts.depth &&
+	if (g->demand.first &&
+	    (c->leaving || c->in_flight >= g->net->opts.depth) &&
 	    g->demand.first->born_ns < oldest)
 		oldest = g->demand.first->born_ns;
 	/* Nor was it to be heard before it was connected to. */
@@ -403,16 +399,29 @@ static void note_late(const struct net_group *g, const struct net_conn *c)
 				      g->net->opts.fail_timeout_ns));
 }
 
+/* Is there another gateway for the reads, whatever becomes of the writes here? */
+static bool may_leave_writes(struct net_group *g, const struct net_conn *c,
+			     s64 now)
+{
+	if (g->nr_uris < 2 || !g->net->opts.fail_timeout_ns ||
+	    !is_silent(g, c, now))
+		return false;
+	g->wants_other = true;
+	return g->has_other;
+}
+
 /*
  * A server that does not answer: what was asked of it is asked elsewhere.  While
  * a write is in flight that is put off, for nobody could tell whether the server
- * goes on to write it; unless reads wait, and another gateway has their bytes.
+ * goes on to write it; unless reads wait, and another gateway that has their bytes
+ * answers.
  */
 static void drop_hung(struct net_group *g, struct net_conn *c, s64 now)
 {
 	const struct mmnf_net_opts *opts = &g->net->opts;
 	s64 limit = opts->request_timeout_ns, oldest = now;
 	const struct net_wire *w;
+	u32 next = (c->gateway + 1) % g->nr_uris;
 
 	for (w = c->flying; w; w = w->next) {
 		if (w->op != MMNF_NET_READ)
@@ -420,16 +429,18 @@ static void drop_hung(struct net_group *g, struct net_conn *c, s64 now)
 		if (w->sent_ns < oldest)
 			oldest = w->sent_ns;
 	}
-	if ((!limit || now - oldest < limit) &&
-	    !(may_leave_writes(g) && is_silent(g, c, now)))
-		return;
+	if (!limit || now - oldest < limit) {
+		if (!may_leave_writes(g, c, now))
+			return;
+		next = g->conn[NET_SCOUT].gateway;
+	}
 	note_late(g, c);
 	g->count.timeouts++;
 	snprintf(c->cause, sizeof(c->cause), "no answer");
 	c->late = MMNF_NET_LATE_HUNG;
 	net_group_lost(c);
 	/* It would take the next connection, too, and hang. */
-	c->gateway = (c->gateway + 1) % g->nr_uris;
+	c->gateway = next;
 }
 
 /*
@@ -445,6 +456,20 @@ static void leave(struct net_group *g, struct net_conn *c)
 			return;
 	net_group_lost(c);
 	c->gateway = (c->gateway + 1) % g->nr_uris;
+}
+
+static void look_for_hung(struct net_group *g, s64 now)
+{
+	bool wanted = g->wants_other;
+	u32 i;
+
+	g->wants_other = false;
+	for (i = 0; i < g->nr_conns; i++)
+		if (g->conn[i].state == NET_UP && g->conn[i].flying)
+			drop_hung(g, &g->conn[i], now);
+	if (g->wants_other && !wanted)
+		net_keep_nudge(g->net);
+	g->has_other &= g->wants_other;
 }
 
 /* Has a server answered since the clock was looked at last? */
@@ -465,9 +490,7 @@ s64 net_group_clock(struct net_group *g, s64 now)
 	u32 i;
 
 	note_heard(g, now);
-	for (i = 0; i < g->nr_conns; i++)
-		if (g->conn[i].state == NET_UP && g->conn[i].flying)
-			drop_hung(g, &g->conn[i], now);
+	look_for_hung(g, now);
 	for (i = 0; i < g->nr_conns; i++)
 		if (g->conn[i].state == NET_UP && g->conn[i].leaving)
 			leave(g, &g->conn[i]);

@@ -36,6 +36,8 @@
 #define NET_BUCKETS 160
 #define NET_ASKER \
 	MMNF_NET_CONNS_MAX /* number of the connection that asks for holes */
+#define NET_SCOUT \
+	(NET_ASKER + 1) /* of that to see if another gateway answers */
 #define NET_STATE_ZERO 2 /* of base:allocation */
 #define NET_CAUSE_BYTES 160
 
@@ -141,15 +143,17 @@ struct net_counters {
  * @writes: go over connection 0, with flushes
  * @delayed: have a due_ns
  * @nr_heard: answers when the clock was looked at last; @heard_ns: that saw the last
+ * @wants_other: reads wait at a gateway that has writes, so another is looked for;
+ *	@has_other: the scout's answers
  * @cause: of the last failure, named with its server
  */
 struct net_group {
 	struct mmnf_net *net;
 	u32 index, nr_uris, nr_conns, nr_up;
 	char **uri;
-	bool known;
+	bool known, wants_other, has_other;
 	struct net_facts facts;
-	struct net_conn conn[MMNF_NET_CONNS_MAX + 1];
+	struct net_conn conn[NET_SCOUT + 1];
 	struct net_holes holes;
 	struct net_queue demand, prefetch, writes, delayed;
 	u32 in_flight, in_flight_prefetch, nr_rounds;

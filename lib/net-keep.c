@@ -141,6 +141,20 @@ static void learn(struct net_group *g, const struct net_facts *facts)
 	pthread_cond_broadcast(&g->net->settled_down);
 }
 
+/* A gateway answers; that is all that is asked of it. */
+static void scouted(struct net_conn *c, s64 now)
+{
+	struct net_group *g = c->group;
+
+	g->has_other = g->wants_other && c->gateway != g->conn[0].gateway;
+	net_conn_bye(c);
+	net_conn_close(c->handle);
+	c->handle = NULL;
+	c->state = NET_DOWN;
+	c->failures = 0;
+	c->due_ns = now;
+}
+
 static void connected(struct net_conn *c, s64 now)
 {
 	struct net_group *g = c->group;
@@ -150,6 +164,10 @@ static void connected(struct net_conn *c, s64 now)
 	if (g->net->shut || net_conn_facts(c, &facts) ||
 	    !check_facts(c, &facts)) {
 		failed(c, now, REFUSED_NS, NULL);
+		return;
+	}
+	if (c->index == NET_SCOUT) {
+		scouted(c, now);
 		return;
 	}
 	if (c->index != NET_ASKER) {
@@ -275,12 +293,17 @@ static void take_conn(struct round *r, struct net_conn *c, s64 now)
 static void take_own(struct round *r, struct net_group *g, s64 now)
 {
 	struct net_conn *asker = &g->conn[NET_ASKER];
+	struct net_conn *scout = &g->conn[NET_SCOUT];
 	u32 i;
 
 	for (i = 0; i < g->nr_conns; i++)
 		take_conn(r, &g->conn[i], now);
 	if (g->holes.is_wanted || asker->state == NET_DIALLING)
 		take_conn(r, asker, now);
+	if (scout->state == NET_DOWN && scout->gateway == g->conn[0].gateway)
+		scout->gateway = (scout->gateway + 1) % g->nr_uris;
+	if ((g->wants_other && !g->has_other) || scout->state == NET_DIALLING)
+		take_conn(r, scout, now);
 }
 
 /* With the lock.  While nothing goes on the clock is not looked at. */
@@ -347,7 +370,7 @@ static void wait_for(struct mmnf_net *net, struct round *r)
 static void *keep(void *arg)
 {
 	struct mmnf_net *net = arg;
-	u32 most = net->nr_groups * (net->opts.connections + 1), i;
+	u32 most = net->nr_groups * (net->opts.connections + 2), i;
 	struct round r = { 0 };
 	s64 now;
 

@@ -67,8 +67,10 @@ static int new_group(struct mmnf_net *net, u32 index)
 	net_queue_init(&g->prefetch);
 	net_queue_init(&g->writes);
 	net_queue_init(&g->delayed);
-	g->conn[NET_ASKER].group = g;
-	g->conn[NET_ASKER].index = NET_ASKER;
+	for (i = NET_ASKER; i <= NET_SCOUT; i++) {
+		g->conn[i].group = g;
+		g->conn[i].index = i;
+	}
 	for (i = 0; i < net->opts.connections; i++) {
 		struct net_conn *c = &g->conn[i];
 
@@ -426,7 +428,7 @@ void mmnf_net_close(struct mmnf_net *net)
 	/* Those that were being dialled. */
 	pthread_mutex_lock(&net->lock);
 	for (i = 0; net->group && i < net->nr_groups; i++)
-		for (k = 0; k <= NET_ASKER; k++) {
+		for (k = 0; k <= NET_SCOUT; k++) {
 			struct net_conn *c = &net->group[i].conn[k];
 
 			net_dial_forget(c);

@@ -281,6 +281,72 @@ TEST(reopened_while_a_write_of_the_cache_may_come)
 	reopened("cache");
 }
 
+static void *stand_still(void *arg)
+{
+	sleep_ms(2500);
+	kill(servers[0].pid, SIGCONT);
+	sleep_ms(300);
+	if (servers[1].pid > 0)
+		kill(servers[1].pid, SIGCONT);
+	return arg;
+}
+
+/* No gateway answers for a while: it would help no read to give the write up. */
+static void none_answers(bool is_dead)
+{
+	struct mmnf_field *field;
+	pthread_t writer, waker;
+	int64_t from;
+
+	begin("file server.img");
+	server_start(1, "file server.img");
+	field = open_gateways(NULL);
+	server_stop(0);
+	if (is_dead)
+		server_kill(1);
+	else
+		server_stop(1);
+	ASSERT_EQ(pthread_create(&writer, NULL, write_old, field), 0);
+	ASSERT_EQ(pthread_create(&waker, NULL, stand_still, NULL), 0);
+	EXPECT_EQ(get(field, 60000), 0);
+	ASSERT_EQ(pthread_join(writer, NULL), 0);
+	ASSERT_EQ(pthread_join(waker, NULL), 0);
+	from = now_ns();
+	EXPECT_EQ(put(field, AT, 'B'), 64);
+	EXPECT_LT(now_ns() - from, FAIL_MS / 2 * 1000000LL);
+	mmnf_field_close(field);
+}
+
+TEST(gateways_that_stand_still)
+{
+	none_answers(false);
+}
+
+TEST(gateway_that_stands_still_beside_a_dead_one)
+{
+	none_answers(true);
+}
+
+/* It has a write under way, and says to reads that it is going down. */
+TEST(gateway_that_goes_down_with_a_write)
+{
+	struct mmnf_field *field;
+	pthread_t writer;
+	int64_t from;
+
+	begin("--filter=error --filter=delay file server.img wdelay=100 error=ESHUTDOWN error-pread-rate=100% error-pread-file=broken");
+	server_start(1, "file server.img");
+	field = open_gateways(NULL);
+	ASSERT_EQ(pthread_create(&writer, NULL, write_old, field), 0);
+	sleep_ms(500);
+	put_file("broken", "", 0);
+	from = now_ns();
+	EXPECT_EQ(get(field, 60000), 0);
+	EXPECT_LT(now_ns() - from, FAIL_MS / 2 * 1000000LL);
+	ASSERT_EQ(pthread_join(writer, NULL), 0);
+	mmnf_field_close(field);
+}
+
 /* It is gone, but what it was to write it may have passed on. */
 TEST(gateway_that_is_killed_with_a_write)
 {
