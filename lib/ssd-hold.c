@@ -65,16 +65,15 @@ bool mmnf_ssd_hold_blocks(struct mmnf_ssd *ssd, u64 start, u64 end, u64 seq)
 	       was_replayed(d, start, end);
 }
 
-bool mmnf_ssd_hold_any(const struct mmnf_ssd *ssd)
+s64 mmnf_ssd_hold_end_ns(const struct mmnf_ssd *ssd)
 {
 	const struct ssd_drain *d = &ssd->drain;
-	s64 now = mmnf_ssd_now_ns();
+	s64 end_ns = d->nr_replayed ? d->replay_ns : 0;
 	u32 i;
 
 	for (i = 0; i < d->nr_holds; i++)
-		if (now < d->hold[i].until_ns)
-			return true;
-	return d->nr_replayed && now < d->replay_ns;
+		end_ns = (s64)max_u64((u64)end_ns, (u64)d->hold[i].until_ns);
+	return end_ns;
 }
 
 /* By the blocks that were sent; joined where they touch. */

@@ -403,8 +403,8 @@ int mmnf_ssd_hold_replayed(struct mmnf_ssd *ssd);
 /* Must bytes of record seq wait? */
 bool mmnf_ssd_hold_blocks(struct mmnf_ssd *ssd, u64 start, u64 end, u64 seq);
 
-/* Is anything held back, whatever it is? */
-bool mmnf_ssd_hold_any(const struct mmnf_ssd *ssd);
+/* Until then something is held back; or it is over. */
+s64 mmnf_ssd_hold_end_ns(const struct mmnf_ssd *ssd);
 
 /**
  * struct mmnf_ssd - the cache of a space

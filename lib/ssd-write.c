@@ -44,6 +44,30 @@ static bool is_full(const struct mmnf_ssd *ssd, u64 bytes)
 }
 
 /*
+ * After an error: what may come late keeps its file until then, and the file has its
+ * time to go; but that is not waited for always anew.
+ */
+static s64 end_of_patience(const struct mmnf_ssd *ssd)
+{
+	s64 grace_ns = ssd->drain.grace_ns;
+
+	return (s64)max_u64((u64)(mmnf_ssd_now_ns() + grace_ns),
+			    (u64)mmnf_ssd_hold_end_ns(ssd)) +
+	       grace_ns;
+}
+
+/* Of a log that stays full: its own trouble, or that of a server; lock is held. */
+static int tell_full(const struct mmnf_ssd *ssd)
+{
+	const struct ssd_log *log = &ssd->log;
+
+	if (mmnf_ssd_now_ns() < log->compact_ns)
+		return mmnf_error(EIO, "the cache's log is full: %s", log->why);
+	return mmnf_error(-ssd->drain.error, "the cache's log is full: %s",
+			  ssd->drain.text);
+}
+
+/*
  * Until the log has room for these bytes and no sync waits for what they replace;
  * append is held, and given up meanwhile.
  */
@@ -58,17 +82,13 @@ static int wait_for_turn(struct mmnf_ssd *ssd, u64 offset, u64 bytes)
 	nr_errors = ssd->drain.nr_errors;
 	while (is_full(ssd, bytes + 64) ||
 	       mmnf_ssd_drain_is_synced(ssd, offset, offset + bytes)) {
-		/* What may come late keeps its file, but not always anew. */
-		if (!until_ns)
-			until_ns = mmnf_ssd_now_ns() + 2 * ssd->drain.grace_ns;
+		if (ssd->drain.nr_errors != nr_errors && !until_ns)
+			until_ns = end_of_patience(ssd);
 		/* A sync ends by itself. */
-		if (ssd->drain.nr_errors != nr_errors &&
-		    is_full(ssd, bytes + 64) &&
+		if (until_ns && is_full(ssd, bytes + 64) &&
 		    (!mmnf_ssd_compact_helps(ssd) ||
 		     mmnf_ssd_now_ns() >= until_ns)) {
-			err = ssd->drain.error;
-			mmnf_error(-err, "the cache's log is full: %s",
-				   ssd->drain.text);
+			err = tell_full(ssd);
 			break;
 		}
 		pthread_mutex_unlock(&log->append);
@@ -196,7 +216,7 @@ static void wait_for_holds(struct mmnf_ssd *ssd)
 
 	for (;;) {
 		pthread_mutex_lock(&ssd->lock);
-		is_held = mmnf_ssd_hold_any(ssd);
+		is_held = mmnf_ssd_now_ns() < mmnf_ssd_hold_end_ns(ssd);
 		pthread_mutex_unlock(&ssd->lock);
 		if (!is_held)
 			return;

@@ -36,10 +36,17 @@ static struct mmnf_ssd *open_cache(void)
 				      .grace_ms = GRACE_NS / 1000000,
 				      .no_threads = true };
 	struct mmnf_ssd *ssd;
+	int err;
 
 	if (submit_with)
 		backing.submit = submit_with;
-	ASSERT_EQ(mmnf_ssd_open(&ssd, &disk.ops, &opts, &backing), 0);
+	err = mmnf_ssd_open(&ssd, &disk.ops, &opts, &backing);
+	if (err && disk.is_off) {
+		/* The power went meanwhile. */
+		disk_power_on(&disk);
+		err = mmnf_ssd_open(&ssd, &disk.ops, &opts, &backing);
+	}
+	ASSERT_EQ(err, 0);
 	return ssd;
 }
 
@@ -248,6 +255,34 @@ TEST(server_that_takes_writes_and_hangs)
 	end(ssd);
 }
 
+static void submit_late_once(void *arg, struct mmnf_ssd_io *io)
+{
+	if (io->op == MMNF_SSD_WRITE && server.is_dead[io->group] &&
+	    !server.nr_failed) {
+		io->is_late = true;
+		io->late_ns = test_clock_ns + 4 * GRACE_NS;
+	}
+	server_submit(arg, io);
+}
+
+/* It was given up early, so for long it may come; then the others go on. */
+TEST(given_up_long_before_the_grace_time)
+{
+	struct mmnf_ssd *ssd;
+
+	submit_with = submit_late_once;
+	ssd = begin();
+	server.is_dead[0] = true;
+	ASSERT_EQ(put(ssd, 0, 1), 0);
+	write_others(ssd, 3 * LOG_BYTES);
+	compare(ssd);
+	server.is_dead[0] = false;
+	EXPECT_EQ(mmnf_ssd_sync(ssd), 0);
+	EXPECT_EQ(get_cell(server.stable), 1);
+	submit_with = NULL;
+	end(ssd);
+}
+
 /* What it would move is damaged: it stays where it is, and the log is full one day. */
 TEST(damaged_in_the_oldest_file)
 {
@@ -262,6 +297,7 @@ TEST(damaged_in_the_oldest_file)
 		err = put(ssd, (i * 2 + 1) % (SPACE / UNIT) * UNIT_CELLS,
 			  UNIT_CELLS);
 	EXPECT_EQ(err, -EIO);
+	EXPECT_TRUE(strstr(mmnf_last_error(), "compacting the log"));
 	/* What replaces it is well. */
 	server.is_dead[0] = false;
 	EXPECT_EQ(put(ssd, 0, 1), 0);
