@@ -22,6 +22,11 @@
  * humans is in mmnf_last_error().  All functions are thread-safe unless said
  * otherwise; a handle must not be used after its close.  The header stands
  * alone in C99 and C++11 with gcc or clang.
+ *
+ * In a child of fork() a field of the parent may be read, if no other thread was at it
+ * when the parent forked, and closed, which leaves what the parent has written to the
+ * parent.  It must not be written or synced there, for that may hang or give up tiles that
+ * are the parent's: open the field again, and where the engine is DEVICE or NET always.
  */
 #ifndef MMNF_H
 #define MMNF_H

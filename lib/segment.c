@@ -96,13 +96,14 @@ static void unlink_leaving(struct mmnf_segments *all, struct mmnf_segment *s)
 
 /*
  * Under the lock, which it gives up meanwhile.  Of a segment whose tiles could not be
- * named its number stays, so that nobody reads fill for them.
+ * named its number stays, so that nobody reads fill for them.  A child of fork() shares
+ * the locks of tiles with its parent, who names them and gives them up.
  */
 static void close_leaving(struct mmnf_field *field)
 {
 	struct mmnf_segments *all = &field->segments;
 	struct mmnf_segment *s = all->leaving;
-	bool is_lost;
+	bool is_parents, is_lost;
 	int err;
 
 	while (s->closing)
@@ -110,11 +111,12 @@ static void close_leaving(struct mmnf_field *field)
 	s->closing = true;
 	all->nr_unclosed--;
 	pthread_mutex_unlock(&all->lock);
-	err = mmnf_segment_durable(field, s);
+	is_parents = s->shard && all->owner != getpid();
+	err = is_parents ? 0 : mmnf_segment_durable(field, s);
 	if (err)
 		mmnf_segment_lost(field, err);
 	/* Only place[] knew of its new tiles: in another file they would be absent. */
-	is_lost = err && s->shard && s->shard->nr_dirty;
+	is_lost = (err || is_parents) && s->shard && s->shard->nr_dirty;
 	close_files(s);
 	pthread_mutex_lock(&all->lock);
 	unlink_leaving(all, s);
@@ -223,7 +225,7 @@ int mmnf_segments_init(struct mmnf_field *field)
 	pthread_mutex_init(&all->syncing, NULL);
 	pthread_mutex_init(&all->checks_settled.lock, NULL);
 	pthread_cond_init(&all->turned, NULL);
-	all->pid = getpid();
+	all->owner = all->pid = getpid();
 	all->boards = calloc(1, sizeof(struct boards));
 	return all->boards ? mmnf_boards_open(all->boards) : -ENOMEM;
 }
@@ -575,7 +577,8 @@ void mmnf_segment_close_all(struct mmnf_field *field)
 		s = all->open[i];
 		if (!s)
 			continue;
-		mmnf_shard_flush(field, s);
+		if (all->owner == getpid())
+			mmnf_shard_flush(field, s);
 		close_files(s);
 		free(s);
 	}

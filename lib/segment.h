@@ -71,6 +71,7 @@ struct mmnf_opening {
  * @nr_left: have ever left; @left of a segment is from here
  * @nr_unclosed: of @leaving: no thread is at them yet
  * @pid: of the process whose threads those are
+ * @owner: process that opened the field; others name no tiles
  * @turned: one of @opening or @leaving is done
  * @syncing: held, outside of @lock, by a sync
  * @tag: number + 1 of the segment in each place; 0: it is not to be found there
@@ -84,7 +85,7 @@ struct mmnf_segments {
 	u64 nr_opened, nr_left, zeroed, gone;
 	u32 nr_unclosed, nr_zeroing;
 	int lost_error;
-	pid_t pid;
+	pid_t pid, owner;
 	struct mmnf_settled checks_settled;
 	struct mmnf_opening *opening;
 	struct mmnf_segment *leaving, *lost;

@@ -155,6 +155,63 @@ TEST(a_child_does_not_wait_for_threads_it_has_not)
 	EXPECT_EQ(get_anew(75), 75);
 }
 
+static int run_child(int (*body)(void))
+{
+	int status;
+
+	child = fork();
+	if (!child) {
+		alarm(PATIENCE_S);
+		_exit(body());
+	}
+	ASSERT_EQ(waitpid(child, &status, 0), child);
+	return status;
+}
+
+static int only_close(void)
+{
+	mmnf_field_close(slow);
+	return 0;
+}
+
+/* Puts the file of segment 0 aside: what is there reads as itself, never as fill. */
+static int read_all(void)
+{
+	uint64_t i;
+
+	for (i = 1; i < NR_SEGMENTS; i++)
+		if (get(slow, i) != 1)
+			return 1;
+	i = get(slow, 0);
+	return i != 9 && i != UINT32_MAX;
+}
+
+static void check_tiles_stay(int (*body)(void))
+{
+	struct mmnf_field *other;
+	uint64_t i;
+
+	slow = make(true, false);
+	for (i = 1; i < NR_SEGMENTS; i++)
+		ASSERT_EQ(put(slow, i, 1), 0);
+	ASSERT_EQ(mmnf_field_sync(slow), 0);
+	ASSERT_EQ(put(slow, 0, 9), 0);
+	EXPECT_EQ(run_child(body), 0);
+	other = open_field("f", true);
+	EXPECT_EQ(put(other, 0, 8), -EBUSY);
+	mmnf_field_close(other);
+	EXPECT_EQ(get_anew(0), 0); /* not named yet */
+	ASSERT_EQ(mmnf_field_sync(slow), 0);
+	mmnf_field_close(slow);
+	EXPECT_EQ(get_anew(0), 9);
+}
+
+TEST(a_child_leaves_tiles_to_its_parent)
+{
+	check_tiles_stay(only_close);
+	check_tiles_stay(read_all);
+}
+
 static pthread_t syncer;
 static bool synced;
 
