@@ -476,8 +476,9 @@ MMNF_API ssize_t mmnf_write(struct mmnf_field *field,
 /**
  * mmnf_field_sync() - make all writes through this handle durable
  *
- * Other threads go on to read and write meanwhile, the same segments, too, but for
- * writes to tiles that are being named.
+ * Other threads go on to read and write meanwhile, the same segments, too.  But where
+ * tiles of a segment are new since the last sync, or the field has checksums, writes to
+ * any tile of it wait until the disk has them.
  *
  * The kernel says once that it could not write data out, and takes it for written then.
  * So when the storage has failed (mostly -EIO; -ENOSPC or -EDQUOT where the file system
