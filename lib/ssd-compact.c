@@ -89,21 +89,51 @@ static bool is_same(const struct ssd_extent *a, const struct ssd_extent *b)
 	       a->file == b->file && a->state == b->state;
 }
 
+/* What is left of a large record may be many pieces: it is kept, and read once. */
+struct last_record {
+	char *data; /* behind it, of chunk_bytes: what is moved whole */
+	bool is_there;
+	u64 number, at; /* of its file, in it */
+};
+
+/* *from: where its record is then. */
+static int read_record(struct mmnf_ssd *ssd, const struct ssd_extent *e,
+		       struct last_record *last, const char **from)
+{
+	int err;
+
+	if (e->record.bytes == e->end - e->start) {
+		*from = last->data + ssd->chunk_bytes;
+		return mmnf_ssd_record_read(ssd, e,
+					    last->data + ssd->chunk_bytes);
+	}
+	*from = last->data;
+	if (last->is_there && last->number == e->file->number &&
+	    last->at == e->record.at)
+		return 0;
+	err = mmnf_ssd_record_read(ssd, e, last->data);
+	last->is_there = !err;
+	last->number = e->file->number;
+	last->at = e->record.at;
+	return err;
+}
+
 /*
  * Extent i; lock is held, and given up meanwhile.  What has become of it since decides
  * if the new record counts.  1: it was moved; 0: it was not; -errno.
  */
-static int move(struct mmnf_ssd *ssd, u32 i, char *data)
+static int move(struct mmnf_ssd *ssd, u32 i, struct last_record *last)
 {
 	struct ssd_extent e = *ssd->dirty.e[i], moved;
+	const char *from;
 	int err;
 
 	e.file->users++;
 	pthread_mutex_unlock(&ssd->lock);
-	err = mmnf_ssd_record_read(ssd, &e, data);
+	err = read_record(ssd, &e, last, &from);
 	if (!err)
 		err = mmnf_ssd_log_append(ssd, e.start, e.end - e.start,
-					  data + (e.at - e.record.at), &moved);
+					  from + (e.at - e.record.at), &moved);
 	pthread_mutex_lock(&ssd->lock);
 	mmnf_ssd_log_put(ssd, e.file);
 	if (err)
@@ -123,12 +153,12 @@ static int move(struct mmnf_ssd *ssd, u32 i, char *data)
 static int move_some(struct mmnf_ssd *ssd, const struct ssd_log_file *f)
 {
 	struct ssd_dirty *d = &ssd->dirty;
-	char *data = malloc(ssd->chunk_bytes);
+	struct last_record last = { .data = malloc(2UL * ssd->chunk_bytes) };
 	u64 at = 0, from = ssd->log.bytes;
 	int ret = 0, any = 0;
 	u32 i;
 
-	if (!data)
+	if (!last.data)
 		return -ENOMEM;
 	while (ret >= 0 && ssd->log.bytes - from < STEP_BYTES) {
 		for (i = mmnf_ssd_dirty_find(d, at);
@@ -139,10 +169,10 @@ static int move_some(struct mmnf_ssd *ssd, const struct ssd_log_file *f)
 			break;
 		}
 		at = d->e[i]->end;
-		ret = move(ssd, i, data);
+		ret = move(ssd, i, &last);
 		any |= ret > 0;
 	}
-	free(data);
+	free(last.data);
 	return ret < 0 ? ret : any;
 }
 

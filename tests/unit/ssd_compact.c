@@ -283,6 +283,48 @@ TEST(given_up_long_before_the_grace_time)
 	end(ssd);
 }
 
+static ssize_t (*read_with)(struct mmnf_ssd_disk *, int, const struct iovec *,
+			    u32, u64);
+static u64 nr_read_bytes;
+
+static ssize_t count_read(struct mmnf_ssd_disk *d, int file,
+			  const struct iovec *iov, u32 nr_iov, u64 offset)
+{
+	ssize_t n = read_with(d, file, iov, nr_iov, offset);
+
+	if (n > 0)
+		nr_read_bytes += (u64)n;
+	return n;
+}
+
+/* What is left of a record in many places is read once. */
+TEST(pieces_of_one_record)
+{
+	struct mmnf_ssd *ssd = begin();
+	u64 i;
+
+	server.is_dead[0] = true;
+	ASSERT_EQ(put(ssd, 0, UNIT_CELLS), 0);
+	for (i = 0; i < UNIT_CELLS; i += 2)
+		ASSERT_EQ(put(ssd, i, 1), 0);
+	ssd->log.compact_ns = INT64_MAX;
+	write_others(ssd, LOG_BYTES / 5 * 4);
+	for (i = 0; i < 20; i++)
+		EXPECT_EQ(mmnf_ssd_sync(ssd), -ETIMEDOUT);
+	EXPECT_EQ(stats_now(ssd).moved_bytes, 0);
+	ssd->log.compact_ns = 0;
+	read_with = disk.ops.read;
+	disk.ops.read = count_read;
+	while (mmnf_ssd_compact(ssd))
+		;
+	EXPECT_GE(stats_now(ssd).moved_bytes, UNIT);
+	EXPECT_LE(nr_read_bytes, 4 * UNIT);
+	printf("# %llu bytes were read\n", (unsigned long long)nr_read_bytes);
+	disk.ops.read = read_with;
+	compare(ssd);
+	end(ssd);
+}
+
 /* What it would move is damaged: it stays where it is, and the log is full one day. */
 TEST(damaged_in_the_oldest_file)
 {
