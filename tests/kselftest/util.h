@@ -171,7 +171,7 @@ static __unused_fn void remove_null_disk(const char *name)
 	rmdir(dir);
 }
 
-/* @depth reads at a time take @read_ns each.  A descriptor for reading, or -1. */
+/* All zero; @depth reads at a time take @read_ns each.  A descriptor for reading, or -1. */
 static __unused_fn int make_null_disk(const char *name, u64 mib, u64 read_ns,
 				      unsigned int depth)
 {
@@ -180,6 +180,7 @@ static __unused_fn int make_null_disk(const char *name, u64 mib, u64 read_ns,
 		u64 value;
 	} settings[] = {
 		{ "size", mib },
+		{ "memory_backed", 1 },
 		{ "irqmode", read_ns ? 2 : 0 },
 		{ "completion_nsec", read_ns },
 		{ "hw_queue_depth", depth },
