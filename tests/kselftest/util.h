@@ -188,8 +188,7 @@ static __unused_fn int make_null_disk(const char *name, u64 mib, u64 read_ns,
 		{ "power", 1 },
 	};
 	char path[128], text[24];
-	unsigned int i;
-	int fd, try;
+	int fd, i, try;
 
 	system("modprobe -q null_blk nr_devices=0");
 	if (access(NULL_DISKS, F_OK))
@@ -197,7 +196,7 @@ static __unused_fn int make_null_disk(const char *name, u64 mib, u64 read_ns,
 	snprintf(path, sizeof(path), NULL_DISKS "/%s", name);
 	if (mkdir(path, 0700))
 		return -1;
-	for (i = 0; i < ARRAY_SIZE(settings); i++) {
+	for (i = 0; i < (int)ARRAY_SIZE(settings); i++) {
 		snprintf(text, sizeof(text), "%llu",
 			 (unsigned long long)settings[i].value);
 		if (put_text(path, settings[i].name, text))
