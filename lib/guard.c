@@ -197,8 +197,8 @@ static void handler(int signal, siginfo_t *info, void *context)
 	uintptr_t at = (uintptr_t)info->si_addr;
 	u64 bytes = mmnf_page_bytes();
 	struct mmnf_bad_page bad = { .size = sizeof(bad) };
-	struct mmnf_guarded range;
-	struct reaction how;
+	struct mmnf_guarded range = { 0 };
+	struct reaction how = { 0 };
 	int saved = errno;
 	bool ours;
 
