@@ -486,8 +486,8 @@ MMNF_API ssize_t mmnf_write(struct mmnf_field *field,
  * are not named: what was written since the last sync that returned 0 may be lost.  Open
  * the field again and write it again.  Until then a segment with such tiles whose file had
  * to be closed, because of the many that are open, is -EIO to read and to write.  After
- * other errors, as -ENOMEM, the next sync tries again.  Of a field on the network a loss
- * is said once.
+ * errors before the storage was asked, as of files that cannot be opened, the next sync
+ * tries again.  Of a field on the network a loss is said once.
  *
  * Return: 0 or -errno.
  */

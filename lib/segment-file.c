@@ -10,11 +10,13 @@
  * Linux says once that it could not write data out, and then takes it for written.  So
  * that fdatasync() has once said this of a file is kept, and it is not asked again:
  * neither is a later sync told that all is well, nor does an index name a tile that is
- * lost.  Where nothing came to be written out it is asked again.
+ * lost.  So it is whatever the error: file systems pass on that of the write, which may
+ * have lacked memory, too.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -66,15 +68,25 @@ static int make_dirs(int dir, char *key)
 	return 0;
 }
 
-/* On FUSE and CephFS a signal may come in between. */
-static int sync_data(int fd)
+/*
+ * On FUSE and CephFS a signal may come in between.  Afterwards that cannot be told from
+ * an EINTR with which data was not written, so none comes.
+ */
+static int sync_undisturbed(int (*sync)(int fd), int fd)
 {
+	sigset_t all, before;
 	int err;
 
-	do
-		err = fdatasync(fd) ? -errno : 0;
-	while (err == -EINTR);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = sync(fd) ? -errno : 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return err;
+}
+
+int mmnf_segment_sync_data(int fd)
+{
+	return sync_undisturbed(fdatasync, fd);
 }
 
 static int create_file(struct mmnf_field *field, char *key)
@@ -96,7 +108,7 @@ static int create_file(struct mmnf_field *field, char *key)
 		err = fill_file(field, file.fd);
 	/* A name may outlive a power cut that what it names does not. */
 	if (!err && (g->indexed || !g->fill_is_zero))
-		err = sync_data(file.fd);
+		err = mmnf_segment_sync_data(file.fd);
 	/* Unlike a rename, a link does not replace what another has made. */
 	if (!err)
 		err = mmnf_new_file_link(&file);
@@ -196,12 +208,6 @@ void mmnf_segment_lost(struct mmnf_field *field, int err)
 				    false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
-/* For want of these nothing was tried; whatever else it is, data may be lost. */
-static bool is_lost(int err)
-{
-	return err && err != -ENOMEM && err != -EAGAIN;
-}
-
 /* @lost, under its lock, is what was said of it. */
 static int settle(struct mmnf_field *field, struct mmnf_settled *settled,
 		  int fd)
@@ -209,8 +215,8 @@ static int settle(struct mmnf_field *field, struct mmnf_settled *settled,
 	int err;
 
 	pthread_mutex_lock(&settled->lock);
-	err = settled->lost ? settled->lost : sync_data(fd);
-	if (is_lost(err)) {
+	err = settled->lost ? settled->lost : mmnf_segment_sync_data(fd);
+	if (err) {
 		settled->lost = err;
 		mmnf_segment_lost(field, err);
 	}
@@ -243,10 +249,8 @@ static int sync_folder(struct mmnf_field *field, int fd)
 {
 	int err;
 
-	do
-		err = fsync(fd) ? -errno : 0;
-	while (err == -EINTR);
-	if (is_lost(err))
+	err = sync_undisturbed(fsync, fd);
+	if (err)
 		mmnf_segment_lost(field, err);
 	return err;
 }

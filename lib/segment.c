@@ -111,7 +111,7 @@ static void close_leaving(struct mmnf_field *field)
 	s->closing = true;
 	all->nr_unclosed--;
 	pthread_mutex_unlock(&all->lock);
-	is_parents = s->shard && all->owner != getpid();
+	is_parents = all->owner != getpid();
 	err = is_parents ? 0 : mmnf_segment_durable(field, s);
 	if (err)
 		mmnf_segment_lost(field, err);

@@ -400,8 +400,8 @@ static int write_copy(const struct mmnf_geometry *g, int to,
 		err = copy_tiles(g, to, s, index);
 	if (!err)
 		err = mmnf_shard_store(g, to, index, bytes);
-	while (!err && fsync(to))
-		err = errno == EINTR ? 0 : -errno;
+	if (!err)
+		err = mmnf_segment_sync_data(to);
 	free(index);
 	return err;
 }
