@@ -166,7 +166,7 @@ static pid_t start_another_reader(int fd)
 }
 
 /* What others add to the file meanwhile is not taken for what was asked for. */
-TEST_F(full, pages_of_others_hide_no_absent_one)
+TEST_F_TIMEOUT(full, pages_of_others_hide_no_absent_one, 300)
 {
 	struct mmnf_ioc_prefetch out;
 	u32 i, absent = 0, hidden = 0;
