@@ -21,7 +21,6 @@
 #include "engine-net.h"
 #include "fetch.h"
 
-#define CLOSE_NS 30000000000LL /* at most */
 #define LATE_TICK_NS 10000000
 
 /* Of a group: writes of this epoch are not on stable storage yet. */
@@ -130,10 +129,10 @@ int mmnf_engine_net_open(struct mmnf_field *field,
 	r->pid = getpid();
 	field->remote = r;
 	err = mmnf_net_opts_from(&net_opts, opts);
-	r->close_ns = CLOSE_NS;
+	r->close_ns = MMNF_NET_CLOSE_NS;
 	if (!err && net_opts.fail_timeout_ns)
-		r->close_ns =
-			(s64)min_u64((u64)net_opts.fail_timeout_ns, CLOSE_NS);
+		r->close_ns = (s64)min_u64((u64)net_opts.fail_timeout_ns,
+					   MMNF_NET_CLOSE_NS);
 	if (!err)
 		err = mmnf_net_open(&r->net, field->store.net, &net_opts,
 				    end_of_data(g));

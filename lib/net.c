@@ -59,7 +59,9 @@ s64 mmnf_net_late_ns(const struct mmnf_net *net)
 
 	for (i = 0; i < net->nr_groups; i++)
 		if (net->group[i].nr_uris > 1)
-			return net->opts.fail_timeout_ns;
+			return net->opts.fail_timeout_ns ?
+				       net->opts.fail_timeout_ns :
+				       MMNF_NET_CLOSE_NS;
 	return 0;
 }
 

@@ -175,9 +175,13 @@ u32 mmnf_net_nr_groups(const struct mmnf_net *net);
 bool mmnf_net_read_only(const struct mmnf_net *net);
 u32 mmnf_net_align(const struct mmnf_net *net); /* of writes; 1 .. 4096 */
 
+/* The fail timeout of who closes and has none, or a longer one. */
+#define MMNF_NET_CLOSE_NS 30000000000LL
+
 /*
  * So long after it was given up, or its process has died, a write may count as one that
- * was given up only then: see mmnf_net_io.late_ns.
+ * was given up only then: see mmnf_net_io.late_ns.  Where there is no fail timeout, a
+ * close gives up.
  */
 s64 mmnf_net_late_ns(const struct mmnf_net *net);
 

@@ -119,20 +119,49 @@ static void begin_script(const char *text)
 	server_start(0, "python disk.py");
 }
 
-static void open_net(void)
+static void open_net_of(const char *uris, int64_t fail_timeout_ns)
 {
 	struct mmnf_net_opts opts = { .writable = true,
 				      .connections = 1,
 				      .depth = 64,
-				      .fail_timeout_ns = 60 * 1000000000LL,
+				      .fail_timeout_ns = fail_timeout_ns,
 				      .request_timeout_ns = 30 * 1000000000LL };
 	struct mmnf_net_layout *layout = calloc(1, sizeof(*layout));
 
 	ASSERT_TRUE(layout);
-	ASSERT_EQ(mmnf_net_layout_add(layout, servers[0].uri), 0);
+	ASSERT_EQ(mmnf_net_layout_add(layout, uris), 0);
 	ASSERT_EQ(mmnf_net_open(&net, layout, &opts, 0), 0);
 	mmnf_net_layout_free(layout);
 	is_done = false;
+}
+
+static void open_net(void)
+{
+	open_net_of(servers[0].uri, 60 * 1000000000LL);
+}
+
+static int64_t late_ns_of(const char *uris, int64_t fail_timeout_ns)
+{
+	int64_t late_ns;
+
+	open_net_of(uris, fail_timeout_ns);
+	late_ns = mmnf_net_late_ns(net);
+	mmnf_net_close(net);
+	return late_ns;
+}
+
+/* How much longer than the grace time writes are held back after an open. */
+TEST(late_time_is_that_of_the_life_before)
+{
+	char both[160];
+
+	begin("memory 1M");
+	server_start(1, "memory 1M");
+	snprintf(both, sizeof(both), "%s,%s", servers[0].uri, servers[1].uri);
+	EXPECT_EQ(late_ns_of(servers[0].uri, 10000000000LL), 0);
+	EXPECT_EQ(late_ns_of(both, 10000000000LL), 10000000000LL);
+	/* It waits for ever; but its close has waited for half a minute. */
+	EXPECT_EQ(late_ns_of(both, 0), 30000000000LL);
 }
 
 /*
