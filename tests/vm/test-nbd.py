@@ -317,14 +317,13 @@ def gateways_that_differ_are_refused():
         server.kill(signal.SIGTERM)
 
 
-@test
-def server_of_another_size_is_refused_until_the_right_one_is_back():
+def refused_until_the_right_one_is_back(words, *wrong):
     server = Server("a")
     with attached(server.uri, *SHORT) as supervisor:
         reader = Reader("/dev/nbd0")
         server.kill()
-        server.start("pattern", "2P")
-        supervisor.wait_for(f"it exports {2 * PETABYTE} bytes: expected {PETABYTE}")
+        server.start(*wrong)
+        supervisor.wait_for(words)
         assert "is back" not in supervisor.text()
         server.kill()
         server.start()
@@ -332,24 +331,20 @@ def server_of_another_size_is_refused_until_the_right_one_is_back():
         reader.catch_up()
         reader.end()
     server.kill(signal.SIGTERM)
+
+
+@test
+def server_of_another_size_is_refused_until_the_right_one_is_back():
+    refused_until_the_right_one_is_back(
+        f"it exports {2 * PETABYTE} bytes: expected {PETABYTE}", "pattern", "2P")
 
 
 @test
 def server_of_larger_blocks_is_refused_until_the_right_one_is_back():
-    server = Server("a")
-    with attached(server.uri, *SHORT) as supervisor:
-        reader = Reader("/dev/nbd0")
-        server.kill()
-        server.start("--filter=blocksize-policy", "pattern", "1P", "blocksize-minimum=64K",
-                     "blocksize-preferred=64K", "blocksize-maximum=1M")
-        supervisor.wait_for("its requests are of 65536 to 1048576 bytes: expected 4096")
-        assert "is back" not in supervisor.text()
-        server.kill()
-        server.start()
-        supervisor.wait_for("is back")
-        reader.catch_up()
-        reader.end()
-    server.kill(signal.SIGTERM)
+    refused_until_the_right_one_is_back(
+        "its requests are of 65536 to 1048576 bytes: expected 4096",
+        "--filter=blocksize-policy", "pattern", "1P", "blocksize-minimum=64K",
+        "blocksize-preferred=64K", "blocksize-maximum=1M")
 
 
 @test
