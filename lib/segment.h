@@ -135,9 +135,10 @@ int mmnf_segment_file_open(struct mmnf_field *field, u64 number, bool create,
  * it says so ever after.  -errno without text, as the rest here.
  */
 int mmnf_segment_settle(struct mmnf_field *field, struct mmnf_segment *s);
-/* No more than fdatasync(), which no signal interrupts. */
-int mmnf_segment_sync_data(int fd);
 int mmnf_segment_settle_checks(struct mmnf_field *field);
+
+/* No more than fdatasync(), which no signal interrupts: 0 or -errno. */
+int mmnf_segment_sync_data(int fd);
 
 /* All that was written in it, and its name.  By one thread at a time. */
 int mmnf_segment_durable(struct mmnf_field *field, struct mmnf_segment *s);
